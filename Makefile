@@ -1,0 +1,28 @@
+# Two commands: `make run` shows the whole idea on real data, `make test` checks everything.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+
+.PHONY: run test install clean
+
+run: install
+	$(BIN)/python -m experiments pl_pruning --preset digits
+
+test: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_architecture.py tests
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "plprune needs Python 3.11 or newer; no python3 was found. Install it, or say make PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "plprune needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian: apt install python3-venv."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || { echo "pip could not install requirements.txt (its words are above). Is a Python package index within reach?"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . || { echo "pip could not install plprune itself (its words are above)."; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
