@@ -1,0 +1,1 @@
+"""One walk over the jaxpr of a function: equations, node labels, zeros, evaluation at new sizes."""

@@ -1,0 +1,219 @@
+"""A JAX function as a flat list of equations over numbered arrays."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core, source_info_util
+
+Variable = int  # Unique within one traced graph, its sub-graphs included.
+
+# Calls that change neither values nor derivatives: their bodies are spliced in.
+INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"})
+# Calls with a body of their own: Python name of the parameter that holds it.
+BODIES = {
+    "scan": ("jaxpr",),
+    "while": ("cond_jaxpr", "body_jaxpr"),
+    "cond": ("branches",),
+    "custom_jvp_call": ("call_jaxpr",),
+    "custom_vjp_call": ("call_jaxpr",),
+}
+# Primitives that only move or cast the entries of their first operand.
+STRUCTURAL = frozenset(
+    {"reshape", "transpose", "broadcast_in_dim", "squeeze", "rev", "copy", "copy_p"}
+) | {
+    "convert_element_type",
+    "expand_dims",
+}
+
+
+class Equation(NamedTuple):
+    """One primitive applied to variables."""
+
+    primitive: Any  # The jax primitive; `primitive.name` is its name.
+    params: dict[str, Any]
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable, ...]
+    subgraphs: tuple["Graph", ...]  # Bodies of scan, while, cond, custom_jvp_call, custom_vjp_call.
+    source_info: Any
+
+    @property
+    def name(self) -> str:
+        """Name of the primitive, as in `jax.make_jaxpr`."""
+        return self.primitive.name
+
+    @property
+    def source(self) -> str:
+        """File and line of the user's code that made this equation."""
+        return source_info_util.summarize(self.source_info)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Equations in order of evaluation; every call instance has variables of its own.
+
+    `inputs` are the flattened arguments, and `paths[k]` names the leaves of argument k, so the
+    first `len(paths[0])` inputs are the leaves of the first argument. `avals` and
+    `constants` are shared with the sub-graphs, whose `paths` are empty.
+    """
+
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable, ...]
+    equations: tuple[Equation, ...]
+    avals: dict[Variable, Any]  # Abstract values with `shape` and `dtype`.
+    constants: dict[Variable, Any]
+    paths: tuple[tuple[str, ...], ...] = ()
+    out_tree: Any = None
+
+    def shape(self, variable: Variable) -> tuple[int, ...]:
+        """Shape of a variable; tokens and other shapeless values count as scalars."""
+        return tuple(getattr(self.avals[variable], "shape", ()))
+
+
+class Origin(NamedTuple):
+    """A variable that is a parameter leaf moved around by structural primitives only."""
+
+    leaf: int  # Position among the graph's inputs.
+    axes: tuple[frozenset[int], ...]  # Per dimension of the variable: the leaf's axes it runs over.
+    equations: tuple[Equation, ...]  # The chain from the leaf to the variable, in order.
+
+
+def leaf_paths(tree: Any) -> tuple[str, ...]:
+    """Names of a tree's leaves: keys joined by dots, "" for a tree that is one leaf."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
+
+
+def trace(function: Callable, *args: Any) -> Graph:
+    """The graph of ``function(*args)``; nothing is computed.
+
+    jit, remat and closed calls are spliced in. scan, while, cond and functions with a custom
+    derivative stay single equations with sub-graphs, so that evaluating them keeps their
+    derivative rules (relu'(0) = 0 depends on it). Equations that no output needs are dropped.
+
+    Args:
+      function: Pure function of pytrees.
+      *args: Arrays or `jax.ShapeDtypeStruct`s.
+    """
+    closed, out_shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    builder = _Builder()
+    inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
+    equations, outputs = builder.flatten(closed, inputs)
+    return Graph(
+        inputs,
+        outputs,
+        tuple(_needed(equations, outputs)),
+        builder.avals,
+        builder.constants,
+        tuple(leaf_paths(arg) for arg in args),
+        jax.tree.structure(out_shape),
+    )
+
+
+class _Builder:
+    """Numbers variables; jaxprs are cached objects, so their own variables repeat across calls."""
+
+    def __init__(self):
+        self.fresh, self.avals, self.constants = count(), {}, {}
+
+    def new(self, aval) -> Variable:
+        variable = next(self.fresh)
+        self.avals[variable] = aval
+        return variable
+
+    def constant(self, aval, value) -> Variable:
+        variable = self.new(aval)
+        self.constants[variable] = value
+        return variable
+
+    def flatten(self, jaxpr, inputs) -> tuple[list[Equation], tuple[Variable, ...]]:
+        jaxpr, consts = _opened(jaxpr)
+        names = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            names[var] = self.constant(var.aval, value)
+        equations: list[Equation] = []
+
+        def read(atom):
+            if isinstance(atom, core.Literal):
+                return self.constant(atom.aval, atom.val)
+            return names[atom]
+
+        for eqn in jaxpr.eqns:
+            arguments = tuple(map(read, eqn.invars))
+            if eqn.primitive.name in INLINED:
+                body, outputs = self.flatten(_inlined_body(eqn), arguments)
+                equations += body
+            else:
+                outputs = tuple(self.new(v.aval) for v in eqn.outvars)
+                bodies = tuple(map(self.subgraph, _bodies(eqn)))
+                equations.append(
+                    Equation(eqn.primitive, eqn.params, arguments, outputs, bodies, eqn.source_info)
+                )
+            names.update(zip(eqn.outvars, outputs, strict=True))
+        return equations, tuple(map(read, jaxpr.outvars))
+
+    def subgraph(self, jaxpr) -> Graph:
+        inputs = tuple(self.new(v.aval) for v in _opened(jaxpr)[0].invars)
+        equations, outputs = self.flatten(jaxpr, inputs)
+        return Graph(inputs, outputs, tuple(equations), self.avals, self.constants)
+
+
+def _opened(jaxpr):
+    return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, core.ClosedJaxpr) else (jaxpr, ())
+
+
+def _inlined_body(eqn):
+    (body,) = (v for v in eqn.params.values() if isinstance(v, core.ClosedJaxpr | core.Jaxpr))
+    return body
+
+
+def _bodies(eqn) -> Iterator[Any]:
+    for name in BODIES.get(eqn.primitive.name, ()):
+        value = eqn.params[name]
+        yield from value if isinstance(value, tuple) else (value,)
+
+
+def _needed(equations: list[Equation], outputs: Sequence[Variable]) -> list[Equation]:
+    """Equations that some output depends on, in order."""
+    live, kept = set(outputs), []
+    for equation in reversed(equations):
+        if not live.isdisjoint(equation.outputs):
+            live.update(equation.inputs)
+            kept.append(equation)
+    return kept[::-1]
+
+
+def bind(equation: Equation, values: Sequence[Any]) -> list[Any]:
+    """Outputs of one equation, with its own derivative rules."""
+    primitive = equation.primitive
+    out = primitive.bind(*values, **primitive.get_bind_params(equation.params))
+    return list(out) if primitive.multiple_results else [out]
+
+
+def evaluate(
+    graph: Graph,
+    values: Sequence[Any],
+    rule: Callable[[Equation, Sequence[Any]], list[Any]] = bind,
+    read_constant: Callable[[Variable, Any], Any] = lambda _, value: value,
+) -> list[Any]:
+    """Flat outputs of a graph at flat inputs.
+
+    Args:
+      graph: From `trace`.
+      values: One array per entry of `graph.inputs`.
+      rule: ``rule(equation, values) -> outputs`` evaluates one equation; `bind` by default.
+      read_constant: ``read_constant(variable, value) -> value`` may replace a constant.
+    """
+    memory = dict(zip(graph.inputs, values, strict=True))
+
+    def read(variable):
+        if variable not in memory:
+            memory[variable] = read_constant(variable, graph.constants[variable])
+        return memory[variable]
+
+    for equation in graph.equations:
+        outputs = rule(equation, [read(v) for v in equation.inputs])
+        memory.update(zip(equation.outputs, outputs, strict=True))
+    return [read(v) for v in graph.outputs]
