@@ -1,0 +1,33 @@
+"""Experiments that redraw figures of four papers: ``python -m experiments NAME --preset P``.
+
+Each experiment is a package ``experiments/NAME`` of three modules; the command line does the rest
+(flags, folders, records, progress, tables, reports).
+
+``config.py`` imports no jax, so that ``--help`` is instant:
+
+* ``Config``, a frozen dataclass with at least the integer fields ``seed`` (the first) and ``seeds``
+  (how many). A field with ``metadata={"flag": "what it is"}`` becomes a flag of its name that
+  overrides the preset's value; a tuple is written with commas (``--methods kappa,random``).
+* ``PRESETS``, a dictionary from name to ``Config``; one is called ``quick``.
+* ``check(config)`` raises ValueError with one line before any work is done.
+* ``FIGURES``, optional: the names that ``NAME FIGURE`` accepts besides ``all``.
+
+``run.py`` does the work:
+
+* ``run(config, *, progress) -> (results, curves)``, or ``run(config, figure, *, progress)`` once
+  per figure where ``config.py`` has FIGURES. ``results`` is
+  ``{method: {metric: [a number or None, one per seed]}}`` and ``curves`` is
+  ``{"method/metric": array [seed, step]}``. `progress` is an `experiments.progress.Progress`;
+  what goes through ``progress.once`` survives an interruption.
+* ``versions(config) -> dict``, optional: more versions for the record, such as those of the data;
+  one that contains the word "lossy" is repeated in every table and figure.
+
+``figures.py`` reads records only:
+
+* ``draw(record, curves) -> {name: matplotlib Figure}``, drawn with `experiments.figures`.
+* ``METRICS``, optional: ``{metric: experiments.tables.Metric}`` for names that are not known yet.
+* ``tables(record) -> list of experiments.tables.Table``, optional, instead of the usual tables.
+* ``measured(record) -> list of str``, optional: what was measured and how, one paragraph each.
+"""
+
+EXPERIMENTS = ("pl_pruning", "pl_star", "matrix_sensing", "alpha_beta")

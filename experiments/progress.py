@@ -1,0 +1,156 @@
+"""What a run says of itself while it runs, and what survives an interruption of it.
+
+An experiment sees the `Progress` protocol only:
+
+    with progress.task("gd/kappa, seed 0", total=6000) as task:
+        task.advance(100, loss=0.1)
+    accuracies = progress.once("gd/kappa, seed 0", lambda: train_and_measure(...))
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+Arrays = dict[str, np.ndarray]
+Once = Callable[[str, Callable[[], Mapping]], Arrays]
+
+
+class Task(Protocol):
+    """One stretch of work of known length."""
+
+    def advance(self, steps: int = 1, **numbers: float) -> None:
+        """Move on by `steps` and show the latest `numbers`."""
+
+
+class Progress(Protocol):
+    """Where an experiment reports to."""
+
+    def task(self, name: str, *, total: int) -> AbstractContextManager[Task]:
+        """A task of `total` steps; it is over when the block is left."""
+
+    def once(self, name: str, work: Callable[[], Mapping]) -> Arrays:
+        """The arrays of ``work()``, or those that an interrupted run of it left behind.
+
+        Args:
+          name: Names this piece of work within the run, such as ``gd/kappa/0``.
+          work: Returns a flat mapping from names to arrays, numbers or None (NaN in the result).
+        """
+
+
+def in_memory(name: str, work: Callable[[], Mapping]) -> Arrays:
+    """The `once` that saves nothing: what `work` returns, as arrays."""
+    del name
+    return as_arrays(work())
+
+
+def as_arrays(values: Mapping) -> Arrays:
+    """Each value as an array; None is NaN. ValueError for anything that is not numbers."""
+    arrays = {key: np.asarray(np.nan if v is None else v) for key, v in values.items()}
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{key!r} must be numbers, got {array.dtype}.")
+    return arrays
+
+
+class Silent:
+    """Says nothing: `--quiet`, and the tests."""
+
+    def __init__(self, once: Once = in_memory):
+        self.once = once
+
+    @contextmanager
+    def task(self, name: str, *, total: int) -> Iterator[Task]:
+        """A task that nobody watches."""
+        del name, total
+        yield self
+
+    def advance(self, steps: int = 1, **numbers: float) -> None:
+        """Nothing to show."""
+
+
+class Lines:
+    """One line when a task ends: for logs and pipes."""
+
+    def __init__(self, console: Console, once: Once = in_memory):
+        self.console, self.once = console, once
+
+    @contextmanager
+    def task(self, name: str, *, total: int) -> Iterator[Task]:
+        """A task whose end is one line: its name, rate and latest numbers."""
+        line = _Line()
+        start = time.perf_counter()
+        yield line
+        seconds = time.perf_counter() - start
+        rate = f"{line.done / max(seconds, 1e-9):,.0f} steps/s"
+        told = f"{name}: {line.done:,} of {total:,} steps in {seconds:.1f} s ({rate}) {line.told}"
+        self.console.print(Text(told.rstrip()), soft_wrap=True)
+
+
+class _Line:
+    def __init__(self):
+        self.done, self.told = 0, ""
+
+    def advance(self, steps: int = 1, **numbers: float) -> None:
+        self.done += steps
+        self.told = _tell(numbers) or self.told
+
+
+class Bars:
+    """Bars with rate, time left and the latest numbers, on a terminal."""
+
+    def __init__(self, bars: RichProgress, once: Once = in_memory):
+        self.bars, self.once = bars, once
+
+    @contextmanager
+    def task(self, name: str, *, total: int) -> Iterator[Task]:
+        """A task with a bar of its own, which stays when the task is over."""
+        bar = self.bars.add_task(name.replace("[", r"\["), total=total, told="")
+        yield _Bar(self.bars, bar)
+        self.bars.update(bar, total=self.bars.tasks[bar].completed)  # Some stop before their cap.
+
+
+class _Bar:
+    def __init__(self, bars, bar):
+        self.bars, self.bar = bars, bar
+
+    def advance(self, steps: int = 1, **numbers: float) -> None:
+        told = {"told": _tell(numbers)} if numbers else {}
+        self.bars.update(self.bar, advance=steps, **told)
+
+
+@contextmanager
+def reporting(console: Console, *, quiet: bool, once: Once = in_memory) -> Iterator[Progress]:
+    """The progress that suits `console`: bars on a terminal, lines elsewhere, or nothing."""
+    if quiet:
+        yield Silent(once)
+    elif not console.is_terminal:
+        yield Lines(console, once)
+    else:
+        with _bars(console) as bars:
+            yield Bars(bars, once)
+
+
+def _bars(console):
+    return RichProgress(
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+        _Rate(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[told]}"),
+        console=console,
+    )  # fmt: skip
+
+
+class _Rate(ProgressColumn):
+    def render(self, task):
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+def _tell(numbers):
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
