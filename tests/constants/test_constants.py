@@ -1,0 +1,131 @@
+"""Constants against closed forms; degenerate problems are unresolved, never noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plprune.constants import condition_number, lipschitz_constant, pl_constant
+from tests import problems
+
+pytestmark = pytest.mark.usefixtures("models_broadcast")
+DTYPES = [jnp.float32, jnp.float64]
+
+
+def linear_problem(key, dtype, b=4, d=7):
+    inputs = jax.random.normal(key, (b, d), dtype)
+    spectrum = np.linalg.svd(np.asarray(inputs, np.float64))[1] ** 2
+    return {"w": jnp.zeros((d, 2), dtype)}, inputs, spectrum
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["dense", "matrix_free"])
+def test_linear_model(key, dtype, method):
+    params, inputs, spectrum = linear_problem(key, dtype)
+    mu = jax.jit(lambda p, x: pl_constant(problems.linear, p, x, method=method, key=key))(
+        params, inputs
+    )
+    assert mu.resolved
+    assert abs(mu.value - spectrum.min() / 4) <= mu.error <= 1e-3 * mu.value
+    assert mu.value.dtype == mu.error.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_condition_number_of_a_linear_model(key, dtype):
+    params, inputs, spectrum = linear_problem(key, dtype)
+    kappa = condition_number(problems.linear, params, inputs)
+    assert kappa.resolved
+    assert abs(kappa.value - spectrum.max() / spectrum.min()) <= kappa.error <= 0.01 * kappa.value
+
+
+def test_condition_number_with_the_mean_square_loss_is_the_kernel_s(key):
+    params, inputs, spectrum = linear_problem(key, jnp.float64)
+
+    def objective(p, x):
+        return jnp.sum(problems.linear(p, x) ** 2) / (2 * len(x))
+
+    kappa = condition_number(
+        problems.linear, params, inputs, objective=objective, batch=inputs, key=key
+    )
+    np.testing.assert_allclose(kappa.value, spectrum.max() / spectrum.min(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spectrum", [[1.0, 2.0, 5.0], [-7.0, 0.0, 3.0], [2.0, 2.0, 2.0]])
+def test_lipschitz_constant_of_a_quadratic(key, dtype, spectrum):
+    matrix = problems.symmetric(key, np.repeat(spectrum, 4), dtype)
+    estimate = lipschitz_constant(problems.quadratic, jnp.ones(12, dtype), matrix, key=key)
+    assert estimate.resolved
+    assert abs(estimate.value - np.abs(spectrum).max()) <= estimate.error + 1e-6
+
+
+def degenerate(name, dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), dtype)
+    w = {"w": jnp.ones((3, 2), dtype)}
+    if name == "few parameters":
+        return problems.linear, w, x
+    if name == "duplicates":
+        wide = jnp.concatenate([x, x**2], axis=1)
+        return problems.linear, {"w": jnp.ones((6, 2), dtype)}, wide.at[1].set(wide[0])
+    if name == "dead relu":
+        dead = {"w": jnp.full((3, 5), -1.0, dtype), "v": jnp.ones((5, 2), dtype)}
+        return lambda p, x: jax.nn.relu(x**2 @ p["w"]) @ p["v"], dead, x
+    return lambda p, x: 0 * problems.linear(p, x), w, x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["dense", "matrix_free"])
+@pytest.mark.parametrize("name", ["few parameters", "duplicates", "dead relu", "zero gradients"])
+def test_degenerate_problems_are_unresolved(key, name, dtype, method):
+    apply, params, inputs = degenerate(name, dtype)
+    mu = pl_constant(apply, params, inputs, method=method, key=key)
+    assert not mu.resolved
+    assert mu.value == 0
+    assert 0 <= mu.error < 1e-3
+    kappa = condition_number(apply, params, inputs)
+    assert not kappa.resolved
+    assert np.isinf(kappa.value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flat_objective_has_no_resolved_lipschitz_constant(key, dtype):
+    estimate = lipschitz_constant(lambda w, _: jnp.sum(w), jnp.ones(5, dtype), None, key=key)
+    assert not estimate.resolved
+    assert estimate.value == 0
+
+
+def test_not_a_number_stays_out(key):
+    params, inputs, _ = linear_problem(key, jnp.float64)
+    mu = pl_constant(problems.linear, params, inputs.at[0, 0].set(jnp.nan))
+    assert not mu.resolved
+    assert mu.value == 0
+    assert np.isinf(mu.error)
+
+
+def test_vmap_over_seeds_matches_loop(key):
+    _, inputs, _ = linear_problem(key, jnp.float64)
+
+    def measure(k):
+        params = problems.mlp_params(k, (7, 20, 2))
+        return condition_number(problems.mlp, params, inputs), pl_constant(
+            problems.mlp, params, inputs
+        )
+
+    keys = jax.random.split(key, 3)
+    looped = [jax.jit(measure)(k) for k in keys]
+    batched = jax.jit(jax.vmap(measure))(keys)
+    for i, single in enumerate(looped):
+        for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(batched), strict=True):
+            np.testing.assert_allclose(a, b[i], rtol=1e-3)
+
+
+def test_rejects_bad_arguments(key):
+    params, inputs, _ = linear_problem(key, jnp.float64)
+    with pytest.raises(ValueError, match=r"method must be one of .*'exact'"):
+        pl_constant(problems.linear, params, inputs, method="exact")
+    with pytest.raises(ValueError, match="key must be given"):
+        pl_constant(problems.linear, params, inputs, method="matrix_free")
+    with pytest.raises(ValueError, match="key must be given"):
+        condition_number(problems.linear, params, inputs, objective=problems.quadratic)
+    with pytest.raises(ValueError, match="batch must be given"):
+        condition_number(problems.linear, params, inputs, objective=problems.quadratic, key=key)

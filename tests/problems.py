@@ -1,0 +1,67 @@
+"""Problems whose kernels, Hessians and constants are known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def linear(params, inputs):
+    """f(x) = W x: K[i, r, j, s] = <x_i, x_j> when r = s, else 0."""
+    return inputs @ params["w"]
+
+
+def linear_kernel(inputs, other, num_outputs):
+    gram = np.asarray(inputs) @ np.asarray(other).T
+    return gram[:, None, :, None] * np.eye(num_outputs)[None, :, None, :]
+
+
+def product(params, inputs):
+    """f(x) = a b x, the two-weight network: K[i, j] = (a^2 + b^2) x_i x_j, one output."""
+    return params["a"] * params["b"] * inputs
+
+
+def mlp(params, inputs):
+    x = inputs
+    for w, b in params[:-1]:
+        x = jnp.tanh(x @ w + b)
+    w, b = params[-1]
+    return x @ w + b
+
+
+def mlp_params(key, widths, dtype=jnp.float64):
+    keys = jax.random.split(key, len(widths))
+    return [
+        (
+            jax.random.normal(k, (m, n), dtype) / np.sqrt(m),
+            0.1 * jax.random.normal(jax.random.fold_in(k, 1), (n,), dtype),
+        )
+        for k, m, n in zip(keys, widths[:-1], widths[1:], strict=False)
+    ]
+
+
+def quadratic(params, matrix):
+    """1/2 w' A w: Hessian A."""
+    return params @ matrix @ params / 2
+
+
+def symmetric(key, eigenvalues, dtype=jnp.float64):
+    """Random symmetric matrix with the given eigenvalues."""
+    n = len(eigenvalues)
+    q = np.asarray(jnp.linalg.qr(jax.random.normal(key, (n, n), jnp.float64))[0])
+    matrix = (q * np.asarray(eigenvalues)) @ q.T
+    return jnp.asarray((matrix + matrix.T) / 2, dtype)
+
+
+def reference_kernel(apply, params, inputs, other=None):
+    """Float64 contraction of whole Jacobians, in NumPy."""
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+
+    def jacobian(batch):
+        jacobians = jax.jacrev(lambda p: apply(p, batch))(params)
+        outputs = jax.eval_shape(apply, params, batch)
+        rows = [np.asarray(j).reshape(outputs.size, -1) for j in jax.tree.leaves(jacobians)]
+        return np.concatenate(rows, axis=1), (len(outputs), outputs.size // len(outputs))
+
+    left, shape = jacobian(inputs)
+    right, other_shape = (left, shape) if other is None else jacobian(other)
+    return (left @ right.T).reshape(*shape, *other_shape)
