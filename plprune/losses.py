@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Num
 
@@ -11,7 +12,7 @@ Loss = Callable[[Float[Array, "b ..."], Num[Array, "b ..."]], Float[Array, " b"]
 
 
 def squared_error(
-    outputs: Float[Array, "b ..."], targets: Float[Array, "b ..."]
+    outputs: Float[Array | np.ndarray, "b ..."], targets: Float[Array | np.ndarray, "b ..."]
 ) -> Float[Array, " b"]:
     """Half the squared distance of each example's outputs from its targets.
 
@@ -32,7 +33,7 @@ def squared_error(
 
 
 def cross_entropy(
-    outputs: Float[Array, "b ... c"], labels: Int[Array, "b ..."]
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
 ) -> Float[Array, " b"]:
     """Negative log-probability, in nats, of each example's labels under softmax(outputs).
 
@@ -52,13 +53,17 @@ def cross_entropy(
 
 
 def risk(
-    loss: Loss, outputs: Float[Array, "b ..."], labels: Num[Array, "b ..."]
+    loss: Loss,
+    outputs: Float[Array | np.ndarray, "b ..."],
+    labels: Num[Array | np.ndarray, "b ..."],
 ) -> Float[Array, ""]:
     """Mean over the examples of `loss(outputs, labels)`."""
     return jnp.mean(loss(outputs, labels))
 
 
-def accuracy(outputs: Float[Array, "b ... c"], labels: Int[Array, "b ..."]) -> Float[Array, ""]:
+def accuracy(
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+) -> Float[Array, ""]:
     """Fraction in [0, 1] of the labels (over examples and positions) whose output is largest.
 
     Raises:
@@ -68,13 +73,15 @@ def accuracy(outputs: Float[Array, "b ... c"], labels: Int[Array, "b ..."]) -> F
     return jnp.mean(jnp.argmax(outputs, axis=-1) == labels, dtype=outputs.dtype)
 
 
-def error(outputs: Float[Array, "b ... c"], labels: Int[Array, "b ..."]) -> Float[Array, ""]:
+def error(
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+) -> Float[Array, ""]:
     """Fraction of wrong labels, 1 - `accuracy`; raises the same errors."""
     return 1 - accuracy(outputs, labels)
 
 
 def one_hot(
-    labels: Int[Array, "..."], num_classes: int, *, offset: float = 0.0
+    labels: Int[Array | np.ndarray, "..."], num_classes: int, *, offset: float = 0.0
 ) -> Float[Array, "... c"]:
     """Regression targets of a classifier: 1 - offset at the label and -offset elsewhere.
 

@@ -1,0 +1,89 @@
+"""Activations, and a dense layer in the standard or the tangent-kernel parameterisation."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+Activation = Callable[[Array], Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "identity": lambda x: x,
+}
+HALVING = ("relu", "gelu", "silu")  # They pass about half of the second moment of their input.
+PARAMETERIZATIONS = ("standard", "ntk")
+
+
+def activation_named(name: str) -> Activation:
+    """The elementwise function of this name.
+
+    Raises:
+      ValueError: If the name is not in `ACTIVATIONS`.
+    """
+    return ACTIVATIONS[one_of("activation", name, tuple(ACTIVATIONS))]
+
+
+def gain_of(name: str) -> float:
+    """Variance gain of the weights before this activation: He's 2 or LeCun's 1.
+
+    Source: [He 2015] for the rectifiers, [LeCun 1998] for the others.
+    """
+    return 2.0 if name in HALVING else 1.0
+
+
+class Dense(nnx.Module):
+    """x -> scale * x @ kernel + bias, whose output variance at the start is the same either way.
+
+    "standard" draws the kernel with variance gain / fan_in and has scale 1; "ntk" draws it with
+    variance 1 and has scale sqrt(gain / fan_in) [Jacot 2018]. Biases start at zero, unscaled.
+
+    Raises:
+      ValueError: If a size is below 1 or the parameterisation is unknown.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        gain: float = 1.0,
+        parameterization: str = "standard",
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        one_of("parameterization", parameterization, PARAMETERIZATIONS)
+        check_sizes(in_features=in_features, out_features=out_features)
+        deviation = (gain / in_features) ** 0.5
+        self.scale = deviation if parameterization == "ntk" else 1.0
+        draw = jax.random.normal(rngs.params(), (in_features, out_features), jnp.float32)
+        self.kernel = nnx.Param(draw * (deviation / self.scale))
+        self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else None
+
+    def __call__(self, inputs: Float[Array | np.ndarray, "b ... i"]) -> Float[Array, "b ... o"]:
+        """The affine map of the last axis."""
+        outputs = inputs @ self.kernel[...]
+        outputs = outputs if self.scale == 1.0 else self.scale * outputs
+        return outputs if self.bias is None else outputs + self.bias[...]
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError, by name, for a size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def one_of(argument: str, value: str, allowed: Sequence[str]) -> str:
+    """`value`, or a ValueError that lists what the argument allows."""
+    if value not in allowed:
+        raise ValueError(f"{argument} must be one of {', '.join(allowed)}; got {value!r}.")
+    return value

@@ -1,0 +1,45 @@
+"""Models with random values in every leaf, without compiling their initialisation."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from plprune.functional import Functional, functional
+
+
+class Filled(NamedTuple):
+    net: Functional
+    params: dict
+    state: dict
+
+
+def filled(build, call=None):
+    """The model `build(rngs)` with normal weights of variance 1 / fan_in and positive vectors."""
+    draw = np.random.default_rng(0)
+
+    def fill(leaf):
+        if len(leaf.shape) < 2:
+            return draw.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
+        return (draw.normal(size=leaf.shape) / np.prod(leaf.shape[:-1]) ** 0.5).astype(leaf.dtype)
+
+    module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    net = functional(module) if call is None else functional(module, call=call)
+    return Filled(net, jax.tree.map(fill, net.params), jax.tree.map(fill, net.state))
+
+
+@pytest.fixture
+def fill():
+    return filled
+
+
+def shapes(build):
+    """Shapes of the parameters of `build(rngs)`."""
+    return jax.tree.map(lambda leaf: leaf.shape, filled(build).params)
+
+
+@pytest.fixture
+def shapes_of():
+    return shapes
