@@ -7,7 +7,9 @@ Each experiment is a package ``experiments/NAME`` of three modules; the command 
 
 * ``Config``, a frozen dataclass with at least the integer fields ``seed`` (the first) and ``seeds``
   (how many). A field with ``metadata={"flag": "what it is"}`` becomes a flag of its name that
-  overrides the preset's value; a tuple is written with commas (``--methods kappa,random``).
+  overrides the preset's value; a tuple is written with commas (``--methods kappa,random``). A
+  string field ``scale`` says in one sentence how the run's size compares with the paper's; every
+  caption repeats it.
 * ``PRESETS``, a dictionary from name to ``Config``; one is called ``quick``.
 * ``check(config)`` raises ValueError with one line before any work is done.
 * ``FIGURES``, optional: the names that ``NAME FIGURE`` accepts besides ``all``.
@@ -30,4 +32,7 @@ Each experiment is a package ``experiments/NAME`` of three modules; the command 
 * ``measured(record) -> list of str``, optional: what was measured and how, one paragraph each.
 """
 
-EXPERIMENTS = ("pl_pruning", "pl_star", "matrix_sensing", "alpha_beta")
+EXPERIMENTS = {
+    name: f"experiments.{name}"
+    for name in ("pl_pruning", "pl_star", "matrix_sensing", "alpha_beta")
+}

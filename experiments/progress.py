@@ -14,9 +14,15 @@ from typing import Protocol
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 Arrays = dict[str, np.ndarray]
@@ -112,7 +118,7 @@ class Bars:
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
         """A task with a bar of its own, which stays when the task is over."""
-        bar = self.bars.add_task(name.replace("[", r"\["), total=total, told="")
+        bar = self.bars.add_task(name, total=total, told="")
         yield _Bar(self.bars, bar)
         self.bars.update(bar, total=self.bars.tasks[bar].completed)  # Some stop before their cap.
 
@@ -140,8 +146,9 @@ def reporting(console: Console, *, quiet: bool, once: Once = in_memory) -> Itera
 
 def _bars(console):
     return RichProgress(
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-        _Rate(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[told]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
+        MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
         console=console,
     )  # fmt: skip
 

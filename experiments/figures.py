@@ -1,0 +1,190 @@
+"""The look that all figures share, and the files they are written to.
+
+Draw inside of ``with style():`` (the report does). Colours are those of Okabe and Ito, told apart
+by colour-blind readers too; a method has the same colour and line in every figure. What must stand
+out from any background is drawn in `INK`, which becomes the text's own colour on a page.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+from plprune.records import write_file
+
+INK = "#1f2023"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
+MARKERS = "osD^vPX*"
+FIXED = {"dense": (INK, "-", "s"), "kappa": (COLOURS[0], "-", "o")}
+OTHERS = (
+    "random", "magnitude", "snip", "grasp", "synflow", "ntk_sap", "taylor", "kappa_logits",
+    "node_lambda_max", "trace", "group_lasso_norm", "fresh", "random_widths",
+)  # fmt: skip
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": "#808080",
+}
+
+
+def style() -> AbstractContextManager:
+    """The settings of matplotlib under which figures are drawn."""
+    return matplotlib.rc_context(STYLE)
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = (4.6, 3.4)):
+    """A figure and its axes [rows, columns], each of `panel` inches; no global state."""
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows))
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def method_style(method: str, methods: Sequence[str] = ()) -> dict[str, Any]:
+    """Colour, line and marker of a method, the same wherever it is drawn.
+
+    Args:
+      method: Its key in the record; a regime before ``/`` and a fraction after ``@`` are ignored.
+      methods: All of the figure's methods, which tell unknown ones apart by their order.
+    """
+    name = method.rpartition("/")[2].partition("@")[0]
+    if name in FIXED:
+        colour, line, marker = FIXED[name]
+    else:
+        unknown = [m for m in dict.fromkeys(methods) if m not in FIXED and m not in OTHERS]
+        order = (*OTHERS, *unknown) if name in OTHERS or not methods else tuple(unknown)
+        i = order.index(name) if name in order else 0
+        palette = COLOURS if order == tuple(unknown) else COLOURS[1:]
+        colour = palette[i % len(palette)]
+        line, marker = DASHES[(1 + i) % len(DASHES)], MARKERS[(1 + i) % len(MARKERS)]
+    return {"color": colour, "linestyle": line, "marker": marker}
+
+
+def draw_curve(axes: Axes, steps, values, **look) -> None:
+    """Mean over the seeds with a band of one standard error.
+
+    Args:
+      axes: To draw on.
+      steps: [step].
+      values: [seed, step]; NaN where a seed has no value, and then that step is left out.
+      **look: Colour, line, label, ... as `method_style` gives; a marker is ignored.
+    """
+    look.pop("marker", None)
+    values = np.asarray(values, float)
+    mean = values.mean(0)
+    axes.plot(steps, mean, **look)
+    if len(values) > 1:
+        error = values.std(0, ddof=1) / np.sqrt(len(values))
+        axes.fill_between(
+            steps, mean - error, mean + error, color=look.get("color"), alpha=0.2, linewidth=0
+        )
+
+
+def draw_points(axes: Axes, methods: Mapping[str, Mapping[str, Any]], metric: str, label: str):
+    """One row per method: every seed as a dot, the mean with its standard error."""
+    shown = [m for m, entries in methods.items() if metric in entries]
+    for row, method in enumerate(shown):
+        entry, look = methods[method][metric], method_style(method, shown)
+        values = [v for v in entry["values"] if v is not None]
+        axes.plot(values, [row] * len(values), "o", color=look["color"], alpha=0.4, ms=4)
+        if entry["mean"] is not None:
+            axes.errorbar(
+                entry["mean"], row, xerr=entry["stderr"], color=look["color"],
+                marker=look["marker"], ms=7, capsize=3,
+            )  # fmt: skip
+    axes.set_yticks(range(len(shown)), [m.rpartition("/")[2] for m in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel(label)
+
+
+def caption(record: Mapping[str, Any]) -> str:
+    """What every figure says of itself: command, seeds, scale, and lossy data."""
+    seeds = record["seeds"]
+    parts = [
+        f"{record['command']}.",
+        f"Seed {seeds[0]}."
+        if len(seeds) == 1
+        else f"Seeds {seeds[0]} to {seeds[-1]}; bands and bars are one standard error of the mean.",
+        str(record["config"].get("scale", "")),
+        *lossy(record),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def lossy(record: Mapping[str, Any]) -> list[str]:
+    """A sentence for each data set of the record that was not stored losslessly."""
+    return [
+        f"Data: {name} {version}."
+        for name, version in record["versions"].items()
+        if "lossy" in version
+    ]
+
+
+def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
+    """Write ``figure.png`` (one above the other) and ``figure.pdf`` (a page each), captioned."""
+    pictures = []
+    pages = io.BytesIO()
+    with PdfPages(pages, metadata={"CreationDate": None}) as pdf:
+        for figure in figures.values():
+            width = int(13 * figure.get_figwidth())
+            note = figure.text(
+                0.5, -0.01, textwrap.fill(text, width), ha="center", va="top", fontsize=8
+            )
+            pdf.savefig(figure, bbox_inches="tight", metadata={})
+            pictures.append(_picture(figure))
+            note.remove()
+    write_file(folder / "figure.pdf", lambda file: file.write(pages.getvalue()))
+    write_file(folder / "figure.png", lambda file: _write_png(file, pictures))
+
+
+def svg(name: str, figure: Figure, description: str) -> str:
+    """The figure as an SVG element for a page: no fixed size, `INK` in the page's own colour."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # Else two figures share their ids.
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
+
+
+def _picture(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
+    buffer.seek(0)
+    return matplotlib.image.imread(buffer)[..., :3]
+
+
+def _write_png(file, pictures):
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [
+        np.pad(p, ((0, 40), (0, width - p.shape[1]), (0, 0)), constant_values=1) for p in pictures
+    ]
+    matplotlib.image.imsave(file, np.concatenate(padded), format="png")

@@ -1,0 +1,196 @@
+"""The folder of a run: what may be written there, and what an interrupted run left behind.
+
+While a run is under way its folder has ``unfinished/``: the header of the record to come in
+``run.json`` and one file per finished piece of work. It goes when the record is complete.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.progress import Arrays, Once, as_arrays
+from plprune.records import CURVES, RECORD, read_record, write_file
+
+Header = dict[str, Any]  # A record without its results.
+UNFINISHED = "unfinished"
+HEADER = "run.json"
+PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
+
+
+def must_run(
+    folder: Path, header: Header, *, resume: bool, overwrite: bool, inner: Iterable[str] = ()
+) -> bool:
+    """Whether the run of `header` has still to be done in `folder`; False where it is complete.
+
+    Args:
+      folder: Of the run; it need not exist.
+      header: The record to come, without results. Its `config` and `versions` are compared.
+      resume: Continue an unfinished run; a complete one with the same config is left alone.
+      overwrite: Start again whatever is there.
+      inner: Names of sub-folders that belong to other runs and are not looked at.
+
+    Raises:
+      ValueError: where the folder holds anything that this run must not replace.
+    """
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite exclude each other.")
+    _check_writable(folder)
+    if overwrite:
+        return True
+    if (folder / RECORD).exists():
+        _check_same(folder, header, _complete_record(folder), versions=not resume)
+        return False
+    if (folder / UNFINISHED).exists():
+        _check_same(folder, header, _read_header(folder), versions=True)
+        if not resume:
+            raise ValueError(
+                f"{folder} holds an unfinished run: --resume continues it, "
+                "--overwrite starts again."
+            )
+        return True
+    present = _names(folder) - set(inner)
+    in_the_way = present & set(PRODUCTS) if resume else present
+    if in_the_way:
+        raise ValueError(
+            f"{folder} is not empty ({', '.join(sorted(in_the_way)[:3])}) and holds no run: "
+            "choose another --out, or --overwrite."
+        )
+    return True
+
+
+@contextmanager
+def under_way(
+    folder: Path, header: Header, *, overwrite: bool, tell: Callable[[str], None]
+) -> Iterator[Once]:
+    """The `once` of a run in `folder`, whose pieces outlive the process until the run is complete.
+
+    Leaving the block without an error ends the run: what was kept for resuming it is removed.
+    ValueError where another process is at work in the folder.
+    """
+    state = folder / UNFINISHED
+    with _locked(folder):
+        if overwrite:
+            clear(folder)
+        state.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(header, indent=1)
+        write_file(state / HEADER, lambda file: file.write(text.encode()))
+        yield lambda name, work: _once(state, name, work, tell)
+        shutil.rmtree(state)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run writes into `folder`, and nothing else."""
+    for name in PRODUCTS:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def normalised(config: Any) -> Any:
+    """`config` as it comes back from JSON, so that the two compare equal."""
+    return json.loads(json.dumps(config, allow_nan=False))
+
+
+def _once(state, name, work, tell) -> Arrays:
+    path = state / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.part"
+    if path.exists():
+        try:
+            return _read_part(path)
+        except (ValueError, OSError, KeyError, EOFError) as error:
+            tell(f"{path} ({name}) is damaged and is done again: {error}")
+    arrays = as_arrays(work())
+    _write_part(path, arrays)
+    return arrays
+
+
+def _write_part(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An ``.npz`` archive behind its own SHA-256, so that no damage goes unseen."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{f"value {key}": a for key, a in arrays.items()})
+    digest = hashlib.sha256(buffer.getvalue()).digest()
+    write_file(path, lambda file: file.write(digest + buffer.getvalue()))
+
+
+def _read_part(path):
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ValueError("its checksum does not match")
+    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as archive:
+        return {key.removeprefix("value "): archive[key] for key in archive.files}
+
+
+@contextmanager
+def _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # The system frees it with the process.
+        except BlockingIOError:
+            raise ValueError(f"another process is running in {folder}.") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _check_writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / ".writable", lambda file: file.write(b"1"))
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {error.strerror or error}.") from None
+
+
+def _complete_record(folder):
+    try:
+        return read_record(folder)[0]
+    except ValueError as error:
+        raise ValueError(f"{error} --overwrite starts again.") from None
+
+
+def _read_header(folder):
+    path = folder / UNFINISHED / HEADER
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        header["experiment"], header["config"], header["versions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); --overwrite starts again.") from None
+    return header
+
+
+def _check_same(folder, header, found, *, versions):
+    for key in ("experiment", "preset"):
+        if found.get(key) != header[key]:
+            raise ValueError(
+                f"{folder} holds {key} {found.get(key)!r}, not {header[key]!r}: "
+                "choose another --out, or --overwrite."
+            )
+    for key in ("config", "versions") if versions else ("config",):
+        change = _first_change(found[key], header[key])
+        if change:
+            raise ValueError(
+                f"{folder} holds a run with another {key} ({change}): "
+                "choose another --out, or --overwrite."
+            )
+
+
+def _first_change(found, asked):
+    for name in sorted({*found, *asked}):
+        if found.get(name) != asked.get(name):
+            return f"{name} is {found.get(name)!r} there and {asked.get(name)!r} here"
+    return ""
+
+
+def _names(folder):
+    return {path.name for path in folder.iterdir()} - {".lock"}

@@ -1,0 +1,210 @@
+"""Tables, figures and a self-contained page, all from the record alone."""
+
+import base64
+import csv
+import io
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jinja2
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+import experiments
+from experiments import figures as looks
+from experiments.tables import NO_NUMBER, Metric, Table, known_metrics, metric_tables, number
+from plprune.records import RECORD, Record, read_record, write_file
+
+PRODUCTS = ("figure.png", "figure.pdf", "report.html")
+MOST_CSV_BYTES = 400_000  # Larger curves stay in metrics.npz: the page is for a phone too.
+
+
+def write_reports(path: str | Path) -> list[Path]:
+    """Draw the run in `path` again, or every run below it with an index of them all.
+
+    Returns:
+      The pages that were written.
+
+    Raises:
+      ValueError: where there is no record, or one that is damaged.
+    """
+    path = Path(path)
+    path = path.parent if path.name == RECORD else path
+    if (path / RECORD).is_file():
+        return [write_report(path)]
+    folders = sorted(found.parent for found in path.rglob(RECORD))
+    if not folders:
+        raise ValueError(f"there is no {RECORD} in {path} or below it.")
+    pages = [write_report(folder) for folder in folders]
+    index = path / "index.html"
+    runs = [_index_row(path, folder) for folder in folders]
+    _write_text(index, _template("index.html.j2").render(runs=runs))
+    return [*pages, index]
+
+
+def write_report(folder: Path) -> Path:
+    """Write the figures and ``report.html`` of the record in `folder`; the page's path."""
+    record, curves = read_record(folder)
+    module = _figures_module(record)
+    with looks.style():
+        drawn = module.draw(record, curves) if module else {}
+        caption = looks.caption(record)
+        pictures = {
+            name: looks.svg(name, figure, _attribute(f"{name}: {caption}"))
+            for name, figure in drawn.items()
+        }
+        if drawn:
+            looks.save(folder, drawn, caption)
+    page = _template("report.html.j2").render(
+        record=record,
+        summary=_summary(record),
+        caption=caption,
+        pictures=pictures,
+        tables=tables(record),
+        seed_tables=_seed_tables(record, _metrics(record)),
+        metrics=_metrics(record),
+        measured=module.measured(record) if hasattr(module, "measured") else [],
+        lossy=looks.lossy(record),
+        table_csv=_csv_link(_result_rows(record)),
+        curves_csv=_curves_link(curves),
+    )
+    _write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def is_drawn(folder: Path) -> bool:
+    """Whether the page and the figures are there."""
+    return all((folder / name).exists() for name in PRODUCTS)
+
+
+def tables(record: Record) -> list[Table]:
+    """The tables of a record: the experiment's own, or one per regime."""
+    module = _figures_module(record)
+    if hasattr(module, "tables"):
+        return list(module.tables(record))
+    return metric_tables(record, _metrics(record))
+
+
+def show(record: Record, console: Console) -> None:
+    """Print the tables: a row per metric and a column per method, as the width allows."""
+    for table in tables(record):
+        names = [row[0].text for row in table.rows]
+        per_block = max(1, (console.width - 26) // 21)
+        for start in range(0, len(names), per_block):
+            block = slice(start, start + per_block)
+            printed = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title) or None)
+            printed.add_column("")
+            for name in names[block]:
+                printed.add_column(Text(name), justify="right")
+            for i, column in enumerate(table.columns[1:], 1):
+                printed.add_row(Text(column), *(Text(row[i].text) for row in table.rows[block]))
+            console.print(printed)
+    seeds = len(record["seeds"])
+    for line in (_summary(record), *looks.lossy(record)):
+        console.print(Text(line), soft_wrap=True)
+    if seeds == 1:
+        console.print("One seed: no standard errors.", highlight=False)
+
+
+def _summary(record):
+    seeds = record["seeds"]
+    if len(seeds) == 1:
+        return f"Seed {seeds[0]}."
+    return (
+        f"Mean \N{PLUS-MINUS SIGN} standard error over {len(seeds)} seeds "
+        f"({seeds[0]} to {seeds[-1]})."
+    )
+
+
+def _figures_module(record: Record) -> ModuleType | None:
+    """The module `figures` of the record's experiment, None where it has none.
+
+    The name is looked up among ours: a record cannot choose what is imported.
+    """
+    path = experiments.EXPERIMENTS.get(record["experiment"])
+    if path is None:
+        raise ValueError(
+            f"the record is of an unknown experiment, {record['experiment']!r}; "
+            f"known are {', '.join(experiments.EXPERIMENTS)}."
+        )
+    try:
+        return import_module(f"{path}.figures")
+    except ModuleNotFoundError as error:
+        if error.name not in (path, f"{path}.figures"):
+            raise
+        return None
+
+
+def _metrics(record) -> dict[str, Metric]:
+    return known_metrics(record, getattr(_figures_module(record), "METRICS", {}))
+
+
+def _seed_tables(record, metrics):
+    """Per metric, the value of every method at every seed."""
+    found = []
+    for name, metric in metrics.items():
+        rows = [
+            (method, [NO_NUMBER if v is None else number(v) for v in entries[name]["values"]])
+            for method, entries in record["results"].items()
+            if name in entries
+        ]
+        found.append((metric.label, rows))
+    return found
+
+
+def _index_row(root, folder) -> dict[str, Any]:
+    record, _ = read_record(folder)
+    return {
+        "link": (folder / "report.html").relative_to(root).as_posix(),
+        "folder": folder.relative_to(root).as_posix(),
+        "record": record,
+        "methods": len(record["results"]),
+    }
+
+
+def _result_rows(record):
+    yield ["method", "metric", "mean", "stderr", *(f"seed {seed}" for seed in record["seeds"])]
+    for method, entries in record["results"].items():
+        for metric, entry in entries.items():
+            yield [method, metric, entry["mean"], entry["stderr"], *entry["values"]]
+
+
+def _curves_link(curves: Mapping[str, np.ndarray]) -> str | None:
+    if not curves or 24 * sum(array.size for array in curves.values()) > MOST_CSV_BYTES:
+        return None
+    rows = [["curve", "seed number", "position", "value"]]
+    for key, array in curves.items():
+        for index, value in np.ndenumerate(array):
+            rows.append([key, index[0], " ".join(map(str, index[1:])), value])
+    return _csv_link(rows)
+
+
+def _csv_link(rows) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return "data:text/csv;base64," + base64.b64encode(text.getvalue().encode()).decode()
+
+
+def _attribute(text):
+    return str(jinja2.filters.escape(text))
+
+
+def _template(name):
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def _write_text(path, text):
+    write_file(path, lambda file: file.write(text.encode()))

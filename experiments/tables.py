@@ -1,0 +1,198 @@
+"""Tables of a record: numbers with units and standard errors, as text for page and terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+NO_NUMBER = "\N{EN DASH}"
+
+
+class Metric(NamedTuple):
+    """How one metric is named, shown and explained."""
+
+    label: str
+    meaning: str  # How it was measured, in a sentence.
+    unit: str = ""  # "%" shows a fraction as per cent.
+    better: str = ""  # "lower", "higher" or neither.
+    missing: str = "not resolved"  # What a null says.
+
+
+class Cell(NamedTuple):
+    """One entry of a table: its text, and the number it sorts by (None sorts last)."""
+
+    text: str
+    value: float | None = None
+
+
+class Table(NamedTuple):
+    """A titled table; the first column names the rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+
+METRICS = {
+    "kappa": Metric(
+        "condition number",
+        "Largest over smallest eigenvalue of the full tangent kernel of the shrunk model on "
+        "held-out examples, in float64, right after shrinking; dense at the same step.",
+        better="lower",
+    ),
+    "pl_constant": Metric(
+        "PL constant",
+        "Smallest eigenvalue of the tangent kernel divided by the number of examples.",
+        better="higher",
+    ),
+    "lipschitz_constant": Metric(
+        "Lipschitz constant",
+        "Largest absolute eigenvalue of the Hessian of the objective.",
+        better="lower",
+    ),
+    "steps_to_target": Metric(
+        "steps to target",
+        "Gradient steps from the shared initial weights, those before pruning included, until the "
+        "training loss reaches its target.",
+        better="lower",
+        missing="not reached",
+    ),
+    "test_accuracy": Metric(
+        "test accuracy", "Share of the test set classified correctly.", "%", better="higher"
+    ),
+    "train_loss": Metric("training loss", "Mean loss over the training set.", better="lower"),
+    "train_seconds": Metric(
+        "training time",
+        "Wall time of all of training, gating included, compilation apart.",
+        "s",
+        better="lower",
+    ),
+    "gating_seconds": Metric(
+        "gating time", "The part of the training time that chose the nodes.", "s", better="lower"
+    ),
+    "step_seconds": Metric(
+        "step time", "Wall time of one training step of the final model.", "s", better="lower"
+    ),
+    "kept_nodes": Metric("kept nodes", "Share of the prunable nodes that were kept.", "%"),
+    "parameters": Metric("parameters", "Parameters of the final, shrunk model."),
+    "flops": Metric("FLOPs", "Of one forward pass of one example through the final model."),
+    "kept_columns": Metric("kept columns", "Columns above the pruning threshold."),
+    "large_column_fraction": Metric(
+        "large columns", "Share of the columns with at least half of the largest norm.", "%"
+    ),
+    "squared_error": Metric(
+        "squared error", "Squared distance to the ground truth before pruning.", better="lower"
+    ),
+    "squared_error_pruned": Metric(
+        "pruned squared error", "The same after greedy pruning.", better="lower"
+    ),
+    "finetune_r2": Metric(
+        "fine-tuning R\N{SUPERSCRIPT TWO}",
+        "Of a line through the logarithm of the squared distance to the run's own limit, against "
+        "steps.",
+        better="higher",
+    ),
+    "smallest_alpha": Metric("smallest alpha", "Over the recorded points."),
+    "smallest_beta": Metric("smallest beta", "Tightest beta for that alpha."),
+    "min_angle": Metric("smallest angle", "Between the gradient and the way to the last iterate."),
+    "hessian_norm_slope": Metric(
+        "slope of the Hessian norm", "Of its logarithm against that of the width."
+    ),
+    "rate_violations": Metric("rate violations", "Steps at which the bound failed."),
+    "radius_violations": Metric("radius violations", "Steps outside of the ball."),
+    "random_jacobian_log_kappa": Metric("log kappa", "Mean over random Gaussian Jacobians."),
+}
+
+
+def metric_tables(record: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[Table]:
+    """One table per regime of the record: a row per method and a column per metric."""
+    regimes: dict[str, dict[str, Any]] = {}
+    for method, entries in record["results"].items():
+        regime, _, name = method.rpartition("/")
+        regimes.setdefault(regime, {})[name] = entries
+    return [_regime_table(regime, methods, metrics) for regime, methods in regimes.items()]
+
+
+def known_metrics(record: Mapping[str, Any], extra: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Every metric of the record, in its order; those unknown here are called by their name."""
+    known = METRICS | dict(extra)
+    names = dict.fromkeys(name for entries in record["results"].values() for name in entries)
+    return {name: known.get(name, _unexplained(name)) for name in names}
+
+
+def number(mean: float | None, stderr: float | None = None) -> str:
+    """A mean with its standard error, both to the second digit of the error.
+
+    Four digits where there is no error. Large and small ones are written with powers of ten.
+    """
+    if mean is None:
+        return NO_NUMBER
+    if not stderr or stderr < 1e-12 * abs(mean):
+        return _plain(mean)
+    size = max(abs(mean), stderr)
+    if 1e-3 <= size < 1e6:
+        decimals = max(0, 1 - math.floor(math.log10(stderr)))
+        if decimals <= 6:
+            return f"{mean:,.{decimals}f} \N{PLUS-MINUS SIGN} {stderr:,.{decimals}f}"
+    power = math.floor(math.log10(size))
+    scaled, error = mean / 10.0**power, stderr / 10.0**power
+    decimals = min(6, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 3
+    return f"({scaled:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}) {_ten_to(power)}"
+
+
+def metric_cell(entry: Mapping[str, Any] | None, metric: Metric) -> Cell:
+    """The cell of one metric of one method: mean and standard error, or what its nulls say."""
+    if entry is None:
+        return Cell("")
+    values = entry["values"]
+    if entry["mean"] is None:
+        missing = sum(value is None for value in values)
+        some = "" if missing == len(values) else f" on {missing} of {len(values)} seeds"
+        return Cell(f"{metric.missing}{some}")
+    scale = 100.0 if metric.unit == "%" else 1.0
+    stderr = None if entry["stderr"] is None else scale * entry["stderr"]
+    return Cell(number(scale * entry["mean"], stderr), entry["mean"])
+
+
+def _regime_table(regime, methods, metrics):
+    used = [name for name in metrics if any(name in entries for entries in methods.values())]
+    columns = ("method", *(_heading(metrics[name]) for name in used))
+    rows = tuple(
+        (Cell(method), *(metric_cell(entries.get(name), metrics[name]) for name in used))
+        for method, entries in methods.items()
+    )
+    return Table(regime, columns, rows)
+
+
+def _heading(metric: Metric) -> str:
+    arrow = {"lower": " \N{DOWNWARDS ARROW}", "higher": " \N{UPWARDS ARROW}"}.get(metric.better, "")
+    return metric.label + (f" ({metric.unit})" if metric.unit else "") + arrow
+
+
+def _unexplained(name: str) -> Metric:
+    unit = "s" if name.endswith("_seconds") else ""
+    return Metric(name.removesuffix("_seconds").replace("_", " "), "", unit)
+
+
+def _plain(value):
+    if float(value).is_integer() and abs(value) < 1e9:
+        return f"{value:,.0f}"
+    if 1e-3 <= abs(value) < 1e6:
+        decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{decimals}f}"
+    power = math.floor(math.log10(abs(value)))
+    return f"{value / 10.0**power:.3f} {_ten_to(power)}"
+
+
+def _ten_to(power: int) -> str:
+    digits = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"\N{MULTIPLICATION SIGN} 10{digits}"
+
+
+def plain_rows(tables: Sequence[Table]) -> list[list[str]]:
+    """The tables as rows of text with their headings, for a CSV file."""
+    rows: list[list[str]] = []
+    for table in tables:
+        rows += [[table.title], list(table.columns)]
+        rows += [[cell.text for cell in row] for row in table.rows]
+    return rows
