@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -27,7 +28,8 @@ def filled(build, call=None):
 
     module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     net = functional(module) if call is None else functional(module, call=call)
-    return Filled(net, jax.tree.map(fill, net.params), jax.tree.map(fill, net.state))
+    params, state = jax.tree.map(lambda leaf: jnp.asarray(fill(leaf)), (net.params, net.state))
+    return Filled(net, params, state)
 
 
 @pytest.fixture
