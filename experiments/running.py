@@ -57,7 +57,8 @@ def _one(command, figure, folder, console) -> Run:
         with under_way(folder, header, overwrite=command.overwrite, tell=console.print) as once:
             with reporting(console, quiet=command.quiet, once=once) as progress:
                 results, curves = _run(command, figure, progress)
-            write_record(folder, header | {"results": summarise(results)}, curves)
+            arrays = {key: np.asarray(curve) for key, curve in curves.items()}
+            write_record(folder, header | {"results": summarise(results)}, arrays)
             write_report(folder)
     elif not is_drawn(folder) or (folder / UNFINISHED).exists():
         write_report(folder)
