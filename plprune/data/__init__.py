@@ -1,0 +1,30 @@
+"""Data sets as arrays, standardised and cut into minibatches."""
+
+from plprune.data.arrays import (
+    Dataset,
+    Sequences,
+    Standardization,
+    Text,
+    check,
+    sequences,
+    standardization,
+    standardize,
+)
+from plprune.data.batches import minibatches
+from plprune.data.loading import load, load_text
+from plprune.data.prepared import prepare
+
+__all__ = [
+    "Dataset",
+    "Sequences",
+    "Standardization",
+    "Text",
+    "check",
+    "load",
+    "load_text",
+    "minibatches",
+    "prepare",
+    "sequences",
+    "standardization",
+    "standardize",
+]

@@ -1,0 +1,77 @@
+"""Arrays kept on disk so that a data set is decoded once."""
+
+import contextlib
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+Arrays = dict[str, np.ndarray]
+
+
+def cached(name: str, build: Callable[[], Arrays], *, folder: str | Path | None = None) -> Arrays:
+    """The arrays that `build` returns, from `folder/name.npz` where that file is intact.
+
+    The file is written beside a SHA-256 sum and renamed into place, so that readers never see
+    half of it; one that does not match its sum is built again. A folder that cannot be written
+    costs the time of building, nothing else. Nothing is unpickled.
+
+    Args:
+      name: File name without extension, unique to the content.
+      build: Makes the arrays.
+      folder: By default the user's cache folder, `~/.cache/plprune` on Linux.
+    """
+    folder = Path(folder or platformdirs.user_cache_dir("plprune"))
+    arrays = _read(folder / f"{name}.npz")
+    if arrays is None:
+        arrays = build()
+        # A cache is a convenience: a full or read-only disk must not stop the run.
+        with contextlib.suppress(OSError):
+            _write(folder / f"{name}.npz", arrays)
+    return arrays
+
+
+def _read(path):
+    try:
+        content, checksum = path.read_bytes(), _checksum_path(path).read_text()
+    except OSError:
+        return None
+    if checksum != _checksum_line(content, path):
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _write(path, arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, content)
+    _replace(_checksum_path(path), _checksum_line(content, path).encode())
+
+
+def _replace(path, content):
+    """Write `path` in one step, as far as readers can tell."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _checksum_path(path):
+    return path.with_suffix(".sha256")
+
+
+def _checksum_line(content, path):
+    """A line that `sha256sum --check` reads."""
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"

@@ -1,0 +1,130 @@
+"""TFDS data sets that are already on disk: found, read, or refused with what would fetch them."""
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHUNK = 1000  # Records decoded at a time.
+
+
+def prepare(name: str, data_dir: str | Path | None = None) -> None:
+    """Download a TFDS data set and write it in the array_record format.
+
+    Args:
+      name: Name in TFDS, such as "fashion_mnist".
+      data_dir: Where to; by default TFDS_DATA_DIR, else TFDS's own folder.
+
+    Raises:
+      ValueError: If TensorFlow is missing, which TFDS needs for this one step, or if TFDS has
+        no data set of this name.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            f"preparing {name} needs TensorFlow: pip install 'plprune[prepare]' and try again."
+        )
+    _check_known(name)
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=folders(data_dir)[0], file_format="array_record")
+    builder.download_and_prepare()
+
+
+def folders(data_dir: str | Path | None) -> list[Path]:
+    """The folders that are looked at: `data_dir` alone, else TFDS_DATA_DIR, else TFDS's default."""
+    named = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return [Path(named or "~/tensorflow_datasets").expanduser()]
+
+
+def builder_on_disk(name: str, data_dir: str | Path | None) -> Any:
+    """TFDS's read-only builder for the newest prepared version of a data set.
+
+    Never touches the network.
+
+    Raises:
+      FileNotFoundError: If there is none; names the folders and the command that fetches it.
+      ValueError: If TFDS has no data set of this name, or the copy is not in array_record format.
+    """
+    found = [path for folder in folders(data_dir) for path in versions(folder / name)]
+    if not found:
+        _check_known(name)
+        looked = ", ".join(map(str, folders(data_dir)))
+        raise FileNotFoundError(
+            f"no prepared {name} in {looked}; set TFDS_DATA_DIR to a folder that has it, or run: "
+            f"python -m experiments prepare {name}"
+        )
+    import tensorflow_datasets as tfds  # Here, because importing it takes most of a second.
+
+    builder = tfds.builder_from_directory(found[-1])
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise ValueError(
+            f"{found[-1]} must be in array_record format, got {builder.info.file_format.value}; "
+            f"run: python -m experiments prepare {name}"
+        )
+    return builder
+
+
+def records(builder: Any, split: str, *features: str) -> list[np.ndarray]:
+    """The named features of every record of a whole split, stacked in the order stored.
+
+    Raises:
+      ValueError: If the records do not have one shape.
+    """
+    with _quiet():
+        source = builder.as_data_source(split=split)
+        columns = [[] for _ in features]
+        for start in range(0, len(source), CHUNK):
+            chunk = source.__getitems__(range(start, min(start + CHUNK, len(source))))
+            for column, feature in zip(columns, features, strict=True):
+                column.extend(record[feature] for record in chunk)
+    for column, feature in zip(columns, features, strict=True):
+        shapes = {np.shape(value) for value in column}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{feature} of {builder.info.full_name} must have one shape, got {len(shapes)}."
+            )
+    return [np.asarray(column) for column in columns]
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes whenever a file of a prepared data set does: a hash of names, sizes and times."""
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    described = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+
+
+def versions(folder: Path) -> list[Path]:
+    """Folders of prepared versions, oldest first."""
+    if not folder.is_dir():
+        return []
+    versions = [path for path in folder.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    versions = [path for path in versions if (path / "dataset_info.json").is_file()]
+    return sorted(versions, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def _check_known(name):
+    import tensorflow_datasets as tfds
+
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    if name.split("/")[0] not in known:
+        near = difflib.get_close_matches(name, known, n=3) or ["digits", "fashion_mnist", "cifar10"]
+        raise ValueError(f"no data set {name!r}; TFDS has {', '.join(near)} and others.")
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hold back TFDS's warning that OpenCV, which is optional, is not installed."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

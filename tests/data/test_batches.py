@@ -1,0 +1,42 @@
+"""Minibatches: every example once an epoch, reproducible, and shuffled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plprune.data import minibatches
+
+draw = jax.jit(minibatches, static_argnums=(0, 1, 2))
+
+
+def test_each_epoch_visits_an_example_at_most_once(key):
+    epochs = np.asarray(draw(10, 3, 9, key=key)).reshape(3, 9)  # Three whole batches an epoch.
+    assert all(len(set(epoch)) == 9 for epoch in epochs)
+    assert epochs.min() >= 0
+    assert epochs.max() < 10
+
+
+def test_whole_epochs_are_permutations_that_differ(key):
+    epochs = np.asarray(draw(16, 4, 8, key=key)).reshape(2, 16)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(16), (2, 1)))
+    assert not np.array_equal(*epochs)
+
+
+def test_same_key_same_batches_and_a_longer_run_continues(key):
+    long = minibatches(10, 3, 7, key=key)
+    np.testing.assert_array_equal(long, draw(10, 3, 7, key=key))
+    np.testing.assert_array_equal(long[:5], draw(10, 3, 5, key=key))
+    assert not jnp.array_equal(long, draw(10, 3, 7, key=jax.random.key(1)))
+
+
+def test_left_over_examples_change_from_epoch_to_epoch(key):
+    epochs = np.asarray(draw(10, 3, 30, key=key)).reshape(10, 9)
+    assert len({(set(range(10)) - set(epoch.tolist())).pop() for epoch in epochs}) > 1
+
+
+def test_rejects_impossible_sizes(key):
+    with pytest.raises(ValueError, match=r"batch_size must lie in \[1, 5\], got 6"):
+        minibatches(5, 6, 1, key=key)
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        minibatches(5, 2, 0, key=key)
