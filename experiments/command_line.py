@@ -1,21 +1,17 @@
-"""From the words of a command line to what is to be done; no jax is imported here.
+"""From the words of a command line to what is to be done; neither jax nor tyro is imported here.
 
-Flags are parsed by tyro. The preset is looked up first, so that its values are the defaults that
-``NAME --preset P --help`` shows.
+The preset is looked up first, so that its values are the defaults that ``NAME --preset P --help``
+shows; the flags themselves are parsed in `experiments.flags`, where tyro is.
 """
 
-import contextlib
 import dataclasses
-import io
 import shlex
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
-
-import tyro
+from typing import Any, NamedTuple
 
 import experiments
 
@@ -24,6 +20,7 @@ TOOLS = {
     "report": "Draw the figures and the page of a record again, or an index of a results folder.",
     "prepare": "Fetch a TFDS data set once (needs the extra `prepare`).",
 }
+ARGUMENTS = {"report": "path", "prepare": "dataset"}
 ALL = "all"
 
 
@@ -86,20 +83,27 @@ def parse(argv: Sequence[str]) -> Command | ToolCommand:
     """
     name, *rest = argv or ["--help"]
     if name in TOOLS:
-        return _parse_tool(name, rest)
+        from experiments.flags import parse_argument
+
+        program = f"{PROGRAM} {name}"
+        return ToolCommand(name, parse_argument(program, TOOLS[name], ARGUMENTS[name], rest))
     if name not in available():
         raise ValueError(f"no experiment {name!r}; there are {', '.join((*available(), *TOOLS))}.")
     return _parse_experiment(name, rest)
 
 
 def _parse_experiment(name, argv) -> Command:
+    from experiments.flags import flagged, parse_flags
+
     module = settings(name)
     preset = _chosen_preset(name, module.PRESETS, argv)
     default = module.PRESETS[preset]
     figures = getattr(module, "FIGURES", ())
     _check_figure(name, figures, argv)
-    flags = _parse_flags(name, module, default, preset, figures, argv)
-    changes = {flag.name: getattr(flags, flag.name) for flag in _flagged(module.Config)}
+    choices = (*figures, ALL) if figures else ()
+    text = (module.__doc__ or "").strip()
+    flags = parse_flags(f"{PROGRAM} {name}", text, default, preset, module.PRESETS, choices, argv)
+    changes = {flag.name: getattr(flags, flag.name) for flag in flagged(module.Config)}
     config = dataclasses.replace(default, **changes)
     _check_seeds(config)
     module.check(config)
@@ -135,81 +139,6 @@ def _check_figure(name, figures, argv):
     raise ValueError(f"{name} has no figure {argv[0]!r}; {known}.")
 
 
-def _parse_flags(name, module, default, preset, figures, argv):
-    def field(name, kind, default, text, metavar=None):
-        shown = tyro.conf.arg(help=text, metavar=metavar)
-        return name, Annotated[kind, shown], dataclasses.field(default=default)
-
-    hints = get_type_hints(module.Config)
-    fields = []
-    if figures:
-        kind = tyro.conf.Positional[Literal[(*figures, ALL)]]
-        fields.append(field("figure", kind, ALL, "Which figure."))
-    fields.append(field("preset", Literal[tuple(module.PRESETS)], preset, "Which settings."))
-    for flag in _flagged(module.Config):
-        value = getattr(default, flag.name)
-        fields.append(field(flag.name, _kind(hints[flag.name]), value, _flag_help(flag)))
-    fields += [
-        field("out", Path | None, None, f"The run's folder; results/{name}/PRESET if None.", "DIR"),
-        field("resume", bool, False, "Continue the run in the folder."),
-        field("quiet", bool, False, "No progress, no table."),
-        field("overwrite", bool, False, "Replace the run in the folder."),
-    ]
-    options = dataclasses.make_dataclass(f"{name} options", fields, frozen=True)
-    text = (module.__doc__ or "").strip()
-    return _tyro(tyro.conf.FlagCreatePairsOff[options], f"{PROGRAM} {name}", text, argv)
-
-
-def _parse_tool(name, argv) -> ToolCommand:
-    argument = {"report": "path", "prepare": "dataset"}[name]
-    fields = [(argument, tyro.conf.Positional[str])]
-    options = dataclasses.make_dataclass(f"{name} options", fields)
-    found = _tyro(options, f"{PROGRAM} {name}", TOOLS[name], argv)
-    return ToolCommand(name, getattr(found, argument))
-
-
-def _tyro(options, program, text, argv):
-    """Tyro's answer; its boxed complaint becomes one line."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(options, prog=program, description=text, args=list(argv))
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    said = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
-    body = [line for line in said if line and line[0] not in "╭╰"]
-    rule = next((i for i, line in enumerate(body) if set(line) == {"─"}), len(body))
-    reason = " ".join(body[:rule]) or "the flags are not understood"
-    raise ValueError(f"{reason}; see {program} --help.") from None
-
-
-def _flagged(config_type) -> list[dataclasses.Field]:
-    fields = dataclasses.fields(config_type)
-    common = [field for field in fields if field.name in ("seed", "seeds")]
-    return common + [f for f in fields if "flag" in f.metadata and f not in common]
-
-
-def _flag_help(flag):
-    told = {"seed": "The first seed.", "seeds": "How many seeds."}
-    return flag.metadata.get("flag") or told.get(flag.name, "")
-
-
-def _kind(hint):
-    """The type that tyro parses: a tuple is one word with commas."""
-    if get_origin(hint) is not tuple:
-        return hint
-    item = get_args(hint)[0]
-    spec = tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"{item.__name__.upper()},...",
-        instance_from_str=lambda words: tuple(item(w.strip()) for w in words[0].split(",")),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(map(str, value))],
-    )
-    return Annotated[hint, spec]
-
-
 def _check_seeds(config):
     if config.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
@@ -218,8 +147,10 @@ def _check_seeds(config):
 
 
 def _words(name, figure, preset, default, config):
+    from experiments.flags import flagged
+
     words = [*PROGRAM.split(), name, *([figure] if figure else []), "--preset", preset]
-    for flag in _flagged(type(config)):
+    for flag in flagged(type(config)):
         value = getattr(config, flag.name)
         if value != getattr(default, flag.name):
             words += _flag_words(flag.name.replace("_", "-"), value)

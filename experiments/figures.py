@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from plprune.records import write_file
 
@@ -119,6 +120,17 @@ def draw_points(axes: Axes, methods: Mapping[str, Mapping[str, Any]], metric: st
     axes.set_yticks(range(len(shown)), [m.rpartition("/")[2] for m in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(label)
+
+
+def tidy(figure: Figure) -> None:
+    """Give short logarithmic axes the ticks 1, 2, 5 in plain numbers, which do not collide."""
+    for axes in figure.axes:
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            low, high = sorted(limits)
+            if axis.get_scale() == "log" and high < 50 * low:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                axis.set_minor_formatter(NullFormatter())
 
 
 def caption(record: Mapping[str, Any]) -> str:

@@ -54,6 +54,8 @@ def write_report(folder: Path) -> Path:
     module = _figures_module(record)
     with looks.style():
         drawn = module.draw(record, curves) if module else {}
+        for figure in drawn.values():
+            looks.tidy(figure)
         caption = looks.caption(record)
         pictures = {
             name: looks.svg(name, figure, _attribute(f"{name}: {caption}"))
@@ -94,22 +96,33 @@ def tables(record: Record) -> list[Table]:
 def show(record: Record, console: Console) -> None:
     """Print the tables: a row per metric and a column per method, as the width allows."""
     for table in tables(record):
-        names = [row[0].text for row in table.rows]
-        per_block = max(1, (console.width - 26) // 21)
-        for start in range(0, len(names), per_block):
-            block = slice(start, start + per_block)
+        for rows in _blocks(table, console.width):
             printed = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title) or None)
             printed.add_column("")
-            for name in names[block]:
-                printed.add_column(Text(name), justify="right")
+            for row in rows:
+                printed.add_column(Text(row[0].text), justify="right")
             for i, column in enumerate(table.columns[1:], 1):
-                printed.add_row(Text(column), *(Text(row[i].text) for row in table.rows[block]))
+                printed.add_row(Text(column), *(Text(row[i].text) for row in rows))
             console.print(printed)
     seeds = len(record["seeds"])
     for line in (_summary(record), *looks.lossy(record)):
         console.print(Text(line), soft_wrap=True)
     if seeds == 1:
         console.print("One seed: no standard errors.", highlight=False)
+
+
+def _blocks(table, width):
+    """The rows of a table in groups that stand side by side within `width`."""
+    names = max(len(column) for column in table.columns) + 4
+    room, blocks = 0, []
+    for row in table.rows:
+        needed = max(len(cell.text) for cell in row) + 2
+        if needed > room:
+            blocks.append([])
+            room = width - names
+        blocks[-1].append(row)
+        room -= needed
+    return blocks
 
 
 def _summary(record):

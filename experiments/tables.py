@@ -1,7 +1,7 @@
 """Tables of a record: numbers with units and standard errors, as text for page and terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 NO_NUMBER = "\N{EN DASH}"
@@ -140,8 +140,14 @@ def number(mean: float | None, stderr: float | None = None) -> str:
     return f"({scaled:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}) {_ten_to(power)}"
 
 
-def metric_cell(entry: Mapping[str, Any] | None, metric: Metric) -> Cell:
-    """The cell of one metric of one method: mean and standard error, or what its nulls say."""
+def metric_cell(entry: Mapping[str, Any] | None, metric: Metric, power: int = 0) -> Cell:
+    """The cell of one metric of one method: mean and standard error, or what its nulls say.
+
+    Args:
+      entry: Of the record; None leaves the cell empty.
+      metric: Says how it is shown.
+      power: The numbers are shown in units of ten to this power.
+    """
     if entry is None:
         return Cell("")
     values = entry["values"]
@@ -149,24 +155,40 @@ def metric_cell(entry: Mapping[str, Any] | None, metric: Metric) -> Cell:
         missing = sum(value is None for value in values)
         some = "" if missing == len(values) else f" on {missing} of {len(values)} seeds"
         return Cell(f"{metric.missing}{some}")
-    scale = 100.0 if metric.unit == "%" else 1.0
+    scale = 100.0 if metric.unit == "%" else 10.0**-power
     stderr = None if entry["stderr"] is None else scale * entry["stderr"]
     return Cell(number(scale * entry["mean"], stderr), entry["mean"])
 
 
 def _regime_table(regime, methods, metrics):
     used = [name for name in metrics if any(name in entries for entries in methods.values())]
-    columns = ("method", *(_heading(metrics[name]) for name in used))
+    powers = {name: _common_power(name, methods, metrics[name]) for name in used}
+    columns = ("method", *(_heading(metrics[name], powers[name]) for name in used))
     rows = tuple(
-        (Cell(method), *(metric_cell(entries.get(name), metrics[name]) for name in used))
+        (
+            Cell(method),
+            *(metric_cell(entries.get(name), metrics[name], powers[name]) for name in used),
+        )
         for method, entries in methods.items()
     )
     return Table(regime, columns, rows)
 
 
-def _heading(metric: Metric) -> str:
+def _common_power(name, methods, metric):
+    """The power of ten that a column's heading may carry for all of its numbers; 0 for none."""
+    means = [abs(e[name]["mean"]) for e in methods.values() if name in e and e[name]["mean"]]
+    if metric.unit or not means or (min(means) >= 1e-2 and max(means) < 1e6):
+        return 0
+    if max(means) >= 1e3 * min(means):
+        return 0  # Too far apart to share one.
+    power = math.floor(math.log10(max(means)))
+    return power if power < 0 else 3 * (power // 3)
+
+
+def _heading(metric: Metric, power: int) -> str:
     arrow = {"lower": " \N{DOWNWARDS ARROW}", "higher": " \N{UPWARDS ARROW}"}.get(metric.better, "")
-    return metric.label + (f" ({metric.unit})" if metric.unit else "") + arrow
+    unit = metric.unit or (f"in 10{_raised(power)}" if power else "")
+    return metric.label + (f" ({unit})" if unit else "") + arrow
 
 
 def _unexplained(name: str) -> Metric:
@@ -184,15 +206,9 @@ def _plain(value):
     return f"{value / 10.0**power:.3f} {_ten_to(power)}"
 
 
-def _ten_to(power: int) -> str:
-    digits = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"\N{MULTIPLICATION SIGN} 10{digits}"
+def _ten_to(power):
+    return f"\N{MULTIPLICATION SIGN} 10{_raised(power)}"
 
 
-def plain_rows(tables: Sequence[Table]) -> list[list[str]]:
-    """The tables as rows of text with their headings, for a CSV file."""
-    rows: list[list[str]] = []
-    for table in tables:
-        rows += [[table.title], list(table.columns)]
-        rows += [[cell.text for cell in row] for row in table.rows]
-    return rows
+def _raised(power):
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

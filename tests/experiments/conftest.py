@@ -1,0 +1,107 @@
+"""A toy experiment that the command line takes for one of its own; it needs milliseconds."""
+
+import dataclasses
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import experiments
+from experiments.figures import draw_curve, method_style, new_figure
+
+METHODS = ("dense", "kappa", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = 5
+    seed: int = 0
+    seeds: int = 3
+    keep: float = dataclasses.field(default=0.5, metadata={"flag": "Fraction kept, in (0, 1]."})
+    methods: tuple[str, ...] = dataclasses.field(
+        default=("dense", "kappa"), metadata={"flag": "Methods."}
+    )
+    scale: str = "A toy beside the paper's."
+
+
+def check(config):
+    if not 0 < config.keep <= 1:
+        raise ValueError(f"keep must lie in (0, 1], got {config.keep}.")
+    unknown = set(config.methods) - set(METHODS)
+    if unknown:
+        raise ValueError(f"no method {min(unknown)!r}; there are {', '.join(METHODS)}.")
+
+
+def piece(config, method, seed):
+    """What one method gives on one seed."""
+    rng = np.random.default_rng([seed, len(method)])
+    loss = np.exp(-np.arange(config.steps) * config.keep) + 0.01 * rng.random(config.steps)
+    reached = None if method == "random" and seed == 0 else 10 + seed
+    return {"loss": loss, "test_accuracy": rng.random(), "steps_to_target": reached}
+
+
+def run(config, *, progress):
+    results, curves = {}, {}
+    for method in config.methods:
+        found = []
+        with progress.task(f"gd/{method}", total=config.seeds) as task:
+            for seed in range(config.seed, config.seed + config.seeds):
+                name = f"gd/{method}/{seed}"
+                found.append(progress.once(name, lambda m=method, s=seed: piece(config, m, s)))
+                task.advance(1, loss=float(found[-1]["loss"][-1]))
+        numbers = {
+            metric: [float(one[metric]) for one in found]
+            for metric in ("test_accuracy", "steps_to_target")
+        }
+        results[f"gd/{method}"] = numbers | {"train_seconds": [0.1] * config.seeds}
+        curves[f"gd/{method}/train_loss"] = np.stack([one["loss"] for one in found])
+    return results, curves
+
+
+def run_figure(config, figure, *, progress):
+    """The toy as an experiment with figures of its own names."""
+    results, curves = run(config, progress=progress)
+    return (
+        {f"{figure}/{key}": entries for key, entries in results.items()},
+        {f"{figure}/{key}": array for key, array in curves.items()},
+    )
+
+
+def draw(record, curves):
+    figure, axes = new_figure()
+    for key, values in curves.items():
+        method, steps = key.rpartition("/")[0], np.arange(values.shape[1])
+        draw_curve(axes[0, 0], steps, values, label=method, **method_style(method))
+    axes[0, 0].set(xlabel="step", ylabel="training loss", title=record["preset"])
+    axes[0, 0].legend()
+    return {"loss": figure}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Installs the toy as `experiments.toy`; call it to give a module other attributes."""
+    path = "experiments.toy"
+    presets = {"quick": Config(), "large": Config(steps=50)}
+    modules = {"": {"__path__": []}}
+    modules |= {
+        ".config": {
+            "__doc__": "A toy.\n\nMore.", "Config": Config, "PRESETS": presets, "check": check
+        },
+        ".run": {"run": run},
+        ".figures": {"draw": draw},
+    }  # fmt: skip
+    for suffix, attributes in modules.items():
+        module = ModuleType(path + suffix)
+        vars(module).update(attributes, __spec__=ModuleSpec(path + suffix, None))
+        monkeypatch.setitem(sys.modules, path + suffix, module)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "toy", path)
+
+    def change(part, **attributes):
+        for name, value in attributes.items():
+            monkeypatch.setattr(sys.modules[f"{path}.{part}"], name, value, raising=False)
+
+    change.run_figure = run_figure
+    change.run = run
+    return change
