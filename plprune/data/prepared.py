@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def records(builder: Any, split: str, *features: str) -> list[np.ndarray]:
     Raises:
       ValueError: If the records do not have one shape.
     """
-    with _quiet():
+    with quiet():
         source = builder.as_data_source(split=split)
         columns = [[] for _ in features]
         for start in range(0, len(source), CHUNK):
@@ -119,8 +120,8 @@ def _check_known(name):
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Hold back TFDS's warning that OpenCV, which is optional, is not installed."""
+def quiet() -> Iterator[None]:
+    """Hold back what TFDS and orbax log below errors, such as an optional library missing."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

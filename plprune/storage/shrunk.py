@@ -1,0 +1,72 @@
+"""Shrunk models on disk: their arrays, and which nodes were kept."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from plprune.nodes import shrink
+from plprune.storage.trees import read_manifest, read_tree, write_tree
+from plprune.types import Keep, NodeGroups
+
+
+class Shrunk(NamedTuple):
+    """A shrunk tree, and which nodes of the original model it keeps."""
+
+    tree: PyTree
+    keep: Keep
+
+
+def save_shrunk(path: str | Path, tree: PyTree, keep: Keep, *, overwrite: bool = False) -> None:
+    """Write what `shrink` returned, and the `keep` it was given, to the folder `path`.
+
+    The arrays are written by orbax, the rest is JSON with a SHA-256 sum of every file; nothing is
+    pickled, and the folder appears complete or not at all.
+
+    Args:
+      path: The folder; must not exist unless `overwrite`.
+      tree: Shrunk parameters, `(params, state)`, or any tree that `shrink` returned.
+      keep: Which nodes were kept, by group.
+      overwrite: Whether to replace what is there.
+
+    Raises:
+      ValueError: If the folder exists, or a group's `keep` is not a vector of booleans.
+    """
+    kept = {name: np.asarray(mask) for name, mask in keep.items()}
+    for name, mask in kept.items():
+        if mask.ndim != 1 or mask.dtype != bool:
+            raise ValueError(
+                f"keep of {name} must be a boolean vector, got {mask.dtype}{list(mask.shape)}."
+            )
+    bits = {name: "".join("01"[int(bit)] for bit in mask) for name, mask in kept.items()}
+    write_tree(Path(path), tree, {"keep": bits}, overwrite=overwrite)
+
+
+def load_shrunk(path: str | Path, like: PyTree, groups: NodeGroups) -> Shrunk:
+    """Read what `save_shrunk` wrote, checked against the original model.
+
+    Args:
+      path: The folder.
+      like: The tree before shrinking, as arrays or shapes (`jax.eval_shape` of the constructor).
+      groups: `find_nodes` of the original model.
+
+    Returns:
+      The shrunk tree and what was kept, ready for `resize` and `shrink_model`.
+
+    Raises:
+      FileNotFoundError: If there is no such folder.
+      ValueError: If a file is damaged, or a leaf or group does not fit the model; names it.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if "keep" not in manifest:
+        raise ValueError(f"{path} must hold a shrunk model, got something else.")
+    keep = {name: np.array([bit == "1" for bit in bits]) for name, bits in manifest["keep"].items()}
+    for name, mask in keep.items():
+        size = groups[name].size if name in groups else 0
+        if size != len(mask):
+            raise ValueError(f"{path}: group {name} must have {size} nodes, got {len(mask)}.")
+    shapes = jax.eval_shape(lambda tree: shrink(tree, groups, keep), like)
+    return Shrunk(read_tree(path, manifest, shapes), keep)

@@ -1,0 +1,169 @@
+"""A tree of arrays as a folder: one sub-folder per leaf, and sums that show any damage."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from plprune.data.prepared import quiet
+
+FORMAT = 1
+ARRAYS, MANIFEST, MANIFEST_SUM = "arrays", "manifest.json", "manifest.sha256"
+
+
+def write_tree(path: Path, tree: PyTree, content: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Write a tree of arrays (random keys included) and JSON `content` to the folder `path`.
+
+    The folder appears complete or not at all: it is written beside and renamed.
+
+    Raises:
+      ValueError: If the folder exists and `overwrite` is False, or two leaves have one name.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists; pass overwrite=True to replace it.")
+    leaves = _named(tree)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        _write_arrays(temporary / ARRAYS, leaves)
+        manifest = {
+            "format": FORMAT,
+            "leaves": {name: _described(leaf) for name, leaf in leaves.items()},
+            "random": {name: _implementation(x) for name, x in leaves.items() if _is_key(x)},
+            "files": {file: _sum(temporary / file) for file in _files(temporary)},
+            **content,
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (temporary / MANIFEST_SUM).write_text(f"{_sum(temporary / MANIFEST)}  {MANIFEST}\n")
+        _move(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a folder, every file of which is first held against its sum.
+
+    Raises:
+      FileNotFoundError: If there is no such folder.
+      ValueError: If a file is damaged, missing or unknown; names the leaf it belongs to.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}.")
+    try:
+        expected, actual = (path / MANIFEST_SUM).read_text(), _sum(path / MANIFEST)
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{path} is damaged: it has no readable {MANIFEST}.") from None
+    if expected != f"{actual}  {MANIFEST}\n":
+        raise ValueError(f"{path} is damaged: {MANIFEST} does not match its sum.")
+    manifest = json.loads((path / MANIFEST).read_text())
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"{path} must have format {FORMAT}, got {manifest['format']}.")
+    files = set(_files(path)) - {MANIFEST, MANIFEST_SUM}
+    for file in sorted(files | manifest["files"].keys()):
+        if file not in files or _sum(path / file) != manifest["files"].get(file):
+            raise ValueError(f"{path} is damaged: {_owner(file)}.")
+    return manifest
+
+
+def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
+    """The tree of a folder, with the structure, shapes and types of `like` (arrays or shapes).
+
+    Raises:
+      ValueError: If a leaf is missing or unknown, or has another shape or type; names it.
+    """
+    expected = {name: _described(leaf) for name, leaf in _named(like).items()}
+    stored = manifest["leaves"]
+    for name in sorted(expected.keys() | stored.keys()):
+        if stored.get(name) != expected.get(name):
+            have, want = (_shown(leaves.get(name)) for leaves in (stored, expected))
+            raise ValueError(f"{path}: leaf {name} must be {want}, got {have}.")
+    arrays = _read_arrays(path / ARRAYS, stored)
+    for name, implementation in manifest["random"].items():
+        arrays[name] = jax.random.wrap_key_data(arrays[name], impl=implementation)
+    leaves = [arrays[name] for name in _named(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _named(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+    if len(named) < len(leaves):
+        raise ValueError("leaves must have distinct names when their keys are joined by dots.")
+    return named
+
+
+def _described(leaf):
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _shown(description):
+    return f"{description['dtype']}{description['shape']}" if description else "absent"
+
+
+def _is_key(leaf):
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def _implementation(key):
+    return str(jax.random.key_impl(key))
+
+
+def _folder(name):
+    return quote(name, safe="") or "%"  # A tree that is one array has the empty name.
+
+
+def _write_arrays(folder, leaves):
+    arrays = {
+        _folder(name): jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        for name, leaf in leaves.items()
+    }
+    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(folder.absolute(), arrays)
+
+
+def _read_arrays(folder, names):
+    arguments = {_folder(name): ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        options = ocp.args.PyTreeRestore(restore_args=arguments)
+        arrays = checkpointer.restore(folder.absolute(), args=options)
+    return {name: jax.numpy.asarray(arrays[_folder(name)]) for name in names}
+
+
+def _files(folder):
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def _owner(file):
+    parts = Path(file).parts
+    if len(parts) > 2 and parts[0] == ARRAYS:
+        return f"leaf {unquote(parts[1])}"
+    return f"file {file}"
+
+
+def _sum(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _move(temporary, path):
+    """Put the finished folder in place; the one that was there goes only after that."""
+    replaced = path.exists()
+    old = path.with_name(f".{path.name}.old")
+    if replaced:
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    temporary.rename(path)
+    if replaced:
+        shutil.rmtree(old, ignore_errors=True)
