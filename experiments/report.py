@@ -18,7 +18,15 @@ from rich.text import Text
 
 import experiments
 from experiments import figures as looks
-from experiments.tables import NO_NUMBER, Metric, Table, known_metrics, metric_tables, number
+from experiments.tables import (
+    NO_NUMBER,
+    PLUS_MINUS,
+    Metric,
+    Table,
+    known_metrics,
+    metric_tables,
+    number,
+)
 from plprune.records import RECORD, Record, read_record, write_file
 
 PRODUCTS = ("figure.png", "figure.pdf", "report.html")
@@ -129,10 +137,7 @@ def _summary(record):
     seeds = record["seeds"]
     if len(seeds) == 1:
         return f"Seed {seeds[0]}."
-    return (
-        f"Mean \N{PLUS-MINUS SIGN} standard error over {len(seeds)} seeds "
-        f"({seeds[0]} to {seeds[-1]})."
-    )
+    return f"Mean {PLUS_MINUS} standard error over {len(seeds)} seeds ({seeds[0]} to {seeds[-1]})."
 
 
 def _figures_module(record: Record) -> ModuleType | None:

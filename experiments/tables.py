@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 NO_NUMBER = "\N{EN DASH}"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 class Metric(NamedTuple):
@@ -130,14 +131,13 @@ def number(mean: float | None, stderr: float | None = None) -> str:
     if not stderr or stderr < 1e-12 * abs(mean):
         return _plain(mean)
     size = max(abs(mean), stderr)
-    if 1e-3 <= size < 1e6:
-        decimals = max(0, 1 - math.floor(math.log10(stderr)))
-        if decimals <= 6:
-            return f"{mean:,.{decimals}f} \N{PLUS-MINUS SIGN} {stderr:,.{decimals}f}"
-    power = math.floor(math.log10(size))
+    power = 0 if 1e-3 <= size < 1e6 else math.floor(math.log10(size))
     scaled, error = mean / 10.0**power, stderr / 10.0**power
-    decimals = min(6, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 3
-    return f"({scaled:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}) {_ten_to(power)}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    if decimals > 6:  # Too many to read: each with its own power.
+        return f"{_plain(mean)} {PLUS_MINUS} {_plain(stderr)}"
+    text = f"{scaled:,.{decimals}f} {PLUS_MINUS} {error:,.{decimals}f}"
+    return f"({text}) {_ten_to(power)}" if power else text
 
 
 def metric_cell(entry: Mapping[str, Any] | None, metric: Metric, power: int = 0) -> Cell:

@@ -1,0 +1,99 @@
+"""The shared look: told apart without colour, captioned, safe inside of a page."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from experiments import figures
+
+RECORD = {
+    "command": "python -m experiments toy --methods 'a b'", "seeds": [3, 4], "versions": {},
+    "config": {"scale": "A tenth of the paper's width."}, "results": {},
+}  # fmt: skip
+
+
+def drawn():
+    figure, axes = figures.new_figure(1, 2)
+    figures.draw_curve(axes[0, 0], [0, 1], [[1.0, 2.0], [3.0, 4.0]], color="k", label="mean")
+    axes[0, 1].loglog([1, 10], [1, 10], color=figures.INK)
+    figures.tidy(figure)
+    return figure
+
+
+def test_curves_are_means_with_one_standard_error():
+    figure, axes = figures.new_figure()
+    figures.draw_curve(axes[0, 0], [0, 1], [[1.0, 2.0], [3.0, 4.0]], color="k")
+    np.testing.assert_array_equal(axes[0, 0].lines[0].get_ydata(), [2.0, 3.0])
+    low, high = np.quantile(axes[0, 0].collections[0].get_paths()[0].vertices[:, 1], [0, 1])
+    assert (low, high) == (1.0, 4.0)  # sd = sqrt 2, so the error of a mean of two is 1.
+    assert len(figure.axes) == 1
+
+
+def test_every_method_has_one_look_and_no_two_share_theirs():
+    names = [*figures.FIXED, *figures.OTHERS]
+    looks = [tuple(map(str, figures.method_style(name).values())) for name in names]
+    assert len(set(looks)) == len(names)
+    assert figures.method_style("gd/kappa@0.25") == figures.method_style("sgd/kappa")
+    widths = ["32", "64", "128"]
+    styles = [figures.method_style(width, widths)["color"] for width in widths]
+    assert len(set(styles)) == 3
+
+
+def test_the_caption_names_command_seeds_scale_and_lossy_data():
+    lossy = RECORD | {"versions": {"cifar10": "3.0.2, lossy", "jax": "1"}}
+    text = figures.caption(lossy)
+    for part in (RECORD["command"], "Seeds 3 to 4", "A tenth", "cifar10 3.0.2, lossy"):
+        assert part in text
+    assert "Seed 3." in figures.caption(RECORD | {"seeds": [3]})
+
+
+def test_svg_is_well_formed_and_takes_the_colour_of_the_page():
+    text = figures.svg("a", drawn(), "x &lt; y")
+    root = ElementTree.fromstring(text)
+    assert root.get("aria-label") == "x < y"
+    assert root.get("width") is None
+    assert "currentColor" in text
+    assert figures.INK not in text
+
+
+def test_two_figures_of_one_page_share_no_clip_path():
+    def clips(text):
+        found = ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}clipPath")
+        return {element.get("id") for element in found}
+
+    first, second = (clips(figures.svg(name, drawn(), "")) for name in "ab")
+    assert first
+    assert not first & second
+
+
+def test_files_are_the_same_bytes_every_time(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        with figures.style():
+            figures.save(tmp_path / name, {"x": drawn(), "y": drawn()}, "caption " * 50)
+    for file in ("figure.png", "figure.pdf"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert (tmp_path / "a" / "figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("high", "labels"), [(20.0, ["1", "2", "5", "10", "20"]), (1e4, None)])
+def test_short_logarithmic_axes_have_plain_ticks(high, labels):
+    figure, axes = figures.new_figure()
+    axes[0, 0].set(xscale="log", xlim=(1, high))
+    figures.tidy(figure)
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in axes[0, 0].get_xticklabels()]
+    assert labels is None or [text for text in shown if text in labels] == labels
+    assert (labels is None) == any("10^" in text for text in shown)
+
+
+def test_points_show_seeds_and_leave_out_nulls():
+    _, axes = figures.new_figure()
+    methods = {
+        "gd/dense": {"kappa": {"mean": 2.0, "stderr": 1.0, "values": [1.0, 3.0]}},
+        "gd/kappa": {"kappa": {"mean": None, "stderr": None, "values": [None, 3.0]}},
+        "gd/random": {},
+    }
+    figures.draw_points(axes[0, 0], methods, "kappa", "condition number")
+    assert [t.get_text() for t in axes[0, 0].get_yticklabels()] == ["dense", "kappa"]

@@ -1,0 +1,180 @@
+"""The page: everything in one file, escaped, drawn from the record alone, sound in a browser."""
+
+import base64
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from experiments import report
+from experiments.__main__ import main
+from plprune.records import read_record, summarise, write_record
+
+pytestmark = pytest.mark.usefixtures("toy")
+EVIL = "<script>alert('x')</script>\"&"
+
+
+def write_toy(folder, **changes):
+    curve = np.exp(-np.arange(8.0)) * np.ones((2, 1))
+    results = {f"gd/{m}": {"kappa": [3.0, 5.0], "test_accuracy": [0.9, 0.92]} for m in "ab"}
+    record = {
+        "experiment": "toy", "preset": "quick", "config": {"scale": "Small."},
+        "command": "python -m experiments toy --preset quick", "versions": {"jax": "1"},
+        "commit": None, "device": "cpu", "seeds": [0, 1], "results": summarise(results),
+    }  # fmt: skip
+    write_record(folder, record | changes, {f"gd/{m}/train_loss": curve for m in "ab"})
+    return folder
+
+
+class Page(HTMLParser):
+    """Tags left open, addresses, and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.seen, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attributes if k in ("href", "src", "xlink:href")]
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.seen.append(data)
+
+
+def page(folder):
+    return Page(report.write_report(folder).read_text())
+
+
+def test_the_page_is_self_contained_and_says_what_it_must(tmp_path):
+    found = page(write_toy(tmp_path))
+    assert found.open == []
+    assert all(address.startswith(("#", "data:")) for address in found.addresses)
+    text = " ".join("".join(found.seen).split())
+    for part in (
+        "python -m experiments toy --preset quick",
+        "4.0 ± 1.0",
+        "91.0 ± 1.0",
+        "test accuracy (%)",
+        "Mean ± standard error over 2 seeds (0 to 1).",
+        "Small.",
+        "jax 1",
+    ):
+        assert part in text
+    assert text.index("python -m experiments") < text.index("Results")
+
+
+def test_everything_from_the_record_is_escaped(tmp_path):
+    results = summarise({f"gd/{EVIL}": {EVIL: [1.0, 2.0]}})
+    folder = write_toy(
+        tmp_path, results=results, preset=EVIL, command=EVIL, device=EVIL, commit=EVIL,
+        config={EVIL: EVIL, "scale": EVIL}, versions={EVIL: f"lossy {EVIL}"},
+    )  # fmt: skip
+    found = page(folder)
+    assert found.open == []
+    assert found.tags.count("script") == 1
+    assert "alert" in "".join(found.seen)
+
+
+def test_the_data_can_be_downloaded_from_the_page(tmp_path):
+    links = [a for a in page(write_toy(tmp_path)).addresses if a.startswith("data:text/csv")]
+    results, curves = (base64.b64decode(link.partition(",")[2]).decode() for link in links)
+    assert "gd/a,kappa,4.0,1.0,3.0,5.0" in results.splitlines()
+    assert "gd/b/train_loss,1,0,1.0" in curves.splitlines()
+
+
+def test_drawing_again_gives_the_same_files(tmp_path):
+    first = [report.write_report(write_toy(tmp_path)).read_bytes() for _ in range(2)]
+    assert first[0] == first[1]
+
+
+def test_a_figures_module_may_bring_its_own_words_and_tables(toy, tmp_path):
+    from experiments.tables import Cell, Metric, Table
+
+    toy(
+        "figures",
+        METRICS={"kappa": Metric("spread", "Ours.")},
+        measured=lambda _: ["A paragraph of ours."],
+        tables=lambda _: [Table("widths", ("w", "x"), ((Cell("1"), Cell("2", 2.0)),))],
+    )
+    text = "".join(page(write_toy(tmp_path)).seen)
+    for part in ("A paragraph of ours.", "spread", "Ours.", "widths"):
+        assert part in text
+
+
+def test_an_experiment_without_figures_still_has_a_page(toy, tmp_path):
+    toy("figures", draw=lambda *_: {})
+    assert "Figures" not in "".join(page(write_toy(tmp_path)).seen)
+
+
+def test_report_of_a_folder_of_runs_writes_them_all_and_an_index(tmp_path, capsys):
+    for name in ("a b", "c/d"):
+        write_toy(tmp_path / name)
+    assert main(["report", str(tmp_path)]) == 0
+    index = Page((tmp_path / "index.html").read_text())
+    assert {"a%20b/report.html", "c/d/report.html"} <= set(index.addresses)
+    assert (tmp_path / "a b" / "figure.pdf").exists()
+    assert main(["report", str(tmp_path / "a b" / "record.json")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("report.html")
+
+
+def test_a_record_of_an_unknown_experiment_is_refused(tmp_path, capsys):
+    write_toy(tmp_path, experiment="os.path")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "unknown experiment, 'os.path'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["record.json", "metrics.npz"])
+def test_a_damaged_record_is_refused_by_name(tmp_path, capsys, name):
+    (write_toy(tmp_path) / name).write_bytes(b"{")
+    assert main(["report", str(tmp_path)]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_the_terminal_shows_every_method_whatever_the_width(tmp_path):
+    from rich.console import Console
+
+    folder = write_toy(tmp_path, results=summarise({f"m{i}": {"kappa": [1, 2]} for i in range(9)}))
+    for width in (40, 200):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        report.show(read_record(folder)[0], console)
+        shown = console.export_text()
+        console.file.close()
+        assert all(re.search(rf"\bm{i}\b", shown) for i in range(9))
+        assert max(map(len, shown.splitlines()[:-1])) <= width
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_browser_loads_the_page_without_complaint_and_sorts_its_table(tmp_path):
+    results = summarise({m: {"kappa": [k, k]} for m, k in (("b", 2.0), ("a", 10.0), ("c", 1.0))})
+    path = report.write_report(write_toy(tmp_path, results=results))
+    click = (
+        "<script>document.querySelectorAll('th button')[1].click();"
+        "document.title = [...document.querySelectorAll('table.sortable tbody th')]"
+        ".map(h => h.textContent).join('') + document.images.length"
+        " + (document.documentElement.scrollWidth <= innerWidth);</script></body>"
+    )
+    path.write_text(path.read_text().replace("</body>", click))
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu",
+        "--disable-background-networking", "--enable-logging=stderr", "--window-size=500,800", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "<title>cba0true</title>" in done.stdout
+    assert "CONSOLE" not in done.stderr
+
+
+def test_the_config_is_shown_as_json(tmp_path):
+    assert "[1, null, 0.5]" in "".join(page(write_toy(tmp_path, config={"a": [1, None, 0.5]})).seen)
