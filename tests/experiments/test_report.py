@@ -169,7 +169,8 @@ def test_a_browser_loads_the_page_without_complaint_and_sorts_its_table(tmp_path
     path.write_text(path.read_text().replace("</body>", click))
     command = [
         "chromium", "--headless", "--no-sandbox", "--disable-gpu",
-        "--disable-background-networking", "--enable-logging=stderr", "--window-size=500,800", "--dump-dom", path.as_uri(),
+        "--disable-background-networking", "--enable-logging=stderr",
+        "--window-size=500,800", "--dump-dom", path.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "<title>cba0true</title>" in done.stdout
