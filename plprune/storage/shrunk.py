@@ -1,11 +1,12 @@
 """Shrunk models on disk: their arrays, and which nodes were kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from plprune.nodes import shrink
 from plprune.storage.trees import read_manifest, read_tree, write_tree
@@ -19,7 +20,13 @@ class Shrunk(NamedTuple):
     keep: Keep
 
 
-def save_shrunk(path: str | Path, tree: PyTree, keep: Keep, *, overwrite: bool = False) -> None:
+def save_shrunk(
+    path: str | Path,
+    tree: PyTree,
+    keep: Mapping[str, Array | np.ndarray],
+    *,
+    overwrite: bool = False,
+) -> None:
     """Write what `shrink` returned, and the `keep` it was given, to the folder `path`.
 
     The arrays are written by orbax, the rest is JSON with a SHA-256 sum of every file; nothing is
