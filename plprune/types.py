@@ -1,6 +1,7 @@
 """The vocabulary shared by every module: trees, callables, estimates and node groups."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Params = PyTree
 Inputs = PyTree
-Apply = Callable[[Params, Inputs], Array]  # Outputs [b, c] or [b, ...]; example i sees input i only.
+Apply = Callable[
+    [Params, Inputs], Array
+]  # Outputs [b, c] or [b, ...]; example i sees input i only.
 Objective = Callable[[Params, Any], Array]  # (params, batch) -> scalar.
 MatVec = Callable[[PyTree], PyTree]  # v -> A v.
 Gates = Mapping[str, Float[Array, " g"]]  # Group name -> one multiplier per node.
@@ -46,3 +49,49 @@ class NodeGroup(NamedTuple):
     prunable: bool
     gateable: bool  # A gate can act in parameter space; else `gate` refuses the group.
     reason: str  # Why it is not prunable or not gateable; empty otherwise.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NodeGroups(Mapping[str, NodeGroup]):
+    """Node groups by name, with what it takes to find their parameters in other trees.
+
+    Prints as a table. Hashed by identity, so that it can be a static argument of jitted functions.
+    """
+
+    by_name: dict[str, NodeGroup]  # In order of evaluation.
+    structure: Any  # Tree definition of the parameters that the groups were found on.
+    paths: tuple[str, ...]  # Of the leaves of these parameters, in order.
+    shapes: tuple[tuple[int, ...], ...]  # Full, unshrunk.
+    mode: str = "strict"
+    statistics: tuple[str, ...] = ()  # Last keys of leaves that masking leaves alone.
+    closed_values: dict[tuple[str, str], float] = field(default_factory=dict)
+    # (group, leaf path) -> value of a closed node's slice where it is not 0.
+
+    def __getitem__(self, name: str) -> NodeGroup:
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_name)
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    @property
+    def prunable(self) -> dict[str, int]:
+        """Sizes of the groups that can be pruned, by name."""
+        return {name: group.size for name, group in self.by_name.items() if group.prunable}
+
+    def __repr__(self) -> str:
+        """One line per group: name, size, kind, prunable and gateable, members or the reason."""
+        rows = [("group", "nodes", "kind", "prune", "gate", "members; why not")]
+        rows += [_row(group) for group in self.by_name.values()]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]
+        lines = ("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(group):
+    members = ", ".join(f"{m.path}[{m.axis}]" for m in group.members)
+    detail = "; ".join(filter(None, (members, group.reason)))
+    flags = ("yes" if flag else "no" for flag in (group.prunable, group.gateable))
+    return (group.name, str(group.size), group.kind, *flags, detail)

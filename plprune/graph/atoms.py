@@ -1,0 +1,164 @@
+"""Labels that say which positions of array axes can only be removed together.
+
+Every position of every axis carries one label:
+
+* `UNIT` is never removed: batch axes, axes of size 1, axes of the inputs.
+* An *atom* is one removable index.
+* A *product* of labels is removed as soon as one of its factors is: flattening [heads, width]
+  labels position (h, d) with the product of h and d.
+
+Two labels that must be removed together are unified; a *pinned* atom is never removed, and keeps
+the reason. Derived in docs/mathematics/graph.md.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Label = int
+LabelVector = np.ndarray  # Labels of the positions of one axis.
+Reason = Callable[[], str]  # Written out only when someone reads it.
+
+UNIT: Label = 0
+
+
+class Atoms:
+    """Union-find over labels; grows as axes are labelled."""
+
+    def __init__(self):
+        self._parent = np.zeros(1 << 12, np.int64)
+        self._used = 1
+        self._factors: dict[Label, tuple[Label, ...]] = {}
+        self._interned: dict[tuple[Label, ...], Label] = {}
+        self.pinned: dict[Label, Reason] = {}
+
+    def copy(self) -> "Atoms":
+        """An independent copy, on which pins can be tried."""
+        twin = Atoms()
+        twin._parent, twin._used = self._parent.copy(), self._used
+        twin._factors, twin._interned = dict(self._factors), dict(self._interned)
+        twin.pinned = dict(self.pinned)
+        return twin
+
+    def fresh(self, size: int) -> LabelVector:
+        """Labels of a new axis; an axis of size 1 cannot lose its only position."""
+        if size <= 1:
+            return np.zeros(size, np.int64)
+        while self._used + size > len(self._parent):
+            self._parent = np.concatenate([self._parent, np.zeros_like(self._parent)])
+        labels = np.arange(self._used, self._used + size)
+        self._parent[labels] = labels
+        self._used += size
+        return labels
+
+    def roots(self, labels: LabelVector) -> LabelVector:
+        """Representative of each label."""
+        labels = np.asarray(labels)
+        while True:
+            parents = self._parent[labels]
+            if np.array_equal(parents, labels):
+                return labels
+            labels = parents
+
+    def root(self, label: Label) -> Label:
+        """Representative of one label."""
+        while (parent := int(self._parent[label])) != label:
+            label = parent
+        return int(label)
+
+    def basic(self, label: Label) -> tuple[Label, ...]:
+        """The atoms of which a label is the product, pinned ones included."""
+        root = self.root(label)
+        if root == UNIT:
+            return ()
+        if root not in self._factors:
+            return (root,)
+        return tuple(dict.fromkeys(a for f in self._factors[root] for a in self.basic(f)))
+
+    def removable(self, label: Label) -> tuple[Label, ...]:
+        """The atoms whose removal removes a position with this label."""
+        return tuple(a for a in self.basic(label) if a not in self.pinned)
+
+    def members(self, labels: LabelVector) -> set[Label]:
+        """All removable atoms that occur along an axis."""
+        return {a for x in np.unique(self.roots(labels)).tolist() for a in self.removable(x)}
+
+    def product(self, vectors: list[LabelVector]) -> LabelVector:
+        """Labels of the axis that merges several axes, row-major."""
+        columns = [c.ravel() for c in np.meshgrid(*map(self.roots, vectors), indexing="ij")]
+        size = int(np.prod([len(v) for v in vectors]))
+        columns = [c for c in columns if c.any()]
+        if not columns:
+            return np.zeros(size, np.int64)
+        if len(columns) == 1:
+            return columns[0]
+        rows = zip(*(c.tolist() for c in columns), strict=True)
+        return np.array([self._product(tuple(x for x in row if x != UNIT)) for row in rows])
+
+    def _product(self, factors: tuple[Label, ...]) -> Label:
+        if len(factors) < 2:
+            return factors[0] if factors else UNIT
+        if factors not in self._interned:
+            label = int(self.fresh(2)[0])  # An axis of size 1 would be UNIT.
+            self._interned[factors] = label
+            self._factors[label] = factors
+        return self._interned[factors]
+
+    def pin(self, labels: LabelVector, reason: Reason) -> None:
+        """Never remove these positions; the first reason given stays."""
+        for label in np.unique(self.roots(labels)).tolist():
+            for atom in self.basic(label):
+                self.pinned.setdefault(atom, reason)
+
+    def unify(self, left: LabelVector, right: LabelVector, reason: Reason) -> None:
+        """Remove positions of two equally long axes together.
+
+        Args:
+          left: Labels of one axis.
+          right: Labels of the other, position by position.
+          reason: Of the pins that this causes where neither side has a reason yet.
+        """
+        left, right = self.roots(left), self.roots(right)
+        differ = left != right
+        if differ.any():
+            pairs = np.unique(np.stack([left[differ], right[differ]], 1), axis=0)
+            for x, y in pairs.tolist():
+                self._unify(self.basic(x), self.basic(y), reason)
+
+    def _unify(self, left, right, reason):
+        if set(left) == set(right):
+            return
+        if len(left) == len(right) == 1:
+            self._merge(left[0], right[0])
+            return
+        why = next((self.pinned[a] for a in left + right if a in self.pinned), reason)
+        open_left, open_right = (tuple(a for a in s if a not in self.pinned) for s in (left, right))
+        # Common factors cancel: (a, b) with (a, c) says b with c; (a, b) with (a) pins b.
+        x = tuple(a for a in open_left if a not in open_right)
+        y = tuple(a for a in open_right if a not in open_left)
+        if not x or not y:
+            self._pin_atoms(x + y, why)
+        elif min(len(x), len(y)) == 1:
+            self._bind(*((x[0], y) if len(x) == 1 else (y[0], x)))
+        elif len(x) == len(y):
+            for a, b in zip(x, y, strict=True):
+                self._unify(self.basic(a), self.basic(b), reason)
+        else:  # No common factors are known: one class is conservative.
+            for a in (x + y)[1:]:
+                self._unify(self.basic(a), self.basic(x[0]), reason)
+
+    def _merge(self, atom, into):
+        self._parent[atom] = into
+        if atom in self.pinned:
+            self.pinned.setdefault(into, self.pinned.pop(atom))
+
+    def _bind(self, atom, factors):
+        """An atom turns out to be a product: its axis was split."""
+        if len(factors) == 1:
+            self._merge(atom, factors[0])
+        else:
+            self._parent[atom] = self._product(factors)
+
+    def _pin_atoms(self, atoms, reason):
+        for atom in atoms:
+            self.pinned.setdefault(atom, reason)

@@ -1,0 +1,109 @@
+"""The table of fill rules, and what is known of a masked function's entries."""
+
+from collections.abc import Mapping
+
+from plprune.graph import fill_rules
+from plprune.graph.atoms import Label
+from plprune.graph.fill_rules import meet
+from plprune.graph.fills import Fill, FillRule, Fills
+from plprune.graph.label_rules import ELEMENTWISE
+from plprune.graph.labels import Labels
+from plprune.graph.tracing import Equation
+
+
+def call(fills: Fills, equation: Equation) -> None:
+    """The body sees the operands."""
+    (body,) = equation.subgraphs
+    _enter(fills, body, [fills[v] for v in equation.inputs])
+    for output, inner in zip(equation.outputs, body.outputs, strict=True):
+        fills[output] = fills[inner]
+
+
+def cond(fills: Fills, equation: Equation) -> None:
+    """Only what holds in every branch holds afterwards."""
+    for branch in equation.subgraphs:
+        _enter(fills, branch, [fills[v] for v in equation.inputs[1:]])
+    first, *others = equation.subgraphs
+    for k, output in enumerate(equation.outputs):
+        fill = fills[first.outputs[k]]
+        for branch in others:
+            fill = meet(fill, fills[branch.outputs[k]])
+        fills[output] = fill
+
+
+def scan(fills: Fills, equation: Equation) -> None:
+    """Facts about what is carried must survive a step: repeat until they do."""
+    (body,) = equation.subgraphs
+    num_consts, num_carry = equation.params["num_consts"], equation.params["num_carry"]
+    fixed = num_consts + num_carry
+    operands = [fills[v] for v in equation.inputs]
+    operands[fixed:] = [Fill(f.whole, f.axes[1:]) for f in operands[fixed:]]
+    while True:
+        _enter(fills, body, operands)
+        carried = operands[num_consts:fixed]
+        after = [fills[v] for v in body.outputs[:num_carry]]
+        surviving = [_tidy(meet(x, y)) for x, y in zip(carried, after, strict=True)]
+        if surviving == [_tidy(x) for x in carried]:
+            break
+        operands[num_consts:fixed] = surviving
+    for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
+        fill = fills[inner]
+        fills[output] = fill if k < num_carry else Fill(fill.whole, ({}, *fill.axes))
+
+
+def _tidy(fill):
+    """Without empty facts, so that equality means equality."""
+    return Fill(fill.whole, tuple({v: a for v, a in x.items() if a} for x in fill.axes))
+
+
+def _enter(fills, body, operands):
+    for variable, fill in zip(body.inputs, operands, strict=True):
+        fills[variable] = fill
+    fills.run(body)
+
+
+RULES: dict[str, FillRule] = {
+    **dict.fromkeys(ELEMENTWISE, fill_rules.elementwise),
+    **dict.fromkeys(
+        ("slice", "split", "rev", "dynamic_slice", "reduce_window_max", "reduce_window_min"),
+        fill_rules.keep_axes,
+    ),
+    **dict.fromkeys(
+        ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
+        fill_rules.fold,
+    ),
+    **dict.fromkeys(("reduce_window_sum", "cumsum"), fill_rules.sum_window),
+    "eq": fill_rules.equality,
+    "transpose": fill_rules.transpose,
+    "squeeze": fill_rules.squeeze,
+    "broadcast_in_dim": fill_rules.broadcast_in_dim,
+    "reshape": fill_rules.reshape,
+    "concatenate": fill_rules.concatenate,
+    "pad": fill_rules.pad,
+    "dot_general": fill_rules.dot_general,
+    "conv_general_dilated": fill_rules.convolution,
+    "gather": fill_rules.gather,
+    "dynamic_update_slice": fill_rules.dynamic_update_slice,
+    "scan": scan,
+    "cond": cond,
+    "custom_jvp_call": call,
+    "custom_vjp_call": call,
+}
+
+
+def fill(
+    labels: Labels,
+    masked: Mapping[int, float],
+    *,
+    baked: bool,
+    routed: frozenset[Label] = frozenset(),
+) -> Fills:
+    """Facts about every variable of a labelled graph; atoms that masking cannot remove get pinned.
+
+    Args:
+      labels: From `label`.
+      masked: Input position -> the value of its closed slices.
+      baked: Allow neutral sums whose divisor is written into the function.
+      routed: Atoms closed by minus infinity.
+    """
+    return Fills(labels, masked, baked=baked, routed=routed, rules=RULES)

@@ -1,0 +1,172 @@
+"""Second pass: which entries are known once nodes are masked, and which folds may therefore shrink.
+
+A node can be removed where masking it leaves only neutral entries behind: zeros in a sum, minus
+infinity in a maximum. So each axis of each array carries facts "wherever the label contains atom
+a, the entry is c once a's parameter slices are masked", and a fold over an axis pins the atoms
+whose entries are not known to be neutral. Derived in docs/mathematics/graph.md.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from plprune.graph.atoms import Label
+from plprune.graph.known_values import Known, exact
+from plprune.graph.labels import Labels, Reduction
+from plprune.graph.tracing import Equation, Graph, Variable
+
+Facts = dict[float, frozenset[Label]]  # Known value -> atoms; atoms not listed are unknown.
+FillRule = Callable[["Fills", Equation], None]
+
+
+class Fill(NamedTuple):
+    """What is known of one array."""
+
+    whole: Known  # All entries equal this, masked or not.
+    axes: tuple[Facts, ...]
+
+    def at(self, dimension: int, atom: Label) -> Known:
+        """Value wherever the label along an axis contains an atom."""
+        known = (value for value, atoms in self.axes[dimension].items() if atom in atoms)
+        return next(known, self.whole)
+
+
+class Fills:
+    """Facts about every variable; pins what cannot be removed exactly."""
+
+    def __init__(
+        self,
+        labels: Labels,
+        masked: Mapping[int, float],
+        *,
+        baked: bool,
+        routed: frozenset[Label] = frozenset(),
+        rules: dict[str, FillRule],
+    ):
+        """Run the pass.
+
+        Args:
+          labels: From the first pass; their atoms are pinned in place.
+          masked: Input position -> value of the masked slices; other parameters stay as they are.
+          baked: Sums over removable axes are allowed where neutral (their divisors stay).
+          routed: Atoms masked by minus infinity, over which sums are allowed in any case.
+          rules: Primitive name -> rule; without one nothing is known of the outputs.
+        """
+        self.labels, self.atoms, self.graph = labels, labels.atoms, labels.graph
+        self.baked, self.routed, self._rules = baked, routed, rules
+        self._of: dict[Variable, Fill] = {}
+        self._members: dict[int, tuple[np.ndarray, frozenset[Label]]] = {}
+        self._reductions: dict[Variable, list[Reduction]] = defaultdict(list)
+        for reduction in labels.reductions:
+            self._reductions[reduction.equation.outputs[0]].append(reduction)
+        for k, variable in enumerate(self.graph.inputs):
+            self[variable] = self._masked_input(variable, masked.get(k))
+        self.run(self.graph)
+
+    def _masked_input(self, variable, value):
+        if value is None:
+            return self.unknown(variable)
+        return Fill(None, tuple({value: self.members(variable, d)} for d in self.dims(variable)))
+
+    def __getitem__(self, variable: Variable) -> Fill:
+        """Facts about a variable."""
+        if variable not in self._of:
+            self._of[variable] = self._constant(variable)
+        return self._of[variable]
+
+    def __setitem__(self, variable: Variable, fill: Fill) -> None:
+        self._of[variable] = fill
+
+    def dims(self, variable: Variable) -> range:
+        """Dimensions of a variable."""
+        return range(len(self.graph.shape(variable)))
+
+    def unknown(self, variable: Variable) -> Fill:
+        """No facts."""
+        return Fill(None, tuple({} for _ in self.dims(variable)))
+
+    def _constant(self, variable):
+        """A constant array is known where all its entries agree."""
+        whole = None
+        value = self.graph.constants.get(variable)
+        if isinstance(value, bool | int | float | np.ndarray | np.generic) or hasattr(
+            value, "dtype"
+        ):
+            numeric = not str(getattr(value, "dtype", "")).startswith("key")
+            entries = np.asarray(value) if numeric else np.zeros((0,))
+            if entries.size and entries.dtype.kind in "biuf" and (entries == entries.flat[0]).all():
+                whole = exact(float(entries.flat[0]))
+        return Fill(whole, tuple({} for _ in self.dims(variable)))
+
+    def members(self, variable: Variable, dimension: int) -> frozenset[Label]:
+        """Atoms along an axis, as they were removable before this pass."""
+        vector = self.labels[variable][dimension]
+        if id(vector) not in self._members:
+            self._members[id(vector)] = (vector, frozenset(self.atoms.members(vector)))
+        return self._members[id(vector)][1]
+
+    def run(self, graph: Graph) -> None:
+        """Check and apply every equation."""
+        for equation in graph.equations:
+            for reduction in self._reductions.get(equation.outputs[0], ()):
+                self._check(reduction)
+            rule = self._rules.get(equation.name)
+            if rule is None:
+                for output in equation.outputs:
+                    self[output] = self.unknown(output)
+            else:
+                rule(self, equation)
+
+    def pin(self, atoms: Iterable[Label], equation: Equation, text: str) -> None:
+        """These atoms cannot be removed exactly."""
+        atoms = np.array(sorted(atoms), np.int64)
+        if len(atoms):
+            self.labels.pin(atoms, equation, text)
+
+    def _check(self, reduction: Reduction) -> None:
+        """Pin the atoms whose entries a fold would miss."""
+        atoms = frozenset.intersection(*(self.members(v, d) for v, d in reduction.terms))
+        neutral = self._neutral(reduction)
+        name = reduction.equation.name
+        if name == "reduce_sum" and not self.baked:
+            self.pin(
+                atoms - self.routed,
+                reduction.equation,
+                "{} over it may be a mean or a norm, whose width is written into the function; "
+                'mode="baked" keeps that width',
+            )
+            atoms &= self.routed
+        self.pin(atoms - neutral, reduction.equation, _NEEDED.get(reduction.identity, _PLAIN))
+
+    def _neutral(self, reduction: Reduction) -> frozenset[Label]:
+        """Atoms that leave only neutral entries; in a contraction one zero factor is enough."""
+        neutral = frozenset()
+        for variable, d in reduction.terms:
+            fill = self[variable]
+            if fill.whole == reduction.identity:
+                neutral |= self.members(variable, d)
+            neutral |= fill.axes[d].get(reduction.identity, frozenset())
+        if len(reduction.terms) == 2:
+            neutral -= self._infinite(reduction)
+        return neutral
+
+    def _infinite(self, reduction):
+        return frozenset().union(
+            *(
+                atoms
+                for variable, d in reduction.terms
+                for value, atoms in self[variable].axes[d].items()
+                if np.isinf(value)
+            )
+        )
+
+
+_PLAIN = "a closed node is not neutral in {}"
+_NEEDED = {
+    0.0: "{} sums over it, and the entries of a closed node are not zero there",
+    -np.inf: "{} compares along it; closing a node needs minus infinity there, which only a bias "
+    "added right before can hold",
+    np.inf: "{} compares along it; a closed node would have to be infinite there",
+}

@@ -1,0 +1,122 @@
+"""What scalar arithmetic says of entries whose values are known without data."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Known = float | None  # None: not known, but taken to be finite.
+
+
+class UndefinedError(ArithmeticError):
+    """Known operands give infinity or no number at all."""
+
+
+def exact(value: float) -> Known:
+    """The value if every float type represents it, else None."""
+    if math.isinf(value) or (abs(value) <= 4 and (value * 32).is_integer()):
+        return value + 0.0  # No negative zero.
+    return None
+
+
+def elementwise_value(name: str, params: dict, operands: Sequence[Known], dtype) -> Known:
+    """Result of an elementwise primitive where some operands are known.
+
+    Args:
+      name: Of the primitive.
+      params: Of the equation.
+      operands: Known values, None where unknown.
+      dtype: Of the result.
+
+    Raises:
+      UndefinedError: the result is 0/0, or infinite although all operands are finite.
+    """
+    if name in ("div", "rem") and operands[1] == 0:
+        raise UndefinedError
+    if name in _SPECIAL:
+        return _SPECIAL[name](params, operands, dtype)
+    if None in operands:
+        return _partly_known(name, operands)
+    if name not in _FUNCTIONS:
+        return None
+    with np.errstate(all="ignore"):
+        result = float(_FUNCTIONS[name](*operands))
+    if math.isnan(result) or (math.isinf(result) and all(map(math.isfinite, operands))):
+        raise UndefinedError
+    return exact(result)
+
+
+def _partly_known(name, operands):
+    """One operand can decide: 0 in a product, infinity in a sum."""
+    if 0 in operands and name in ("mul", "and"):
+        return 0.0
+    if name in ("div", "rem") and operands[0] == 0:
+        return 0.0
+    if name == "or" and 1 in operands:
+        return 1.0
+    infinite = next((x for x in operands if x is not None and math.isinf(x)), None)
+    if infinite is not None and name in ("add", "add_any", "sub"):
+        return -infinite if name == "sub" and operands[0] is None else infinite
+    if (name, infinite) in (("min", -math.inf), ("max", math.inf)):
+        return infinite
+    return None
+
+
+def _select(params, operands, dtype):
+    del params, dtype
+    which, *cases = operands
+    if which is not None:
+        return cases[int(which)]
+    return cases[0] if len(set(cases)) == 1 else None
+
+
+def _cast(params, operands, dtype):
+    del params
+    (value,) = operands
+    if value is None or np.issubdtype(dtype, np.floating):
+        return value
+    if dtype == np.bool_:
+        return float(value != 0)
+    return None if math.isinf(value) else float(math.trunc(value))
+
+
+def _integer_pow(params, operands, dtype):
+    del dtype
+    if operands[0] is None:
+        return None
+    if operands[0] == 0 and params["y"] < 0:
+        raise UndefinedError
+    return exact(operands[0] ** params["y"])
+
+
+def _erf(x):
+    return math.erf(x)
+
+
+def _power(x, y):
+    return float("nan") if x == 0 and y < 0 else np.power(x, y)
+
+
+_SPECIAL: dict[str, Callable] = {
+    "select_n": _select,
+    "convert_element_type": _cast,
+    "integer_pow": _integer_pow,
+}
+_SPECIAL["reduce_precision"] = lambda _, operands, __: operands[0]
+_FUNCTIONS: dict[str, Callable] = {
+    "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
+    "max": np.maximum, "min": np.minimum, "pow": _power, "neg": np.negative, "sign": np.sign,
+    "floor": np.floor, "ceil": np.ceil, "round": np.round, "exp": np.exp, "exp2": np.exp2,
+    "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "tanh": np.tanh, "sin": np.sin,
+    "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+    "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh, "atanh": np.arctanh,
+    "atan2": np.arctan2, "logistic": lambda x: 1 / (1 + np.exp(-x)), "erf": _erf,
+    "erfc": lambda x: 1 - _erf(x), "erf_inv": lambda x: x if x == 0 else math.nan * 0,
+    "rsqrt": lambda x: np.inf if x == 0 else 1 / np.sqrt(x), "sqrt": np.sqrt, "cbrt": np.cbrt,
+    "square": np.square, "abs": np.abs, "real": lambda x: x, "conj": lambda x: x,
+    "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x,
+    "optimization_barrier": lambda x: x, "is_finite": np.isfinite, "eq": np.equal,
+    "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+    "ge": np.greater_equal, "not": np.logical_not, "and": np.logical_and, "or": np.logical_or,
+    "clamp": lambda low, x, high: min(max(x, low), high),
+}  # fmt: skip

@@ -1,0 +1,99 @@
+"""First pass: one label per position of every axis of every array in a graph."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from plprune.graph.atoms import UNIT, Atoms, Label, LabelVector, Reason
+from plprune.graph.tracing import Equation, Graph, Variable
+
+Rule = Callable[["Labels", Equation], None]
+
+
+class Reduction(NamedTuple):
+    """Axes that an equation folds with an operation whose neutral element is `identity`.
+
+    One term is a sum, maximum, ... of an array's entries; two terms are a contraction, where a
+    product of entries is added up. Only atoms that all terms share are folded: a grouped
+    convolution's image also has the group's atoms, over which it does not sum.
+    """
+
+    equation: Equation
+    terms: tuple[tuple[Variable, int], ...]  # (variable, dimension).
+    identity: float
+
+    def atoms(self, labels: "Labels") -> frozenset[Label]:
+        """Removable atoms that are folded away."""
+        members = (labels.atoms.members(labels[v][d]) for v, d in self.terms)
+        return frozenset.intersection(*map(frozenset, members))
+
+
+class Labels:
+    """Labels of a graph's axes, as the rules see and extend them."""
+
+    def __init__(self, graph: Graph, num_params: int, rules: dict[str, Rule], fallback: Rule):
+        """Label the whole graph.
+
+        Args:
+          graph: From `trace`.
+          num_params: The first inputs, whose axes may shrink; those of the others never do.
+          rules: Primitive name -> rule.
+          fallback: The rule of every other primitive.
+        """
+        self.graph, self.num_params = graph, num_params
+        self.atoms = Atoms()
+        self.reductions: list[Reduction] = []
+        self.feature_groups: dict[Variable, LabelVector] = {}  # Of grouped convolutions' outputs.
+        self.positions: dict[Variable, int] = {}  # Variable -> the axis whose position it holds.
+        self.choices: dict[Variable, LabelVector] = {}  # Holds a position of an axis so labelled.
+        self._rules, self._fallback = rules, fallback
+        self._of: dict[Variable, list[LabelVector]] = {}
+        for k, variable in enumerate(graph.inputs):
+            shape = graph.shape(variable)
+            new = self.atoms.fresh if k < num_params else _units
+            self._of[variable] = [new(size) for size in shape]
+        self.walk(graph)
+        for variable in graph.outputs:
+            for labels in self[variable]:
+                self.atoms.pin(labels, lambda: "an axis of the function's output")
+
+    def __getitem__(self, variable: Variable) -> list[LabelVector]:
+        """Label vectors of a variable's dimensions; constants get fresh ones."""
+        if variable not in self._of:
+            self._of[variable] = [self.atoms.fresh(size) for size in self.graph.shape(variable)]
+        return self._of[variable]
+
+    def __setitem__(self, variable: Variable, labels: Sequence[LabelVector]) -> None:
+        self._of[variable] = list(labels)
+
+    def walk(self, graph: Graph) -> None:
+        """Apply the rule of every equation."""
+        for equation in graph.equations:
+            self._rules.get(equation.name, self._fallback)(self, equation)
+
+    def shape(self, variable: Variable) -> tuple[int, ...]:
+        """Shape of a variable."""
+        return self.graph.shape(variable)
+
+    def unify(self, left: LabelVector, right: LabelVector, equation: Equation) -> None:
+        """Positions of two axes go together because of an equation."""
+        self.atoms.unify(left, right, at(equation, "{} joins it with an axis that cannot shrink"))
+
+    def unify_arrays(self, left: Variable, right: Variable, equation: Equation) -> None:
+        """All axes of two arrays of one shape go together."""
+        for x, y in zip(self[left], self[right], strict=True):
+            self.unify(x, y, equation)
+
+    def pin(self, labels: LabelVector, equation: Equation, text: str) -> None:
+        """Never remove positions of this axis; `text` names the equation with {}."""
+        self.atoms.pin(labels, at(equation, text))
+
+
+def at(equation: Equation, text: str) -> Reason:
+    """Reason whose {} stands for the primitive and its source line."""
+    return lambda: text.format(f"{equation.name} at {equation.source}")
+
+
+def _units(size: int) -> LabelVector:
+    return np.full(size, UNIT)

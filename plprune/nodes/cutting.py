@@ -1,0 +1,82 @@
+"""Shrinking trees to the kept nodes, and back."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from plprune.graph.resizing import take
+from plprune.nodes.checks import concrete_keep
+from plprune.nodes.matching import edit_leaves
+from plprune.types import Keep, NodeGroups
+
+Axes = list[np.ndarray]  # Per axis of a leaf: the positions that stay.
+
+
+def shrink(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
+    """The tree without the closed nodes' slices.
+
+    Every sub-tree that has the structure and shapes of the parameters is cut: params,
+    (params, state), gradients, the moments in an optax state. Scalars and counts stay.
+
+    Args:
+      tree: Any pytree.
+      groups: From `find_nodes`.
+      keep: Group name -> [g] booleans, concrete. Groups left out keep all nodes.
+
+    Raises:
+      ValueError: an unknown name, a wrong length, a group that loses all its nodes or that cannot
+        be pruned, or a leaf whose shape is not the full one.
+    """
+    axes = kept_axes(groups, keep)
+    full = dict(zip(groups.paths, groups.shapes, strict=True))
+    return edit_leaves(tree, groups, lambda path, leaf: _cut(leaf, axes[path]), full)
+
+
+def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
+    """A shrunk tree at full size again, with zeros where nodes were closed.
+
+    `shrink(expand(tree, ...), ...)` is the tree itself, and `expand(shrink(tree, ...), ...)` has
+    zeros in every slice of a closed node, running statistics included.
+
+    Args:
+      tree: From `shrink` with the same groups and keep, or trained on from there.
+      groups: From `find_nodes`.
+      keep: As given to `shrink`.
+
+    Raises:
+      ValueError: as `shrink`; the leaves must have the shrunk shapes.
+    """
+    axes = kept_axes(groups, keep)
+    full = dict(zip(groups.paths, groups.shapes, strict=True))
+
+    def spread(path, leaf):
+        leaf = jnp.asarray(leaf)
+        return jnp.zeros(full[path], leaf.dtype).at[np.ix_(*axes[path])].set(leaf)
+
+    return edit_leaves(tree, groups, spread, small_shapes(axes))
+
+
+def kept_axes(groups: NodeGroups, keep: Keep) -> dict[str, Axes]:
+    """Leaf path -> per axis, the sorted positions of which no closed node owns a part."""
+    concrete = concrete_keep(keep, groups)
+    stays = {
+        path: [np.ones(n, bool) for n in shape]
+        for path, shape in zip(groups.paths, groups.shapes, strict=True)
+    }
+    for name, kept in concrete.items():
+        for member in groups[name].members:
+            stays[member.path][member.axis] &= (member.index < 0) | kept[member.index]
+    return {path: [np.flatnonzero(s) for s in axes] for path, axes in stays.items()}
+
+
+def small_shapes(axes: Mapping[str, Axes]) -> dict[str, tuple[int, ...]]:
+    """Leaf path -> shape after the cut."""
+    return {path: tuple(map(len, positions)) for path, positions in axes.items()}
+
+
+def _cut(leaf, axes):
+    for axis, positions in enumerate(axes):
+        leaf = take(jnp.asarray(leaf), positions, axis)
+    return leaf

@@ -1,0 +1,230 @@
+"""Node groups of any function, from its labelled graph."""
+
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plprune.graph.atoms import Label
+from plprune.graph.filling import fill
+from plprune.graph.labelling import label
+from plprune.graph.labels import Labels
+from plprune.graph.roles import LeafAxis, Roles, roles
+from plprune.graph.tracing import Graph, trace
+from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
+from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params
+
+MODES = ("strict", "baked")
+STATISTICS = ("mean", "var")  # Flax's names for the running statistics of batch normalisation.
+Slots = dict[LeafAxis, np.ndarray]  # (leaf, axis) -> positions of one node.
+
+
+class Found:
+    """A traced function with its groups and the atoms behind their nodes."""
+
+    def __init__(self, graph: Graph, labels: Labels, groups: NodeGroups, atoms: dict):
+        self.graph, self.labels, self.groups = graph, labels, groups
+        self.atoms: dict[str, list[Label]] = atoms  # Group name -> one atom per node.
+
+
+def find_nodes(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    *,
+    mode: str = "strict",
+    statistics: tuple[str, ...] = STATISTICS,
+) -> NodeGroups:
+    """Every group of coupled parameter axes, prunable or with the reason why not.
+
+    A node (neuron, channel, head, expert) owns slices of several leaves; removing all of them
+    changes the function exactly as setting the maskable ones to zero does, for any parameters.
+    Nothing is computed: arrays may be `jax.ShapeDtypeStruct`s.
+
+    Args:
+      apply: ``apply(params, inputs) -> outputs``. The axes of `inputs` and outputs never shrink.
+      params: Any pytree, e.g. (params, state) so that running statistics shrink along.
+      inputs: An example batch; groups do not depend on its size.
+      mode: "strict" refuses nodes that are summed up by anything but a matrix product, as the
+        width of a mean is a constant of the function. "baked" allows these sums and keeps the
+        full width as the divisor: exact, but a smaller native module would divide by less.
+      statistics: Last keys of leaves that masking leaves alone.
+
+    Returns:
+      A mapping from names, taken from the module paths, to `NodeGroup`s, in order of evaluation.
+
+    Raises:
+      ValueError: the mode is unknown.
+
+    Cost: one trace and two passes over its equations, on the host.
+    """
+    return analyse(apply, params, inputs, mode=mode, statistics=statistics).groups
+
+
+def analyse(apply, params, inputs, *, mode, statistics) -> Found:
+    """`find_nodes`, with the graph and the atoms behind the groups."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
+    graph = trace(apply, params, inputs)
+    paths = graph.paths[0]
+    labels = label(graph, len(paths))
+    fill(labels, masked_leaves(graph, statistics), baked=mode == "baked")
+    drafts = _Drafts(graph, labels, display_paths(params, paths))
+    by_name = {name: drafts.group(name, atoms) for name, atoms in drafts.named().items()}
+    structure = jax.tree.structure(params)
+    shapes = tuple(graph.shape(v) for v in graph.inputs[: len(paths)])
+    groups = NodeGroups(by_name, structure, paths, shapes, mode, tuple(statistics))
+    return Found(graph, labels, groups, drafts.atoms_by_name)
+
+
+def masked_leaves(graph: Graph, statistics: tuple[str, ...]) -> dict[int, float]:
+    """Position of every leaf that masking sets to zero, with that value."""
+    masked = {}
+    for k, path in enumerate(graph.paths[0]):
+        floating = jnp.issubdtype(graph.avals[graph.inputs[k]].dtype, jnp.inexact)
+        if floating and path.rpartition(".")[2] not in statistics:
+            masked[k] = 0.0
+    return masked
+
+
+class _Drafts:
+    """Atoms sorted into families of one slot shape."""
+
+    def __init__(self, graph, labels, shown):
+        self.graph, self.labels, self.shown = graph, labels, shown
+        self.roles: Roles = roles(graph, len(graph.paths[0]))
+        self.heads = head_atoms(graph, labels, self.roles)
+        self.streams = stream_atoms(graph, labels)
+        self.slots, self.full = _slots(graph, labels)
+        self.unread = _read_without_parameter(labels, self.roles)
+        self.atoms_by_name: dict[str, list[Label]] = {}
+
+    def named(self) -> dict[str, list[Label]]:
+        """Families by name, in order of the first equation that uses them."""
+        families = defaultdict(list)
+        for atom, slots in self.slots.items():
+            shape = tuple((key, len(slots[key])) for key in sorted(slots))
+            families[shape, self.refusal(atom) is None].append(atom)
+        for (shape, _), atoms in sorted(families.items(), key=self._first_use):
+            if self._is_window(atoms[0]):
+                continue
+            first = shape[0][0]
+            atoms.sort(key=lambda a: self.slots[a][first][0])
+            axes = [key for key, _ in shape]
+            kind = self.kind(atoms[0])
+            name = unique_name(
+                base_name(axes, self.shown, self.roles, kind), kind, self.atoms_by_name
+            )
+            self.atoms_by_name[name] = atoms
+        return self.atoms_by_name
+
+    def _first_use(self, family):
+        (shape, _), _ = family
+        made = [
+            key for key, _ in shape if key in self.roles.produced and key[0] in self.roles.makers
+        ]
+        uses = [self.roles.makers[leaf][0] for leaf, _ in made]
+        return min(uses) if uses else min(self.roles.order.get(leaf, 0) for (leaf, _), _ in shape)
+
+    def _is_window(self, atom):
+        pinned = self.labels.atoms.pinned.get(atom)
+        return pinned is not None and pinned().endswith("as a window")
+
+    def refusal(self, atom):
+        """Why an atom cannot be removed, as something to call; None if it can."""
+        if atom in self.labels.atoms.pinned:
+            return self.labels.atoms.pinned[atom]
+        for (leaf, axis), positions in self.slots[atom].items():
+            if len(positions) == self.full[leaf, axis]:
+                path = self.graph.paths[0][leaf]
+                return lambda: f"every position of {path}[{axis}] belongs to the same node"
+        return None
+
+    def kind(self, atom):
+        """What a node is usually called."""
+        if atom in self.heads:
+            return "head"
+        if atom in self.streams:
+            return "residual stream"
+        made = (leaf for leaf, axis in self.slots[atom] if (leaf, axis) in self.roles.produced)
+        primitives = {self.roles.makers[leaf][1] for leaf in made if leaf in self.roles.makers}
+        return "channel" if "conv_general_dilated" in primitives else "neuron"
+
+    def group(self, name, atoms):
+        """The group of a family."""
+        keys = sorted(self.slots[atoms[0]])
+        members = {key: self._member(key, atoms) for key in keys}
+        producers = tuple(m for key, m in members.items() if key in self.roles.produced)
+        consumers = tuple(m for key, m in members.items() if key in self.roles.consumed)
+        refusal = self.refusal(atoms[0])
+        why = refusal() if refusal else self._ungateable(atoms, keys)
+        return NodeGroup(
+            name,
+            len(atoms),
+            self.kind(atoms[0]),
+            tuple(members.values()),
+            producers,
+            consumers,
+            refusal is None,
+            not why,
+            why,
+        )
+
+    def _member(self, key, atoms):
+        index = np.full(self.full[key], -1)
+        for node, atom in enumerate(atoms):
+            index[self.slots[atom][key]] = node
+        return Member(self.graph.paths[0][key[0]], key[1], index)
+
+    def _ungateable(self, atoms, keys):
+        """Why no scaling of consumer slices equals scaling the node; empty if one does."""
+        both = self.roles.consumed & self.roles.produced & set(keys)
+        if both:
+            leaf, axis = min(both)
+            return (
+                f"not gateable: {self.graph.paths[0][leaf]}[{axis}] both makes and reads the node"
+            )
+        for atom in atoms:
+            if atom in self.unread:
+                equation = self.unread[atom]
+                return (
+                    f"not gateable: {equation.name} at {equation.source} reads the node without "
+                    "a parameter to scale"
+                )
+        if self.roles.consumed.isdisjoint(keys):
+            return "not gateable: no parameter is contracted against the node"
+        return ""
+
+
+def _slots(graph, labels) -> tuple[dict[Label, Slots], dict[LeafAxis, int]]:
+    """Positions of every atom on every parameter axis, and the sizes of the axes."""
+    slots, full = defaultdict(dict), {}
+    for leaf in range(len(graph.paths[0])):
+        for axis, vector in enumerate(labels[graph.inputs[leaf]]):
+            full[leaf, axis] = len(vector)
+            for atom, positions in _positions(labels, vector).items():
+                slots[atom][leaf, axis] = positions
+    return dict(slots), full
+
+
+def _positions(labels, vector) -> dict[Label, np.ndarray]:
+    unique, inverse = np.unique(labels.atoms.roots(vector), return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    runs = np.split(order, np.cumsum(np.bincount(inverse, minlength=len(unique)))[:-1])
+    found = defaultdict(list)
+    for root, run in zip(unique.tolist(), runs, strict=True):
+        for atom in labels.atoms.basic(root):
+            found[atom].append(run)
+    return {atom: np.sort(np.concatenate(runs)) for atom, runs in found.items()}
+
+
+def _read_without_parameter(labels, roles) -> dict[Label, Any]:
+    """Atoms that some fold runs over without a parameter as the other factor."""
+    unread = {}
+    for reduction in labels.reductions:
+        if reduction.equation.outputs[0] not in roles.readers:
+            for atom in reduction.atoms(labels):
+                unread.setdefault(atom, reduction.equation)
+    return unread

@@ -1,0 +1,92 @@
+"""Names and kinds of node groups, from where their parameters sit and how they are used."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plprune.graph.atoms import Label
+from plprune.graph.labels import Labels
+from plprune.graph.roles import LeafAxis, Roles
+from plprune.graph.tracing import Graph
+
+
+def display_paths(params: Any, paths: Sequence[str]) -> tuple[str, ...]:
+    """Leaf paths without the collection in front: (params, state) or {"params": ..., ...}."""
+    is_pair = type(params) is tuple and all(isinstance(p, Mapping) for p in params)
+    if is_pair or (isinstance(params, Mapping) and "params" in params):
+        short = tuple(path.partition(".")[2] or path for path in paths)
+        if len(set(short)) == len(short):
+            return short
+    return tuple(paths)
+
+
+def module_of(path: str) -> str:
+    """The module that owns a leaf: its path without the last key."""
+    return path.rpartition(".")[0] or path
+
+
+def base_name(axes: Sequence[LeafAxis], paths: Sequence[str], roles: Roles, kind: str) -> str:
+    """Name of the module that first computes the nodes, before clashes are resolved."""
+    made = [key for key in axes if key in roles.produced]
+    kernels = [key for key in made if key[0] in roles.makers]
+    if not made:
+        return f"{module_of(paths[axes[0][0]])}.inputs"
+    if kind == "head":
+        return _common_module([module_of(paths[leaf]) for leaf, _ in kernels or made])
+    if kernels:
+        first = min(kernels, key=lambda key: roles.makers[key[0]])
+    else:
+        first = min(made, key=lambda key: roles.order.get(key[0], 0))
+    return module_of(paths[first[0]])
+
+
+def _common_module(modules):
+    split = [m.split(".") for m in modules]
+    shared = []
+    for parts in zip(*split, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared) or modules[0]
+
+
+def unique_name(name: str, kind: str, taken: Mapping[str, Any]) -> str:
+    """The name, told apart from earlier ones by the kind and then by a number."""
+    candidates = [name, f"{name}.{kind.replace(' ', '_')}s"]
+    candidates += [f"{candidates[1]}_{k}" for k in range(2, len(taken) + 3)]
+    return next(c for c in candidates if c not in taken)
+
+
+def head_atoms(graph: Graph, labels: Labels, roles: Roles) -> set[Label]:
+    """Atoms along the batch axes of products of two activations: attention heads."""
+    atoms = set()
+    for equation in graph.equations:
+        for body in equation.subgraphs:
+            atoms |= head_atoms(body, labels, roles)
+        if equation.name == "dot_general" and equation.outputs[0] not in roles.readers:
+            batch, _ = equation.params["dimension_numbers"][1]
+            for d in batch:
+                atoms |= labels.atoms.members(labels[equation.inputs[0]][d])
+    return atoms
+
+
+def stream_atoms(graph: Graph, labels: Labels) -> set[Label]:
+    """Atoms along the axes of x + f(x): residual streams."""
+    depends: dict[int, int] = {}  # Variable -> bit set of the equations behind it, its own last.
+    atoms = set()
+    for k, equation in enumerate(graph.equations):
+        for body in equation.subgraphs:
+            atoms |= stream_atoms(body, labels)
+        if equation.name in ("add", "add_any") and _nested(*equation.inputs, depends):
+            for axis in labels[equation.outputs[0]]:
+                atoms |= labels.atoms.members(axis)
+        bits = 1 << k
+        for v in equation.inputs:
+            bits |= depends.get(v, 0)
+        depends.update(dict.fromkeys(equation.outputs, bits))
+    return atoms
+
+
+def _nested(x, y, depends):
+    """Whether one variable is computed from the other."""
+    pairs = ((depends.get(x, 0), depends.get(y, 0)), (depends.get(y, 0), depends.get(x, 0)))
+    return any(inner and outer >> (inner.bit_length() - 1) & 1 for inner, outer in pairs)
