@@ -22,7 +22,7 @@ Each experiment is a package ``experiments/NAME`` of three modules; the command 
   ``{"method/metric": array [seed, step]}``. `progress` is an `experiments.progress.Progress`;
   what goes through ``progress.once`` survives an interruption.
 * ``versions(config) -> dict``, optional: more versions for the record, such as those of the data;
-  one that contains the word "lossy" is repeated in every table and figure.
+  one that speaks of a lossy copy is repeated in every table and figure.
 
 ``figures.py`` reads records only:
 

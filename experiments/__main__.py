@@ -46,6 +46,7 @@ def _carry_out(command: Command | ToolCommand) -> None:
         from plprune.data import prepare
 
         prepare(command.argument)
+        console.print(f"{command.argument} is ready.", highlight=False)
 
 
 def _state(command) -> str:

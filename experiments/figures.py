@@ -152,7 +152,7 @@ def lossy(record: Mapping[str, Any]) -> list[str]:
     return [
         f"Data: {name} {version}."
         for name, version in record["versions"].items()
-        if "lossy" in version
+        if re.search("lossy|lossless|re-encod", version)
     ]
 
 

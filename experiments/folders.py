@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from plprune.records import CURVES, RECORD, read_record, write_file
 Header = dict[str, Any]  # A record without its results.
 UNFINISHED = "unfinished"
 HEADER = "run.json"
+LOCK = ".lock"
 PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
 
 
@@ -45,10 +47,7 @@ def must_run(
     _check_writable(folder)
     if overwrite:
         return True
-    if (folder / RECORD).exists():
-        _check_same(folder, header, _complete_record(folder), versions=not resume)
-        return False
-    if (folder / UNFINISHED).exists():
+    if (folder / UNFINISHED / HEADER).exists():  # Before the record, which it may be replacing.
         _check_same(folder, header, _read_header(folder), versions=True)
         if not resume:
             raise ValueError(
@@ -56,7 +55,10 @@ def must_run(
                 "--overwrite starts again."
             )
         return True
-    present = _names(folder) - set(inner)
+    if (folder / RECORD).exists():
+        _check_same(folder, header, _complete_record(folder), versions=not resume)
+        return False
+    present = {path.name for path in folder.iterdir()} - {LOCK, UNFINISHED, *inner}
     in_the_way = present & set(PRODUCTS) if resume else present
     if in_the_way:
         raise ValueError(
@@ -78,19 +80,28 @@ def under_way(
     state = folder / UNFINISHED
     with _locked(folder):
         if overwrite:
-            clear(folder)
+            forget(folder)
         state.mkdir(parents=True, exist_ok=True)
         text = json.dumps(header, indent=1)
         write_file(state / HEADER, lambda file: file.write(text.encode()))
-        yield lambda name, work: _once(state, name, work, tell)
-        shutil.rmtree(state)
+        _clear(folder)  # After the header: whenever the process stops, one of the two is there.
+        identity = json.dumps([header["config"], header["versions"]], sort_keys=True)
+        yield lambda name, work: _once(state, identity + name, name, work, tell)
+        forget(folder)
 
 
-def clear(folder: Path) -> None:
+def forget(folder: Path) -> None:
+    """Remove what was kept for resuming: the header first, without which the rest means nothing."""
+    (folder / UNFINISHED / HEADER).unlink(missing_ok=True)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def _clear(folder):
     """Remove what a run writes into `folder`, and nothing else."""
     for name in PRODUCTS:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        for litter in folder.glob(f".{name}.*"):  # Of a process that was killed while writing.
+            litter.unlink()
 
 
 def normalised(config: Any) -> Any:
@@ -98,8 +109,9 @@ def normalised(config: Any) -> Any:
     return json.loads(json.dumps(config, allow_nan=False))
 
 
-def _once(state, name, work, tell) -> Arrays:
-    path = state / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.part"
+def _once(state, identity, name, work, tell) -> Arrays:
+    # Named after config and versions too: a piece of another run is never found.
+    path = state / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.part"
     if path.exists():
         try:
             return _read_part(path)
@@ -129,7 +141,7 @@ def _read_part(path):
 @contextmanager
 def _locked(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / LOCK
     with path.open("w") as lock:
         try:
             fcntl.flock(
@@ -146,8 +158,8 @@ def _locked(folder):
 def _check_writable(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / ".writable", lambda file: file.write(b"1"))
-        (folder / ".writable").unlink()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"1")
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error.strerror or error}.") from None
 
@@ -190,7 +202,3 @@ def _first_change(found, asked):
         if found.get(name) != asked.get(name):
             return f"{name} is {found.get(name)!r} there and {asked.get(name)!r} here"
     return ""
-
-
-def _names(folder):
-    return {path.name for path in folder.iterdir()} - {".lock"}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import experiments
 from experiments.command_line import ALL, Command, settings
-from experiments.folders import UNFINISHED, must_run, normalised, under_way
+from experiments.folders import must_run, normalised, under_way
 from experiments.progress import reporting
 from experiments.report import is_drawn, show, write_report
 from plprune.records import Record, provenance, read_record, summarise, write_record
@@ -60,7 +60,7 @@ def _one(command, figure, folder, console) -> Run:
             arrays = {key: np.asarray(curve) for key, curve in curves.items()}
             write_record(folder, header | {"results": summarise(results)}, arrays)
             write_report(folder)
-    elif not is_drawn(folder) or (folder / UNFINISHED).exists():
+    elif not is_drawn(folder):
         write_report(folder)
     return read_record(folder)
 

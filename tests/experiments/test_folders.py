@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from experiments.folders import clear, must_run, normalised, under_way
+from experiments.folders import forget, must_run, normalised, under_way
 
 HEADER = {"experiment": "toy", "preset": "quick", "config": {"k": 1}, "versions": {"jax": "1"}}
 
@@ -105,13 +105,30 @@ def test_overwriting_forgets_the_pieces(tmp_path):
         assert once("a", lambda: {"x": 2.0})["x"] == 2.0
 
 
-def test_clear_follows_no_link(tmp_path):
+def test_forgetting_follows_no_link(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "unfinished").symlink_to(tmp_path / "mine")
-    clear(tmp_path / "run")
+    forget(tmp_path / "run")
     assert (tmp_path / "mine" / "x").exists()
+
+
+def test_pieces_of_another_config_are_never_used(tmp_path):
+    interrupt(tmp_path, {"a": 1.0})
+    (tmp_path / "unfinished" / "run.json").unlink()  # As if killed while the state was removed.
+    other = HEADER | {"config": {"k": 2}}
+    assert must_run(tmp_path, other, resume=False, overwrite=False)
+    with under_way(tmp_path, other, overwrite=False, tell=pytest.fail) as once:
+        assert once("a", lambda: {"x": 2.0})["x"] == 2.0
+
+
+def test_litter_of_a_killed_process_is_swept(tmp_path):
+    (tmp_path / ".record.json.4711").write_text("half")
+    (tmp_path / ".lock").write_text("")
+    with begin(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_config_that_json_cannot_hold_is_refused():
