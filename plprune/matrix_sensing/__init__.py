@@ -3,6 +3,7 @@
 from plprune.matrix_sensing.descent import (
     Descent,
     LinearFit,
+    curvatures,
     descend,
     distances_to_limit,
     fit_linear_convergence,
@@ -43,6 +44,7 @@ from plprune.matrix_sensing.pruning import (
     stationary_bias,
     stationary_norm,
     threshold,
+    zero_below,
 )
 from plprune.matrix_sensing.settings import CollapseWarning, check_problem, check_regulariser
 
@@ -63,6 +65,7 @@ __all__ = [
     "check_problem",
     "check_regulariser",
     "column_norms",
+    "curvatures",
     "degrees_of_freedom",
     "descend",
     "distances_to_limit",
@@ -86,4 +89,5 @@ __all__ = [
     "stationary_norm",
     "streamed",
     "threshold",
+    "zero_below",
 ]

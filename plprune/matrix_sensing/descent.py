@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from plprune.matrix_sensing.problem import Factor, Problem, gradient
-from plprune.optimizers.group_lasso import SmoothForm, penalty_factors
-
-Scalar = float | Float[Array, ""]
+from plprune.optimizers.group_lasso import Scalar, SmoothForm, penalty_factors
 
 
 class Descent(NamedTuple):
@@ -30,7 +29,7 @@ class LinearFit(NamedTuple):
 
 
 def small_start(
-    d: int, k: int, *, scale: float, key: PRNGKeyArray, dtype: jnp.dtype = jnp.float32
+    d: int, k: int, *, scale: float, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32
 ) -> Factor:
     """U of entries scale N(0, 1) / sqrt(d): columns of norm about `scale`."""
     return scale / math.sqrt(d) * jax.random.normal(key, (d, k), dtype)
@@ -45,7 +44,7 @@ def descend(
     strength: Scalar = 0.0,
     beta: Scalar = 1e-3,
     form: SmoothForm = "rational",
-    tol: float = 0.0,
+    tol: Scalar = 0.0,
 ) -> Descent:
     """Gradient descent on the loss + strength R_beta, until the gradient's norm falls to `tol`.
 
@@ -128,6 +127,27 @@ def fit_linear_convergence(
     last = jnp.min(jnp.where(used, logs, jnp.inf))
     decades = jnp.where(enough, (logs[0] - last) / math.log(10), 0)
     return LinearFit(slope, jnp.where(enough, r2, 0), decades)
+
+
+def curvatures(problem: Problem, factor: Factor) -> Float[Array, " m"]:
+    """Eigenvalues of the loss's Hessian at a minimiser U, but for the k (k - 1) / 2 of rotations.
+
+    U and U Q fit equally well, so that many directions are flat and gradient descent never moves
+    along them. For the Gaussian population and U = U* Q they are 4 (sigma_i^2 + sigma_j^2) for
+    i <= j, and 4 sigma_j^2 d - r times each: derived in docs/mathematics/group_lasso.md. Dense:
+    d k gradients and (d k)^2 numbers.
+
+    Returns:
+      Ascending, m = d k - k (k - 1) / 2.
+    """
+    d, k = factor.shape
+
+    def flat(entries):
+        return gradient(problem, entries.reshape(d, k)).ravel()
+
+    hessian = jax.jacfwd(flat)(factor.ravel())
+    values = jnp.linalg.eigvalsh((hessian + hessian.T) / 2)
+    return values[k * (k - 1) // 2 :]
 
 
 def predicted_slope(curvatures: Float[Array, " m"], step_size: Scalar) -> Float[Array, ""]:

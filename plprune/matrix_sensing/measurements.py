@@ -1,71 +1,67 @@
 """Linear measurements <A_i, U U'> of a matrix, and their adjoint, as products.
 
 Every operator is a pytree, so that its arrays are arguments of jitted functions. It offers
-`count`, the number n of measurements, `measure(factor)`, the n numbers <A_i, U U'>, and
+`num_measurements`, n, `measure(factor)`, the n numbers <A_i, U U'>, and
 `pull_back(weights, factor)`, the sum over i of w_i sym(A_i) U. All are scaled such that the mean of
 <A_i, D>^2 is |D|_F^2, but for the quadratic network's x x' (see `rank_one`).
 """
 
-from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 # Full precision: the error after fine-tuning is far below TF32's.
 dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-_register = jax.tree_util.register_dataclass
 
 
-@_register
-@dataclass(frozen=True)
-class Gaussian:
+class Gaussian(NamedTuple):
     """Independent N(0, 1) entries, stored: n d^2 numbers."""
 
     matrices: Float[Array, "n d d"]
 
     @property
-    def count(self) -> int:
+    def num_measurements(self) -> int:
         """Number of measurements."""
         return self.matrices.shape[0]
 
     def measure(self, factor: Float[Array, "d k"]) -> Float[Array, " n"]:
         """<A_i, U U'>, in n d^2 multiplications beside the product U U'."""
-        return dot(self.matrices.reshape(self.count, -1), dot(factor, factor.T).ravel())
+        return dot(self.matrices.reshape(self.num_measurements, -1), dot(factor, factor.T).ravel())
 
     def pull_back(
         self, weights: Float[Array, " n"], factor: Float[Array, "d k"]
     ) -> Float[Array, "d k"]:
         """Sum over i of w_i sym(A_i) U."""
-        total = dot(weights, self.matrices.reshape(self.count, -1))
+        total = dot(weights, self.matrices.reshape(self.num_measurements, -1))
         return _symmetric_product(total.reshape(self.matrices.shape[1:]), factor)
 
 
-@_register
-@dataclass(frozen=True)
-class Streamed:
+class Streamed(NamedTuple):
     """Independent N(0, 1) entries, drawn again from their keys in blocks at every use.
 
     Memory: one block of `block` d^2 numbers. Time: n d^2 normal draws a product.
     """
 
-    keys: PRNGKeyArray  # [n / block].
-    block: int = field(metadata={"static": True})
+    keys: Key[Array, "blocks block"]  # One per measurement.
 
     @property
-    def count(self) -> int:
+    def num_measurements(self) -> int:
         """Number of measurements."""
-        return self.keys.shape[0] * self.block
+        return self.keys.size
 
-    def draw(self, key: PRNGKeyArray, factor: Float[Array, "d k"]) -> Gaussian:
-        """The block of measurements that belongs to one key."""
-        shape = (self.block, factor.shape[0], factor.shape[0])
-        return Gaussian(jax.random.normal(key, shape, factor.dtype))
+    def draw(self, keys: Key[Array, " block"], factor: Float[Array, "d k"]) -> Gaussian:
+        """The measurements that belong to some of the keys, in the size and dtype of `factor`."""
+        shape = (factor.shape[0], factor.shape[0])
+        # Drawn in float32 whatever the dtype: float64 draws would be other measurements.
+        drawn = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
+        return Gaussian(drawn.astype(factor.dtype))
 
     def measure(self, factor: Float[Array, "d k"]) -> Float[Array, " n"]:
         """<A_i, U U'>, one block after another."""
-        return jax.lax.map(lambda key: self.draw(key, factor).measure(factor), self.keys).ravel()
+        return jax.lax.map(lambda keys: self.draw(keys, factor).measure(factor), self.keys).ravel()
 
     def pull_back(
         self, weights: Float[Array, " n"], factor: Float[Array, "d k"]
@@ -84,26 +80,24 @@ class Streamed:
 
     def _add_blocks(self, numbers, factor, weigh):
         def add(total, block):
-            key, part = block
-            matrices = self.draw(key, factor)
+            keys, part = block
+            matrices = self.draw(keys, factor)
             weight = weigh(matrices, part)
             return total + matrices.pull_back(weight, factor), weight
 
-        blocks = self.keys, numbers.reshape(-1, self.block)
+        blocks = self.keys, numbers.reshape(self.keys.shape)
         total, weights = jax.lax.scan(add, jnp.zeros_like(factor), blocks)
         return total, weights.ravel()
 
 
-@_register
-@dataclass(frozen=True)
-class RankOne:
+class RankOne(NamedTuple):
     """A_i = a_i b_i'. 2 n d numbers, 2 n d k multiplications a product."""
 
     left: Float[Array, "n d"]
     right: Float[Array, "n d"]
 
     @property
-    def count(self) -> int:
+    def num_measurements(self) -> int:
         """Number of measurements."""
         return self.left.shape[0]
 
@@ -120,9 +114,7 @@ class RankOne:
         return (forth + back) / 2
 
 
-@_register
-@dataclass(frozen=True)
-class Fourier:
+class Fourier(NamedTuple):
     """n entries of the two-dimensional DCT of the matrix with its signs flipped at random.
 
     A subsampled orthogonal transform after random signs keeps the norms of low-rank matrices as
@@ -134,7 +126,7 @@ class Fourier:
     places: Int[Array, " n"]  # Into the d^2 entries of the transform, without repetition.
 
     @property
-    def count(self) -> int:
+    def num_measurements(self) -> int:
         """Number of measurements."""
         return self.places.shape[0]
 
@@ -168,7 +160,7 @@ def streamed(n: int, *, block: int, key: PRNGKeyArray) -> Streamed:
     """
     if block < 1 or n % block:
         raise ValueError(f"block must divide n = {n}, got {block}.")
-    return Streamed(jax.random.split(key, n // block), block)
+    return Streamed(jax.random.split(key, (n // block, block)))
 
 
 def rank_one(n: int, d: int, *, key: PRNGKeyArray, quadratic: bool = False) -> RankOne:

@@ -94,7 +94,7 @@ def gradient(problem: Problem, factor: Factor) -> Factor:
         _, pulled = measurements.residual_and_pull_back(labels, factor)
     else:
         pulled = measurements.pull_back(measurements.measure(factor) - labels, factor)
-    return 4 / measurements.count * pulled
+    return 4 / measurements.num_measurements * pulled
 
 
 def _population_gradient(truth, population, factor):

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from plprune.matrix_sensing.problem import Factor
-from plprune.optimizers.group_lasso import SmoothForm
 
 
 def column_norms(factor: Factor) -> Float[Array, " k"]:
@@ -33,6 +32,11 @@ def prune(factor: Factor, threshold: float) -> Float[Array, "d kept"]:
     return factor[:, np.flatnonzero(keep)]
 
 
+def zero_below(factor: Factor, threshold: float | Float[Array, ""]) -> Factor:
+    """`prune` under `jit` and `vmap`: the columns to prune become zero, and stay so in training."""
+    return jnp.where((column_norms(factor) > threshold)[None], factor, 0)
+
+
 def keep_largest(factor: Factor, count: int) -> Float[Array, "d count"]:
     """The `count` columns of largest norm, in their order in U."""
     if not 1 <= count <= factor.shape[1]:
@@ -46,7 +50,7 @@ def share_above(norms: Float[Array, " k"], fraction: Float[Array, ""] | float) -
     return jnp.mean(norms >= fraction * jnp.max(norms))
 
 
-def escape_bound(gain: float, *, beta: float, form: SmoothForm = "rational") -> float:
+def escape_bound(gain: float, *, beta: float, form: str = "rational") -> float:
     """The strength lambda above which a tiny start collapses to U = 0.
 
     Near 0 the loss lets the weakest direction of the truth grow at rate 4 gain (`escape_gain`)

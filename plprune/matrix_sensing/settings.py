@@ -5,7 +5,6 @@ import warnings
 
 from plprune.matrix_sensing.problem import degrees_of_freedom
 from plprune.matrix_sensing.pruning import escape_bound
-from plprune.optimizers.group_lasso import SmoothForm
 
 
 class CollapseWarning(UserWarning):
@@ -39,9 +38,7 @@ def check_problem(d: int, k: int, r: int, n: int | None = None, noise: float = 0
         raise ValueError(f"sigma, the noise, must be finite and at least 0, got {noise}.")
 
 
-def check_regulariser(
-    strength: float, beta: float, *, gain: float, form: SmoothForm = "rational"
-) -> None:
+def check_regulariser(strength: float, beta: float, *, gain: float, form: str = "rational") -> None:
     """Raise `ValueError` for impossible values; warn where a tiny start would collapse to 0.
 
     Args:

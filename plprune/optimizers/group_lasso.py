@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from plprune.types import NodeGroup, Params
 
 SmoothForm = Literal["rational", "convex"]
-Form = Literal["rational", "convex", "proximal"]
 Slices = Literal["producers", "members"]
+Scalar = float | Float[Array, ""]
 
 
 class GroupLassoState(NamedTuple):
@@ -23,7 +23,7 @@ class GroupLassoState(NamedTuple):
 
 
 def group_penalty(
-    squared_norms: Float[Array, " g"], *, beta: float, form: SmoothForm = "rational"
+    squared_norms: Float[Array, " g"], *, beta: Scalar, form: SmoothForm = "rational"
 ) -> Float[Array, ""]:
     """Smooth stand-in for the sum of the norms of g groups.
 
@@ -39,7 +39,7 @@ def group_penalty(
 
 
 def penalty_factors(
-    squared_norms: Float[Array, " g"], *, beta: float, form: SmoothForm = "rational"
+    squared_norms: Float[Array, " g"], *, beta: Scalar, form: SmoothForm = "rational"
 ) -> Float[Array, " g"]:
     """Factors c such that the gradient of `group_penalty` in group i is c_i times group i.
 
@@ -96,10 +96,10 @@ def group_lasso(
     groups: Mapping[str, NodeGroup],
     *,
     strength: optax.ScalarOrSchedule,
-    form: Form = "rational",
+    form: str = "rational",
     beta: float = 1e-3,
     step_size: optax.ScalarOrSchedule | None = None,
-    slices: Slices = "producers",
+    slices: str = "producers",
 ) -> optax.GradientTransformation:
     """Add `strength` times the sum of node norms to the objective of an optax optimiser.
 
