@@ -52,16 +52,20 @@ def symmetric(key, eigenvalues, dtype=jnp.float64):
     return jnp.asarray((matrix + matrix.T) / 2, dtype)
 
 
-def reference_kernel(apply, params, inputs, other=None):
-    """Float64 contraction of whole Jacobians, in NumPy."""
+def reference_kernel(apply, params, inputs, other=None, *, forward=False):
+    """Float64 contraction of whole Jacobians, the product in NumPy."""
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+    derivative = jax.jacfwd if forward else jax.jacrev
 
-    def jacobian(batch):
-        jacobians = jax.jacrev(lambda p: apply(p, batch))(params)
-        outputs = jax.eval_shape(apply, params, batch)
-        rows = [np.asarray(j).reshape(outputs.size, -1) for j in jax.tree.leaves(jacobians)]
-        return np.concatenate(rows, axis=1), (len(outputs), outputs.size // len(outputs))
+    @jax.jit
+    def jacobians(batch):
+        return apply(params, batch), derivative(lambda p: apply(p, batch))(params)
 
-    left, shape = jacobian(inputs)
-    right, other_shape = (left, shape) if other is None else jacobian(other)
+    def rows(batch):
+        outputs, leaves = jacobians(batch)
+        matrix = [np.asarray(j).reshape(outputs.size, -1) for j in jax.tree.leaves(leaves)]
+        return np.concatenate(matrix, axis=1), (len(outputs), outputs.size // len(outputs))
+
+    left, shape = rows(inputs)
+    right, other_shape = (left, shape) if other is None else rows(other)
     return (left @ right.T).reshape(*shape, *other_shape)

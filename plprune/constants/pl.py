@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.kernels import tangent_kernel
-from plprune.kernels.tangent import differentiable
+from plprune.kernels.problem import differentiable
 from plprune.operators import flat, flat_outputs, tangent_kernel_product
 from plprune.spectra import extreme_eigenpairs, ritz_ends
 from plprune.types import Apply, Estimate, Inputs, Params
@@ -55,7 +55,7 @@ def kernel_ends(apply, params, inputs, *, method, key, tol):
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     if method == "matrix_free" and key is None:
         raise ValueError("key must be given for method 'matrix_free', got None.")
-    function, leaves = differentiable(apply, params)
+    function, leaves, _ = differentiable(apply, params)
     outputs = jax.eval_shape(flat_outputs(function), leaves, inputs)
     full_rank = sum(p.size for p in leaves) >= outputs.size
     if method == "matrix_free":

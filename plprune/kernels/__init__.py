@@ -1,5 +1,5 @@
 """The dense tangent kernel of any function: whole, projected and tiled."""
 
-from plprune.kernels.tangent import projected_kernel, tangent_kernel
+from plprune.kernels.tangent import projected_kernel, tangent_kernel, traced_kernel
 
-__all__ = ["projected_kernel", "tangent_kernel"]
+__all__ = ["projected_kernel", "tangent_kernel", "traced_kernel"]

@@ -4,50 +4,51 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from plprune.kernels.tiles import over_tiles
-from plprune.operators import flat_outputs
-from plprune.types import Apply, Inputs, Params
+from plprune.kernels.problem import Problem
+from plprune.kernels.tiles import over_pairs, take
+from plprune.types import Inputs
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+_TILE_BYTES = 2**28  # Two tiles of Jacobians stay within half a gigabyte.
 
 
-def contracted_kernel(
-    apply: Apply, params: Params, inputs: Inputs, other: Inputs, tile: int
-) -> Float[Array, "b c b2 c2"]:
+def contracted_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2 r2"]:
     """K = J J'^T from the Jacobians of `tile` examples at a time.
 
-    Costs b c backward passes for the rows and b' c for the columns of each tile of rows; holds
-    the kernel and two tiles of ``tile * c * p`` numbers.
+    Costs c backward passes per example, again for every tile of rows, and ``2 b b' c^2 p``
+    operations; holds the kernel and two tiles of ``tile * c * p`` numbers. Where a loop of unknown
+    length is in the way of reverse mode, p forward passes replace the c backward ones.
     """
+    if tile is None:
+        numbers = problem.num_outputs * sum(p.size for p in problem.leaves)
+        tile = max(1, _TILE_BYTES // (numbers * problem.dtype.itemsize))
+    tile = min(tile, *problem.sizes)
 
-    def rows(tile_inputs):
-        left = example_jacobians(apply, params, tile_inputs)
+    def rows(start):
+        return example_jacobians(problem, take(problem.inputs, start, tile))
 
-        def columns(tile_other):
-            return contract(example_jacobians(apply, params, tile_other), left)
+    def columns(start):
+        return example_jacobians(problem, take(problem.other, start, tile))
 
-        return jnp.moveaxis(over_tiles(columns, other, tile), (0, 1), (2, 3))
+    other = None if problem.other is None else columns
+    return over_pairs(rows, other, contract, problem.sizes, tile)
 
-    return over_tiles(rows, inputs, tile)
 
-
-def example_jacobians(apply: Apply, params: Params, inputs: Inputs) -> Params:
-    """Per-example Jacobians: every leaf [..] of `params` becomes [b, c, ..]."""
+def example_jacobians(problem: Problem, inputs: Inputs) -> list[Float[Array, "t r p"]]:
+    """Per-example Jacobians of every leaf, or with all outputs in one row for the trace."""
+    derivative = jax.jacfwd if problem.forward else jax.jacrev
 
     def one(example):
         batch = jax.tree.map(lambda a: a[None], example)
-        return jax.jacrev(lambda p: flat_outputs(apply)(p, batch)[0])(params)
+        return derivative(lambda p: problem.apply(p, batch)[0])(problem.leaves)
 
-    return jax.vmap(one)(inputs)
+    jacobians = jax.vmap(one)(inputs)
+    return [j.reshape(j.shape[0], problem.num_seeds, -1).astype(problem.dtype) for j in jacobians]
 
 
-def contract(left: PyTree, right: PyTree) -> Float[Array, "b c b2 c2"]:
-    """Sum over the leaves of the products of two trees of Jacobians [b, c, ..]."""
-
-    def leaf(a, b):
-        a, b = (j.reshape(*j.shape[:2], -1) for j in (a, b))
-        return _einsum("bcp,dep->bcde", a, b)
-
-    return sum(jax.tree.leaves(jax.tree.map(leaf, left, right)))
+def contract(left: list[Array], right: list[Array]) -> Float[Array, "t r u q"]:
+    """Sum over the leaves of the products of their Jacobians."""
+    parts = [_einsum("trp,uqp->truq", a, b) for a, b in zip(left, right, strict=True)]
+    return sum(parts[1:], start=parts[0])

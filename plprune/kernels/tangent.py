@@ -1,16 +1,14 @@
-"""The tangent kernel of any function, and its projections."""
+"""The tangent kernel of any function, its trace over outputs and its projections."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from plprune.kernels.contraction import contracted_kernel
-from plprune.kernels.tiles import batch_size
+from plprune.kernels.layerwise import layerwise_kernel
+from plprune.kernels.problem import Problem, make_problem
 from plprune.operators import flat_outputs
 from plprune.types import Apply, Inputs, Params
-
-METHODS = ("auto", "contraction")
-_TILE_BYTES = 2**28  # Two tiles of Jacobians stay within half a gigabyte.
 
 
 def tangent_kernel(
@@ -25,37 +23,50 @@ def tangent_kernel(
     """K[i, r, j, s] = <d f_r(x_i)/d params, d f_s(x'_j)/d params>, without normalisation.
 
     Parameters of fewer than 32 bits are raised to float32 first and integer leaves are held
-    constant. All products run at full precision.
+    constant. All products run at full precision. Differentiable, and works under jit and vmap.
 
     Args:
       apply: ``(params, inputs) -> outputs`` [b, ...], flattened to [b, c]; example i's output
-        depends on example i's input only.
+        depends on example i's input only, in evaluation mode.
       params: Tree of arrays.
       inputs: Tree of arrays [b, ...].
-      other: Second batch [b', ...] for the columns; the first one if None.
-      method: "contraction" multiplies per-example Jacobians; "auto" takes the cheapest.
-      tile: Examples per tile, 1 <= tile; chosen to bound memory if None. Static under jit.
+      other: Second batch [b', ...] for the columns; the first one if None, and then only half of
+        the kernel is computed.
+      method: "layerwise" contracts outer products layer by layer wherever a layer has that form;
+        "contraction" multiplies whole per-example Jacobians; "auto" takes for each layer the
+        cheaper of the two by counted operations and memory traffic. Functions that hold a loop of
+        unknown length are contracted from forward-mode Jacobians in any case.
+      tile: Examples per tile, at least 1; if None chosen to bound memory. Static under jit.
 
     Raises:
-      ValueError: an unknown method, a tile below 1, or inputs without a common batch axis.
+      ValueError: an unknown method, a tile below 1, inputs without a common batch axis, or a model
+        seen to mix examples, such as BatchNorm in training mode.
 
     References:
-      [Jacot 2018] for the kernel, [Novak 2022] for the costs of its algorithms.
+      [Jacot 2018] for the kernel, [Novak 2022] for the costs of its algorithms; the outer products
+      are derived in docs/mathematics/graph.md.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    if tile is not None and tile < 1:
-        raise ValueError(f"tile must be at least 1, got {tile}.")
-    other = inputs if other is None else other
-    function, leaves = differentiable(apply, params)
-    outputs = jax.eval_shape(flat_outputs(function), leaves, inputs)
-    rows, columns = batch_size(inputs), batch_size(other)
-    if not leaves or outputs.shape[0] == 0 or outputs.shape[1] == 0:
-        return jnp.zeros((rows, outputs.shape[1], columns, outputs.shape[1]), outputs.dtype)
-    if tile is None:
-        per_example = outputs.shape[1] * sum(p.size * p.dtype.itemsize for p in leaves)
-        tile = max(1, _TILE_BYTES // max(per_example, 1))
-    return contracted_kernel(function, leaves, inputs, other, min(tile, max(rows, columns)))
+    # Products of the model itself too: default precision on accelerators would spoil lambda_min.
+    with jax.default_matmul_precision("highest"):
+        return _kernel(make_problem(apply, params, inputs, other, method, tile), tile)
+
+
+def traced_kernel(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    other: Inputs | None = None,
+    *,
+    method: str = "auto",
+    tile: int | None = None,
+) -> Float[Array, "b b2"]:
+    """The kernel's sum over equal outputs, ``sum_r K[i, r, j, r]``; cheaper than K by a factor c.
+
+    Arguments and errors are those of `tangent_kernel`.
+    """
+    with jax.default_matmul_precision("highest"):
+        problem = make_problem(apply, params, inputs, other, method, tile, sums_outputs=True)
+        return _kernel(problem, tile)[:, 0, :, 0]
 
 
 def projected_kernel(
@@ -71,37 +82,30 @@ def projected_kernel(
     """The kernel of the outputs' combinations ``outputs @ projection``, shared by the batch.
 
     A `projection` [c] gives [b, b'], one [c, q] gives [b, q, b', q]. The cost is that of a model
-    with q outputs. Random signs of variance 1/c estimate the trace over outputs, divided by c.
+    with q outputs. Independent random signs give in expectation the trace over outputs.
 
     Raises:
       ValueError: as `tangent_kernel`, or a projection whose first axis is not c.
     """
-    projection = jnp.asarray(projection)
-    directions = projection.reshape(projection.shape[0], -1)
     model = flat_outputs(apply)
-    outputs = jax.eval_shape(model, params, inputs)
-    if outputs.shape[1] != len(directions):
-        raise ValueError(f"projection must have {outputs.shape[1]} rows, got {len(directions)}.")
+    num_outputs = jax.eval_shape(model, params, inputs).shape[1]
+    if len(projection) != num_outputs:
+        raise ValueError(f"projection must have {num_outputs} rows, got {len(projection)}.")
+    directions = projection.reshape(num_outputs, -1)
 
     def projected(p, x):
-        return jnp.matmul(model(p, x), directions, precision=jax.lax.Precision.HIGHEST)
+        outputs = model(p, x)
+        return jnp.matmul(outputs, directions.astype(outputs.dtype))
 
     kernel = tangent_kernel(projected, params, inputs, other, method=method, tile=tile)
     return kernel[:, 0, :, 0] if projection.ndim == 1 else kernel
 
 
-def differentiable(apply: Apply, params: Params) -> tuple[Apply, list[Array]]:
-    """`apply` as a function of the list of real leaves alone, each raised to at least float32."""
-    leaves, treedef = jax.tree.flatten(params)
-    is_real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-
-    def function(real, inputs):
-        real = iter(real)
-        merged = [next(real) if r else leaf for r, leaf in zip(is_real, leaves, strict=True)]
-        return apply(jax.tree.unflatten(treedef, merged), inputs)
-
-    return function, [_at_least_float32(p) for p, r in zip(leaves, is_real, strict=True) if r]
-
-
-def _at_least_float32(leaf):
-    return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+def _kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2 r2"]:
+    rows, columns = problem.sizes
+    unused = problem.by_layer and not problem.taps.terms
+    if rows * columns * problem.num_seeds == 0 or unused or not problem.leaves:
+        shape = (rows, problem.num_seeds, columns, problem.num_seeds)
+        return jnp.zeros(shape, problem.dtype)
+    contracted = contracted_kernel if not problem.by_layer else layerwise_kernel
+    return contracted(problem, tile)

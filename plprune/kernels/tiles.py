@@ -1,9 +1,11 @@
 """Loops over tiles of a batch, so that peak memory is the result plus one tile."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 
@@ -20,7 +22,12 @@ def batch_size(inputs: PyTree) -> int:
     return shapes[0][0]
 
 
-def over_tiles(function: Callable[[PyTree], Array], inputs: PyTree, tile: int) -> Array:
+def take(inputs: PyTree, start: Any, tile: int) -> PyTree:
+    """Examples [start, start + tile) of every leaf."""
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, tile), inputs)
+
+
+def over_tiles(function: Callable[[PyTree], PyTree], inputs: PyTree, tile: int) -> PyTree:
     """``function(inputs)`` computed `tile` examples at a time and joined along the leading axis.
 
     A batch that `tile` does not divide costs a second trace for its rest.
@@ -35,7 +42,52 @@ def over_tiles(function: Callable[[PyTree], Array], inputs: PyTree, tile: int) -
             lambda a: a[: count * tile].reshape(count, tile, *a.shape[1:]), inputs
         )
         mapped = jax.lax.map(function, stacked)
-        parts.append(mapped.reshape(count * tile, *mapped.shape[2:]))
+        parts.append(jax.tree.map(lambda a: a.reshape(count * tile, *a.shape[2:]), mapped))
     if rest:
         parts.append(function(jax.tree.map(lambda a: a[count * tile :], inputs)))
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+def over_pairs(
+    rows: Callable[[Any], PyTree],
+    columns: Callable[[Any], PyTree] | None,
+    block: Callable[[PyTree, PyTree], Array],
+    sizes: tuple[int, int],
+    tile: int,
+) -> Array:
+    """The kernel [b, c, b', c'] from its blocks, one pair of tiles at a time, in place.
+
+    A last tile that would stick out starts earlier instead and writes some entries twice. What
+    `rows` returns is kept while the row tile stays the same.
+
+    Args:
+      rows: First example of a tile -> what `block` needs of its `tile` examples.
+      columns: The same for the second batch; None where it is the first one: then only blocks
+        on and above the diagonal are computed and their transposes filled in.
+      block: ``(rows, columns) -> [tile, c, tile, c']``.
+      sizes: b and b'.
+      tile: Examples per tile, at most the smaller batch.
+    """
+    symmetric = columns is None
+    columns = rows if symmetric else columns
+    top, left = (np.minimum(np.arange(0, n, tile), n - tile) for n in sizes)
+    if len(top) == len(left) == 1:
+        return block(rows(0), columns(0))
+    pairs = [(i, j) for i in range(len(top)) for j in range(i if symmetric else 0, len(left))]
+    starts = np.array([(top[i], left[j], j == (i if symmetric else 0)) for i, j in pairs])
+
+    def step(carry, start):
+        kernel, kept = carry
+        i, j, is_new = start
+        kept = jax.lax.cond(is_new == 1, rows, lambda _: kept, i)
+        values = block(kept, columns(j))
+        kernel = jax.lax.dynamic_update_slice(kernel, values, (i, 0, j, 0))
+        if symmetric:
+            mirrored = jnp.transpose(values, (2, 3, 0, 1))
+            kernel = jax.lax.dynamic_update_slice(kernel, mirrored, (j, 0, i, 0))
+        return (kernel, kept), None
+
+    first = rows(0)
+    shape = jax.eval_shape(lambda r: block(r, columns(0)), first)
+    kernel = jnp.zeros((sizes[0], shape.shape[1], sizes[1], shape.shape[3]), shape.dtype)
+    return jax.lax.scan(step, (kernel, first), jnp.asarray(starts))[0][0]

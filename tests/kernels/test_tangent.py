@@ -82,3 +82,65 @@ def test_rejects_bad_arguments(params, inputs):
         tangent_kernel(problems.mlp, params, inputs, tile=0)
     with pytest.raises(ValueError, match="3 rows, got 2"):
         projected_kernel(problems.mlp, params, inputs, jnp.ones(2))
+
+
+def test_bfloat16_parameters_are_raised(params, inputs):
+    low = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    kernel = tangent_kernel(problems.mlp, low, inputs.astype(jnp.float32))
+    raised = jax.tree.map(lambda p: p.astype(jnp.float32), low)
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_array_equal(
+        kernel, tangent_kernel(problems.mlp, raised, inputs.astype(jnp.float32))
+    )
+
+
+def test_accelerators_are_asked_for_full_precision(params, inputs):
+    """TF32 would spoil lambda_min, so no product may run at default precision."""
+    text = str(jax.make_jaxpr(lambda p, x: tangent_kernel(problems.mlp, p, x))(params, inputs))
+    products = text.count("dot_general[")
+    assert products > 4
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
+
+
+def test_vmap_over_seeds_and_gradients(inputs):
+    keys = jax.random.split(jax.random.key(1), 2)
+    seeds = jax.vmap(lambda k: problems.mlp_params(k, (4, 6, 3)))(keys)
+
+    def entry(p):
+        return tangent_kernel(problems.mlp, p, inputs, tile=2)
+
+    batched = jax.jit(jax.vmap(entry))(seeds)
+    single = jax.tree.map(lambda p: p[1], seeds)
+    np.testing.assert_allclose(batched[1], jax.jit(entry)(single), rtol=1e-12)
+    direction = jax.tree.map(jnp.ones_like, single)
+    moved = [jax.tree.map(lambda p, d: p + s * d, single, direction) for s in (1e-6, -1e-6)]  # noqa: B023
+    numeric = (jax.jit(entry)(moved[0]) - jax.jit(entry)(moved[1])).sum() / 2e-6
+    gradient = jax.jit(jax.grad(lambda p: entry(p).sum()))(single)
+    exact = sum(jnp.sum(g) for g in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(exact, numeric, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "mixes",
+    [
+        pytest.param(lambda p, x: (x - jnp.mean(x, axis=0)) @ p, id="batch-mean"),
+        pytest.param(lambda p, x: jax.nn.softmax(x @ p, axis=0), id="softmax"),
+        pytest.param(lambda p, x: jnp.cumsum(x @ p, axis=0), id="cumulative"),
+        pytest.param(lambda p, x: (x @ x.T) @ (x @ p), id="attention-over-the-batch"),
+        pytest.param(lambda p, x: (x @ p).T, id="transposed"),
+    ],
+)
+def test_models_that_mix_examples_are_refused(mixes):
+    with pytest.raises(ValueError, match="apply must treat examples independently"):
+        tangent_kernel(mixes, jnp.ones((3, 3)), jnp.ones((3, 3)))
+
+
+def test_rejects_bad_shapes(params, inputs):
+    with pytest.raises(ValueError, match="share one leading batch axis"):
+        tangent_kernel(lambda p, x: x[0] @ p, jnp.ones((4, 2)), (inputs, inputs[:2]))
+    with pytest.raises(ValueError, match="other must hold examples like inputs"):
+        tangent_kernel(problems.mlp, params, inputs, inputs[:, :3])
+    with pytest.raises(ValueError, match="one output per example"):
+        tangent_kernel(lambda p, x: problems.mlp(p, x)[:2], params, inputs)
+    with pytest.raises(ValueError, match="real numbers, got int"):
+        tangent_kernel(lambda p, x: jnp.argmax(problems.mlp(p, x), -1), params, inputs)

@@ -1,0 +1,85 @@
+"""The tangent kernel layer by layer, from the factors of each parameter's Jacobian."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from plprune.kernels.blocks import Factors, block, factors, num_numbers, traced
+from plprune.kernels.problem import Problem
+from plprune.kernels.tiles import batch_size, over_pairs, over_tiles, take
+from plprune.types import Inputs
+
+_FACTOR_BYTES = 2**27  # Factors of a whole batch are kept below this, else made tile by tile.
+_BLOCK_ROWS = {"cpu": 1024}  # Rows of a block that the caches hold; accelerators want larger ones.
+_OTHER_BLOCK_ROWS = 8192
+
+
+def layerwise_kernel(
+    problem: Problem,
+    tile: int | None,
+    combine: Callable[[Factors, Factors], Array] = block,
+) -> Float[Array, "b r b2 r2"]:
+    """K from the factors of its rows and columns.
+
+    Per dense layer and pair of examples the cost is ``d_in + c^2 d_out`` multiplications
+    [Novak 2022], halved by symmetry where the two batches are one. Holds the kernel, the factors
+    of a tile (or of the batch, if small) and a block.
+    """
+    numbers = num_numbers(problem.taps.terms, problem.grams, problem.num_outputs)
+    per_example = max(numbers, 1) * problem.dtype.itemsize
+    tile = min(_tile(problem, per_example) if tile is None else tile, *problem.sizes)
+    make = partial(tile_factors, problem)
+    rows = _reader(make, problem.inputs, tile, per_example)
+    columns = None
+    if problem.other is not None:
+        columns = _reader(make, problem.other, tile, per_example)
+    return over_pairs(rows, columns, combine, problem.sizes, tile)
+
+
+def tile_factors(problem: Problem, inputs: Inputs) -> Factors:
+    """The factors of a tile of examples: one forward pass and c backward passes for each."""
+    taps = problem.taps
+    seeds = jnp.eye(problem.num_outputs, dtype=taps.output.dtype)
+    values = jax.vmap(lambda x: taps.example(problem.leaves, x, seeds))(inputs)
+    if problem.num_seeds != problem.num_outputs:
+        values = [traced(v) for v in values]
+    return factors(taps.terms, values, problem.grams, problem.dtype)
+
+
+def _reader(
+    make: Callable, inputs: Inputs, tile: int, per_example: int
+) -> Callable[[Any], Factors]:
+    """First example of a tile -> its factors, from memory if the whole batch's are small."""
+    if batch_size(inputs) * per_example > _FACTOR_BYTES:
+        return lambda start: make(take(inputs, start, tile))
+    # Some hundred examples at once fill the cores; more would only hold more memory.
+    whole = over_tiles(make, inputs, max(tile, 128))
+    return lambda start: take(whole, start, tile)
+
+
+def _tile(problem, per_example):
+    rows = _BLOCK_ROWS.get(jax.default_backend(), _OTHER_BLOCK_ROWS)
+    pairs = (_pair_numbers(t, problem.num_seeds) for t in _gram_terms(problem))
+    by_pairs = int((_FACTOR_BYTES / (max(pairs, default=1) * problem.dtype.itemsize)) ** 0.5)
+    by_rows = _balanced(rows // problem.num_seeds, max(problem.sizes))
+    return max(1, min(by_rows, by_pairs, _FACTOR_BYTES // (2 * per_example)))
+
+
+def _balanced(tile, size):
+    """At most a quarter more than `tile`, such that `size` splits evenly."""
+    count = max(1, round(size / max(tile, 1)))
+    return -(-size // count)
+
+
+def _gram_terms(problem):
+    return [t for t, keep in zip(problem.taps.terms, problem.grams, strict=True) if keep]
+
+
+def _pair_numbers(term, seeds):
+    """Numbers between the products of one pair of examples."""
+    g, s, _, _ = term.sizes
+    return 2 * g * s**2 * (1 + seeds**2)

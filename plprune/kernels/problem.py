@@ -1,0 +1,143 @@
+"""What every kernel starts from: checked arguments, real leaves, a plan."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from plprune.graph.independence import mixing
+from plprune.graph.taps import Taps, find_taps, leaf_is_output, uses_dynamic_loop
+from plprune.kernels.blocks import keeps_gram
+from plprune.kernels.tiles import batch_size
+from plprune.operators import flat_outputs
+from plprune.types import Apply, Inputs, Params
+
+METHODS = ("auto", "layerwise", "contraction")
+
+
+class Problem(NamedTuple):
+    """A kernel to be computed, all static facts decided."""
+
+    apply: Apply  # Of the list of real leaves; outputs [b, c].
+    leaves: list[Array]  # Real, at least float32.
+    real: tuple[int, ...]  # Which leaves of the original tree these are.
+    inputs: Inputs
+    other: Inputs | None  # None: the same batch.
+    taps: Taps
+    by_layer: bool
+    forward: bool  # Jacobians by forward passes: a loop of unknown length is in the way.
+    grams: tuple[bool, ...]  # Per term: outer products kept, or a Jacobian materialised.
+    num_outputs: int
+    num_seeds: int  # 1 for the kernel's trace over outputs, else c.
+    dtype: Any
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Numbers of examples b and b'."""
+        rows = batch_size(self.inputs)
+        return rows, rows if self.other is None else batch_size(self.other)
+
+
+def make_problem(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    other: Inputs | None,
+    method: str,
+    tile: int | None,
+    *,
+    sums_outputs: bool = False,
+    join: bool = True,
+) -> Problem:
+    """Check the arguments, trace `apply` for one example and choose how to contract each leaf.
+
+    The arguments are those of `tangent_kernel`; `sums_outputs` asks for the trace over outputs
+    only, and `join` lets a bias share the outer products of its weight.
+
+    Raises:
+      ValueError: as `tangent_kernel`.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile must be at least 1, got {tile}.")
+    size = batch_size(inputs)
+    _check_other(inputs, other)
+    function, leaves, real = differentiable(apply, params)
+    model = flat_outputs(function)
+
+    def one(values, example):
+        return model(values, jax.tree.map(lambda a: a[None], example))[0]
+
+    _check_outputs(model, leaves, inputs, size)
+    example = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), inputs)
+    taps = find_taps(one, leaves, example, join=join)
+    (num_outputs,) = taps.output.shape
+    seeds = 1 if sums_outputs else num_outputs
+    forward = uses_dynamic_loop(taps.graph, len(leaves))
+    by_layer = method != "contraction" and not forward and not leaf_is_output(taps, len(leaves))
+    # "layerwise" never materialises what can stay outer products; "auto" where that is cheaper.
+    keep = (lambda t: t.sizes is not None) if method == "layerwise" else None
+    grams = tuple(keep(t) if keep else keeps_gram(t, seeds, size) for t in taps.terms)
+    dtype = jnp.result_type(taps.output.dtype, jnp.float32, *leaves)
+    return Problem(
+        model,
+        leaves,
+        real,
+        inputs,
+        other,
+        taps,
+        by_layer,
+        forward,
+        grams,
+        num_outputs,
+        seeds,
+        dtype,
+    )
+
+
+def differentiable(apply: Apply, params: Params) -> tuple[Apply, list[Array], tuple[int, ...]]:
+    """`apply` of the real leaves alone, those leaves (at least float32), and which they are."""
+    leaves, treedef = jax.tree.flatten(params)
+    real = tuple(
+        k for k, p in enumerate(leaves) if jnp.issubdtype(jnp.result_type(p), jnp.floating)
+    )
+
+    def function(values, inputs):
+        merged = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
+        return apply(jax.tree.unflatten(treedef, [merged[k] for k in range(len(leaves))]), inputs)
+
+    def raised(p):
+        return jnp.asarray(p, jnp.promote_types(jnp.result_type(p), jnp.float32))
+
+    return function, [raised(leaves[k]) for k in real], real
+
+
+def _check_other(inputs, other):
+    if other is None:
+        return
+    batch_size(other)
+    shapes = [
+        jax.tree.map(lambda a: (jnp.shape(a)[1:], jnp.result_type(a)), tree)
+        for tree in (inputs, other)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"other must hold examples like inputs', {shapes[0]}, got {shapes[1]}.")
+
+
+def _check_outputs(model, leaves, inputs, size):
+    output = jax.eval_shape(model, leaves, inputs)
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ValueError(f"apply must return real numbers, got {output.dtype}.")
+    if output.shape[0] != size:
+        raise ValueError(
+            f"apply must return one output per example: inputs hold {size}, "
+            f"outputs have leading axis {output.shape[0]}."
+        )
+    reason = mixing(model, leaves, inputs)
+    if reason is not None:
+        raise ValueError(
+            "apply must treat examples independently (evaluation mode), for the kernel of one "
+            f"example's output is not defined otherwise: {reason}."
+        )
