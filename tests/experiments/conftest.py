@@ -90,7 +90,7 @@ def toy(monkeypatch):
             "__doc__": "A toy.\n\nMore.", "Config": Config, "PRESETS": presets, "check": check
         },
         ".run": {"run": run},
-        ".figures": {"draw": draw},
+        ".figures": {"draw": lambda *_: {}},  # Drawing takes longer than all of the rest.
     }  # fmt: skip
     for suffix, attributes in modules.items():
         module = ModuleType(path + suffix)
@@ -102,6 +102,5 @@ def toy(monkeypatch):
         for name, value in attributes.items():
             monkeypatch.setattr(sys.modules[f"{path}.{part}"], name, value, raising=False)
 
-    change.run_figure = run_figure
-    change.run = run
+    change.run, change.run_figure, change.draw = run, run_figure, draw
     return change

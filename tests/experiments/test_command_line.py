@@ -41,7 +41,8 @@ def run_experiment(*words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_a_run_writes_record_curves_figures_and_report(tmp_path, capsys):
+def test_a_run_writes_record_curves_figures_and_report(toy, tmp_path, capsys):
+    toy("figures", draw=toy.draw)
     assert main("toy", "--preset", "large", "--seeds", 2, "--out", tmp_path / "run") == 0
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"record.json", "metrics.npz", "figure.png", "figure.pdf", "report.html"}

@@ -24,11 +24,12 @@ def main(*words):
     return entry.main([str(word) for word in words])
 
 
+pytestmark = pytest.mark.usefixtures("toy")
+
+
 @pytest.fixture
-def whole(toy, tmp_path, monkeypatch):
-    # Drawing, and asking git, take longer than all of the rest.
-    toy("figures", draw=lambda *_: {})
-    where = provenance()
+def whole(tmp_path, monkeypatch):
+    where = provenance()  # Once: asking git takes longer than all of the rest.
     monkeypatch.setattr("experiments.running.provenance", lambda: where)
     assert main("toy", "--out", tmp_path / "whole", "--quiet") == 0
     return read_record(tmp_path / "whole")
