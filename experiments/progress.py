@@ -91,45 +91,53 @@ class Lines:
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
         """A task whose end is one line: its name, rate and latest numbers."""
-        line = _Line()
-        start = time.perf_counter()
-        yield line
-        seconds = time.perf_counter() - start
-        rate = f"{line.done / max(seconds, 1e-9):,.0f} steps/s"
-        told = f"{name}: {line.done:,} of {total:,} steps in {seconds:.1f} s ({rate}) {line.told}"
-        self.console.print(Text(told.rstrip()), soft_wrap=True)
-
-
-class _Line:
-    def __init__(self):
-        self.done, self.told = 0, ""
-
-    def advance(self, steps: int = 1, **numbers: float) -> None:
-        self.done += steps
-        self.told = _tell(numbers) or self.told
+        count = _Count(name, total)
+        yield count
+        self.console.print(count.line(), soft_wrap=True)
 
 
 class Bars:
-    """Bars with rate, time left and the latest numbers, on a terminal."""
+    """A bar with rate, time left and the latest numbers for each running task, on a terminal."""
 
     def __init__(self, bars: RichProgress, once: Once = in_memory):
         self.bars, self.once = bars, once
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
-        """A task with a bar of its own, which stays when the task is over."""
-        bar = self.bars.add_task(name, total=total, told="")
-        yield _Bar(self.bars, bar)
-        self.bars.update(bar, total=self.bars.tasks[bar].completed)  # Some stop before their cap.
+        """A task with a bar, which makes room for one line when the task ends."""
+        bar = _Bar(self.bars, self.bars.add_task(name, total=total, told=""), _Count(name, total))
+        try:
+            yield bar
+        finally:
+            self.bars.remove_task(bar.bar)
+        self.bars.console.print(bar.count.line(), soft_wrap=True)
 
 
 class _Bar:
-    def __init__(self, bars, bar):
-        self.bars, self.bar = bars, bar
+    def __init__(self, bars, bar, count):
+        self.bars, self.bar, self.count = bars, bar, count
 
     def advance(self, steps: int = 1, **numbers: float) -> None:
-        told = {"told": _tell(numbers)} if numbers else {}
-        self.bars.update(self.bar, advance=steps, **told)
+        self.count.advance(steps, **numbers)
+        self.bars.update(self.bar, advance=steps, told=self.count.told)
+
+
+class _Count:
+    """What a task has done so far, and the line that sums it up."""
+
+    def __init__(self, name, total):
+        self.name, self.total, self.done, self.told = name, total, 0, ""
+        self.start = time.perf_counter()
+
+    def advance(self, steps: int = 1, **numbers: float) -> None:
+        self.done += steps
+        self.told = _tell(numbers) or self.told
+
+    def line(self) -> Text:
+        seconds = time.perf_counter() - self.start
+        rate = f"{self.done / max(seconds, 1e-9):,.0f}/s"
+        steps = f"{self.done:,} of {self.total:,} in {seconds:.1f} s, {rate}"
+        return Text(f"{self.name}: {steps}  {self.told}".rstrip())
 
 
 @contextmanager

@@ -131,9 +131,9 @@ def number(mean: float | None, stderr: float | None = None) -> str:
     if not stderr or stderr < 1e-12 * abs(mean):
         return _plain(mean)
     size = max(abs(mean), stderr)
-    power = 0 if 1e-3 <= size < 1e6 else math.floor(math.log10(size))
+    power = 0 if 1e-3 <= size < 1e6 else _magnitude(size)
     scaled, error = mean / 10.0**power, stderr / 10.0**power
-    decimals = max(0, 1 - math.floor(math.log10(error)))
+    decimals = max(0, 1 - _magnitude(error))
     if decimals > 6:  # Too many to read: each with its own power.
         return f"{_plain(mean)} {PLUS_MINUS} {_plain(stderr)}"
     text = f"{scaled:,.{decimals}f} {PLUS_MINUS} {error:,.{decimals}f}"
@@ -181,7 +181,7 @@ def _common_power(name, methods, metric):
         return 0
     if max(means) >= 1e3 * min(means):
         return 0  # Too far apart to share one.
-    power = math.floor(math.log10(max(means)))
+    power = _magnitude(max(means))
     return power if power < 0 else 3 * (power // 3)
 
 
@@ -200,10 +200,15 @@ def _plain(value):
     if float(value).is_integer() and abs(value) < 1e9:
         return f"{value:,.0f}"
     if 1e-3 <= abs(value) < 1e6:
-        decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+        decimals = max(0, 3 - _magnitude(abs(value)))
         return f"{value:,.{decimals}f}"
-    power = math.floor(math.log10(abs(value)))
+    power = _magnitude(abs(value))
     return f"{value / 10.0**power:.3f} {_ten_to(power)}"
+
+
+def _magnitude(value):
+    """The power of ten below `value`; ten to it, and to its negative, is a float."""
+    return max(-307, math.floor(math.log10(value))) if value else 0
 
 
 def _ten_to(power):

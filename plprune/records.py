@@ -216,7 +216,7 @@ def _check_results(results, num_seeds):
 
 
 def _is_number(value):
-    return value is None or (type(value) in (int, float) and math.isfinite(value))
+    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
 
 
 def _check_curves(curves, num_seeds):

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plprune.records import (
     CURVES,
@@ -109,6 +111,7 @@ def test_same_record_sees_curves_dtypes_and_missing_names():
         ({"results": {"m": {"k": {"mean": 1, "stderr": 1, "values": [1]}}}}, "2 values"),
         ({"results": {"m": {"k": {"mean": "<b>", "stderr": 1, "values": [1, 2]}}}}, "finite"),
         ({"results": {"m": {"k": {"mean": 1, "stderr": 1, "values": [1, 1e999]}}}}, "finite"),
+        ({"results": {"m": {"k": {"mean": 10**400, "stderr": 1, "values": [1, 1]}}}}, "finite"),
     ],
 )
 def test_wrong_fields_are_named(tmp_path, change, message):
@@ -124,6 +127,23 @@ def test_missing_fields_are_named(field):
         check_record(lacking, {})
     with pytest.raises(ValueError, match="JSON object"):
         check_record([field], {})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(list(record())), JSON)
+def test_whatever_a_field_holds_it_is_taken_or_refused_by_name(field, value):
+    changed = record(**{field: value})
+    try:
+        check_record(changed, curves())
+    except ValueError:
+        return
+    assert same_record((changed, {}), (changed, {}))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 # ruff: noqa: RUF001 - the signs of multiplication and of a range are meant.
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.tables import (
     METRICS,
@@ -38,6 +40,14 @@ from plprune.records import summarise, summary
 )
 def test_numbers_are_rounded_to_two_digits_of_their_error(mean, stderr, text):
     assert number(mean, stderr) == text
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.none() | st.floats(min_value=0, allow_infinity=False),
+)
+def test_every_number_has_a_short_text(mean, stderr):
+    assert 0 < len(number(mean, stderr)) < 45
 
 
 def test_a_fraction_is_shown_as_per_cent_and_sorts_by_its_own_value():
