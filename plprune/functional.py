@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen, nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -34,8 +35,8 @@ def functional(
     """Pure functions of an NNX module, which is left as it was.
 
     Args:
-      module: Any NNX module. Leaves of type `nnx.Param` become `params`, random-number state is
-        dropped, everything else becomes `state`.
+      module: Any NNX module, or its shapes (`nnx.eval_shape` of a constructor). Leaves of type
+        `nnx.Param` become `params`, random-number state is dropped, all else becomes `state`.
       call: How to run it; by default `module(inputs)`.
 
     Returns:
@@ -161,8 +162,9 @@ def _names(tree):
 def _reseed(random, key):
     """Random state with every key drawn from `key` and every counter at zero."""
     leaves, structure = jax.tree.flatten(random)
-    leaves = [
-        jax.random.fold_in(key, i) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else 0 * x
-        for i, x in enumerate(leaves)
-    ]
+    for i, leaf in enumerate(leaves):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaves[i] = jax.random.split(jax.random.fold_in(key, i), leaf.shape)
+        else:
+            leaves[i] = jnp.zeros(leaf.shape, leaf.dtype)
     return jax.tree.unflatten(structure, leaves)

@@ -6,7 +6,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from plprune.models.layers import Dense, activation_named, check_sizes, gain_of, one_of
+from plprune.models.layers import (
+    Dense,
+    activation_named,
+    check_sizes,
+    convolution,
+    gain_of,
+    normalization,
+    one_of,
+)
 
 HEADS = ("flatten", "mean")
 POOLINGS = {"max": nnx.max_pool, "average": nnx.avg_pool}
@@ -54,10 +62,11 @@ class CNN(nnx.Module):
         self.stages, self.depth = len(channels), len(hidden)
         height, width, features = in_shape
         _check_stages(height, width, self.stages)
-        for i, size in enumerate((*channels,)):
+        for i, size in enumerate(channels):
             check_sizes(channels=size)
-            setattr(self, f"conv_{i}", convolution(features, size, gain, not batch_norm, rngs))
-            setattr(self, f"norm_{i}", nnx.BatchNorm(size, rngs=rngs) if batch_norm else None)
+            conv = convolution(features, size, gain=gain, use_bias=not batch_norm, rngs=rngs)
+            setattr(self, f"conv_{i}", conv)
+            setattr(self, f"norm_{i}", normalization(size, rngs) if batch_norm else None)
             features = size
         if head == "flatten":
             features *= (height >> self.stages) * (width >> self.stages)
@@ -77,29 +86,6 @@ class CNN(nnx.Module):
         for i in range(self.depth):
             x = self.activation(getattr(self, f"hidden_{i}")(x))
         return self.output(x)
-
-
-def convolution(
-    in_features: int,
-    out_features: int,
-    gain: float,
-    use_bias: bool,
-    rngs: nnx.Rngs,
-    *,
-    size: int = 3,
-    stride: int = 1,
-) -> nnx.Conv:
-    """A square convolution with normal weights of variance gain / fan_in and "SAME" padding."""
-    init = nnx.initializers.variance_scaling(gain, "fan_in", "normal")
-    return nnx.Conv(
-        in_features,
-        out_features,
-        (size, size),
-        strides=stride,
-        use_bias=use_bias,
-        kernel_init=init,
-        rngs=rngs,
-    )
 
 
 def _check_stages(height, width, stages):

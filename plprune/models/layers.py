@@ -75,6 +75,53 @@ class Dense(nnx.Module):
         return outputs if self.bias is None else outputs + self.bias[...]
 
 
+def convolution(
+    in_features: int,
+    out_features: int,
+    *,
+    size: int = 3,
+    stride: int = 1,
+    gain: float = 2.0,
+    use_bias: bool = False,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A square convolution padded by size // 2 on every side.
+
+    Weights start normal with variance gain / fan_in, biases at zero.
+    """
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (size, size),
+        strides=stride,
+        padding=((size // 2, size // 2),) * 2,
+        use_bias=use_bias,
+        kernel_init=nnx.initializers.variance_scaling(gain, "fan_in", "normal"),
+        rngs=rngs,
+    )
+
+
+def normalization(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """BatchNorm whose running statistics move by a tenth each training step."""
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
+class Chain(nnx.Module):
+    """Modules applied one after the other, named `name_0`, `name_1`, ..."""
+
+    def __init__(self, name: str, modules: Sequence[nnx.Module]):
+        self.names = tuple(f"{name}_{i}" for i in range(len(modules)))
+        for attribute, module in zip(self.names, modules, strict=True):
+            setattr(self, attribute, module)
+
+    def __call__(self, inputs: Array, *args: Array | None) -> Array:
+        """The last module's output; further arguments go to every module."""
+        x = inputs
+        for name in self.names:
+            x = getattr(self, name)(x, *args)
+        return x
+
+
 def check_sizes(**sizes: int) -> None:
     """Raise ValueError, by name, for a size below 1."""
     for name, size in sizes.items():

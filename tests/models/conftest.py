@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from plprune.costs import parameters
 from plprune.functional import Functional, functional
 
 
@@ -45,3 +46,14 @@ def shapes(build):
 @pytest.fixture
 def shapes_of():
     return shapes
+
+
+@pytest.fixture
+def count_of():
+    """Number of parameters of `build(rngs)`, from shapes alone."""
+
+    def count(build):
+        module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+        return parameters(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+
+    return count
