@@ -38,7 +38,7 @@ class Member(NamedTuple):
 
 
 class NodeGroup(NamedTuple):
-    """Nodes (neurons, channels, heads, ...) of one kind whose parameter slices come and go together."""
+    """Nodes (neurons, channels, heads, ...) of one kind, each with the slices it owns."""
 
     name: str
     size: int  # Number of nodes g.
@@ -62,6 +62,7 @@ class NodeGroups(Mapping[str, NodeGroup]):
     structure: Any  # Tree definition of the parameters that the groups were found on.
     paths: tuple[str, ...]  # Of the leaves of these parameters, in order.
     shapes: tuple[tuple[int, ...], ...]  # Full, unshrunk.
+    inputs: Any  # Shapes and dtypes of the inputs that they were found with.
     mode: str = "strict"
     statistics: tuple[str, ...] = ()  # Last keys of leaves that masking leaves alone.
     closed_values: dict[tuple[str, str], float] = field(default_factory=dict)

@@ -79,9 +79,13 @@ class Atoms:
         """The atoms whose removal removes a position with this label."""
         return tuple(a for a in self.basic(label) if a not in self.pinned)
 
+    def occurring(self, labels: LabelVector) -> set[Label]:
+        """All atoms along an axis, pinned ones included."""
+        return {a for x in np.unique(self.roots(labels)).tolist() for a in self.basic(x)}
+
     def members(self, labels: LabelVector) -> set[Label]:
         """All removable atoms that occur along an axis."""
-        return {a for x in np.unique(self.roots(labels)).tolist() for a in self.removable(x)}
+        return {a for a in self.occurring(labels) if a not in self.pinned}
 
     def product(self, vectors: list[LabelVector]) -> LabelVector:
         """Labels of the axis that merges several axes, row-major."""

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from plprune.graph.atoms import UNIT, Atoms, Label, LabelVector, Reason
+from plprune.graph.atoms import Atoms, Label, LabelVector, Reason
 from plprune.graph.tracing import Equation, Graph, Variable
 
 Rule = Callable[["Labels", Equation], None]
@@ -51,8 +49,10 @@ class Labels:
         self._of: dict[Variable, list[LabelVector]] = {}
         for k, variable in enumerate(graph.inputs):
             shape = graph.shape(variable)
-            new = self.atoms.fresh if k < num_params else _units
-            self._of[variable] = [new(size) for size in shape]
+            self._of[variable] = [self.atoms.fresh(size) for size in shape]
+            if k >= num_params:
+                for axis in self._of[variable]:
+                    self.atoms.pin(axis, lambda: "an axis of the inputs")
         self.walk(graph)
         for variable in graph.outputs:
             for labels in self[variable]:
@@ -93,7 +93,3 @@ class Labels:
 def at(equation: Equation, text: str) -> Reason:
     """Reason whose {} stands for the primitive and its source line."""
     return lambda: text.format(f"{equation.name} at {equation.source}")
-
-
-def _units(size: int) -> LabelVector:
-    return np.full(size, UNIT)

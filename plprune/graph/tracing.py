@@ -37,7 +37,7 @@ class Equation(NamedTuple):
     inputs: tuple[Variable, ...]
     outputs: tuple[Variable, ...]
     subgraphs: tuple["Graph", ...]  # Bodies of scan, while, cond, custom_jvp_call, custom_vjp_call.
-    source_info: Any
+    source_info: tuple[Any, ...]  # Own, then those of the calls it was inlined from.
 
     @property
     def name(self) -> str:
@@ -47,7 +47,8 @@ class Equation(NamedTuple):
     @property
     def source(self) -> str:
         """File and line of the user's code that made this equation."""
-        return source_info_util.summarize(self.source_info)
+        # Library functions that jit themselves are cached without the user's frames.
+        return next(filter(None, map(source_info_util.summarize, self.source_info)), "unknown line")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class _Builder:
         self.constants[variable] = value
         return variable
 
-    def flatten(self, jaxpr, inputs) -> tuple[list[Equation], tuple[Variable, ...]]:
+    def flatten(self, jaxpr, inputs, callers=()) -> tuple[list[Equation], tuple[Variable, ...]]:
         jaxpr, consts = _opened(jaxpr)
         names = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, consts, strict=True):
@@ -142,21 +143,22 @@ class _Builder:
 
         for eqn in jaxpr.eqns:
             arguments = tuple(map(read, eqn.invars))
+            source = (eqn.source_info, *callers)
             if eqn.primitive.name in INLINED:
-                body, outputs = self.flatten(_inlined_body(eqn), arguments)
+                body, outputs = self.flatten(_inlined_body(eqn), arguments, source)
                 equations += body
             else:
                 outputs = tuple(self.new(v.aval) for v in eqn.outvars)
-                bodies = tuple(map(self.subgraph, _bodies(eqn)))
+                bodies = tuple(self.subgraph(body, source) for body in _bodies(eqn))
                 equations.append(
-                    Equation(eqn.primitive, eqn.params, arguments, outputs, bodies, eqn.source_info)
+                    Equation(eqn.primitive, eqn.params, arguments, outputs, bodies, source)
                 )
             names.update(zip(eqn.outvars, outputs, strict=True))
         return equations, tuple(map(read, jaxpr.outvars))
 
-    def subgraph(self, jaxpr) -> Graph:
+    def subgraph(self, jaxpr, callers) -> Graph:
         inputs = tuple(self.new(v.aval) for v in _opened(jaxpr)[0].invars)
-        equations, outputs = self.flatten(jaxpr, inputs)
+        equations, outputs = self.flatten(jaxpr, inputs, callers)
         return Graph(inputs, outputs, tuple(equations), self.avals, self.constants)
 
 

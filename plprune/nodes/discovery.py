@@ -75,8 +75,15 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
     by_name = {name: drafts.group(name, atoms) for name, atoms in drafts.named().items()}
     structure = jax.tree.structure(params)
     shapes = tuple(graph.shape(v) for v in graph.inputs[: len(paths)])
-    groups = NodeGroups(by_name, structure, paths, shapes, mode, tuple(statistics))
+    shaped = jax.tree.map(shape_of, inputs)
+    groups = NodeGroups(by_name, structure, paths, shapes, shaped, mode, tuple(statistics))
     return Found(graph, labels, groups, drafts.atoms_by_name)
+
+
+def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array or number."""
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype)
 
 
 def masked_leaves(graph: Graph, statistics: tuple[str, ...]) -> dict[int, float]:

@@ -1,12 +1,14 @@
 """Names and kinds of node groups, from where their parameters sit and how they are used."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from plprune.graph.atoms import Label
 from plprune.graph.labels import Labels
 from plprune.graph.roles import LeafAxis, Roles
-from plprune.graph.tracing import Graph
+from plprune.graph.tracing import Graph, Variable
 
 
 def display_paths(params: Any, paths: Sequence[str]) -> tuple[str, ...]:
@@ -65,28 +67,33 @@ def head_atoms(graph: Graph, labels: Labels, roles: Roles) -> set[Label]:
         if equation.name == "dot_general" and equation.outputs[0] not in roles.readers:
             batch, _ = equation.params["dimension_numbers"][1]
             for d in batch:
-                atoms |= labels.atoms.members(labels[equation.inputs[0]][d])
+                atoms |= labels.atoms.occurring(labels[equation.inputs[0]][d])
     return atoms
 
 
 def stream_atoms(graph: Graph, labels: Labels) -> set[Label]:
-    """Atoms along the axes of x + f(x): residual streams."""
-    depends: dict[int, int] = {}  # Variable -> bit set of the equations behind it, its own last.
+    """Atoms along the axes of x + f(x), where f contracts x: residual streams."""
+    behind: dict[Variable, int] = {}  # Bit set of the variables that it is computed from.
+    across: dict[Variable, int] = {}  # Those from which a contraction lies between.
     atoms = set()
+    for k, v in enumerate(graph.inputs):
+        behind[v] = 1 << k
     for k, equation in enumerate(graph.equations):
         for body in equation.subgraphs:
             atoms |= stream_atoms(body, labels)
-        if equation.name in ("add", "add_any") and _nested(*equation.inputs, depends):
+        if equation.name in ("add", "add_any") and _nested(*equation.inputs, behind, across):
             for axis in labels[equation.outputs[0]]:
-                atoms |= labels.atoms.members(axis)
-        bits = 1 << k
-        for v in equation.inputs:
-            bits |= depends.get(v, 0)
-        depends.update(dict.fromkeys(equation.outputs, bits))
+                atoms |= labels.atoms.occurring(axis)
+        everything = reduce(or_, (behind.get(v, 0) for v in equation.inputs), 0)
+        distant = reduce(or_, (across.get(v, 0) for v in equation.inputs), 0)
+        contracts = equation.name in ("dot_general", "conv_general_dilated")
+        own = 1 << (k + len(graph.inputs))
+        behind.update(dict.fromkeys(equation.outputs, everything | own))
+        across.update(dict.fromkeys(equation.outputs, everything if contracts else distant))
     return atoms
 
 
-def _nested(x, y, depends):
-    """Whether one variable is computed from the other."""
-    pairs = ((depends.get(x, 0), depends.get(y, 0)), (depends.get(y, 0), depends.get(x, 0)))
+def _nested(x, y, behind, across):
+    """Whether a contraction leads from one variable to the other."""
+    pairs = ((behind.get(x, 0), across.get(y, 0)), (behind.get(y, 0), across.get(x, 0)))
     return any(inner and outer >> (inner.bit_length() - 1) & 1 for inner, outer in pairs)

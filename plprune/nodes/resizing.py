@@ -9,7 +9,7 @@ import numpy as np
 from plprune.graph.resizing import Resizing
 from plprune.nodes.checks import concrete_keep
 from plprune.nodes.cutting import kept_axes, small_shapes
-from plprune.nodes.discovery import Found, analyse
+from plprune.nodes.discovery import Found, analyse, shape_of
 from plprune.types import Apply, Keep, NodeGroups
 
 
@@ -42,7 +42,7 @@ def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
         leaves, structure = jax.tree.flatten(params)
         _check_shapes(leaves, structure, groups, shapes)
         flat_inputs, inputs_structure = jax.tree.flatten(inputs)
-        types = [_type(x) for x in leaves]
+        types = [shape_of(x).dtype for x in leaves]
         key = (tuple(types), inputs_structure, tuple(map(_key, flat_inputs)))
         if key not in cache:
             full = [
@@ -58,17 +58,13 @@ def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
     return small
 
 
-def _type(leaf):
-    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
-
-
 def _key(leaf):
-    return jnp.shape(leaf), _type(leaf), getattr(leaf, "weak_type", False)
+    return shape_of(leaf), getattr(leaf, "weak_type", False)
 
 
 def _plan(apply, params, inputs, groups, keep) -> tuple[Found, Resizing]:
     """The graph at these input shapes, with the atoms of the closed nodes."""
-    shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), _type(x)), inputs)
+    shaped = jax.tree.map(shape_of, inputs)
     found = analyse(apply, params, shaped, mode=groups.mode, statistics=groups.statistics)
     removed = set()
     for name, kept in keep.items():
