@@ -50,9 +50,10 @@ def _carry_out(command: Command | ToolCommand) -> None:
 
 
 def _state(command) -> str:
-    if not isinstance(command, Command):
-        return "."
-    return f"; what was finished is in {command.out}, and --resume continues from it."
+    """Where the work done so far is, for the one line after an interruption."""
+    if isinstance(command, Command) and command.out.is_dir() and any(command.out.iterdir()):
+        return f"; what was finished is in {command.out}, and --resume continues from it."
+    return " before anything was done."
 
 
 if __name__ == "__main__":
