@@ -27,7 +27,7 @@ from experiments.tables import (
     metric_tables,
     number,
 )
-from plprune.records import RECORD, Record, read_record, write_file
+from plprune.records import RECORD, Record, read_record, summary, write_file
 
 MOST_CSV_BYTES = 400_000  # Larger curves stay in metrics.npz: the page is for a phone too.
 
@@ -167,11 +167,11 @@ def _seed_tables(record, metrics):
     found = []
     for name, metric in metrics.items():
         rows = [
-            (method, [NO_NUMBER if v is None else number(v) for v in entries[name]["values"]])
+            (method, [metric_cell(summary([v]), metric).text for v in entries[name]["values"]])
             for method, entries in record["results"].items()
             if name in entries
         ]
-        found.append((metric.label, rows))
+        found.append((metric.label + (f" ({metric.unit})" if metric.unit else ""), rows))
     return found
 
 

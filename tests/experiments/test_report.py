@@ -100,6 +100,13 @@ def test_the_data_can_be_downloaded_from_the_page(tmp_path):
     assert "gd/b/train_loss,1,0,1.0" in curves.splitlines()
 
 
+def test_every_seed_is_listed_and_a_null_says_what_is_missing(tmp_path):
+    results = summarise({"a": {"steps_to_target": [7, None], "test_accuracy": [0.125, 0.5]}})
+    seen = [text.strip() for text in page(write_toy(tmp_path, results=results)).seen]
+    for part in ("7", "not reached", "not reached on 1 of 2 seeds", "12.50", "50"):
+        assert part in seen
+
+
 def test_drawing_again_gives_the_same_files(tmp_path):
     pages = [report.write_report(write_toy(tmp_path)).read_bytes() for _ in range(2)]
     assert pages[0] == pages[1]
