@@ -19,13 +19,12 @@ from rich.text import Text
 import experiments
 from experiments import figures as looks
 from experiments.tables import (
-    NO_NUMBER,
     PLUS_MINUS,
     Metric,
     Table,
     known_metrics,
+    metric_cell,
     metric_tables,
-    number,
 )
 from plprune.records import RECORD, Record, read_record, summary, write_file
 
