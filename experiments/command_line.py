@@ -35,7 +35,6 @@ class Command(NamedTuple):
     resume: bool
     quiet: bool
     overwrite: bool
-    words: str  # The shortest command line that asks for the same run.
 
 
 class ToolCommand(NamedTuple):
@@ -92,6 +91,20 @@ def parse(argv: Sequence[str]) -> Command | ToolCommand:
     return _parse_experiment(name, rest)
 
 
+def words(command: Command) -> str:
+    """The shortest command line that asks for the same run, whatever its folder."""
+    from experiments.flags import flagged
+
+    figure = [command.figure] if command.figure else []
+    found = [*PROGRAM.split(), command.name, *figure, "--preset", command.preset]
+    default = settings(command.name).PRESETS[command.preset]
+    for flag in flagged(type(command.config)):
+        value = getattr(command.config, flag.name)
+        if value != getattr(default, flag.name):
+            found += _flag_words(flag.name.replace("_", "-"), value)
+    return shlex.join(found)
+
+
 def _parse_experiment(name, argv) -> Command:
     from experiments.flags import flagged, parse_flags
 
@@ -116,7 +129,6 @@ def _parse_experiment(name, argv) -> Command:
         resume=flags.resume,
         quiet=flags.quiet,
         overwrite=flags.overwrite,
-        words=_words(name, flags.figure if figures else None, preset, default, config),
     )
 
 
@@ -144,17 +156,6 @@ def _check_seeds(config):
         raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"seed must lie in [0, 2**31), got {config.seed}.")
-
-
-def _words(name, figure, preset, default, config):
-    from experiments.flags import flagged
-
-    words = [*PROGRAM.split(), name, *([figure] if figure else []), "--preset", preset]
-    for flag in flagged(type(config)):
-        value = getattr(config, flag.name)
-        if value != getattr(default, flag.name):
-            words += _flag_words(flag.name.replace("_", "-"), value)
-    return shlex.join(words)
 
 
 def _flag_words(name, value):

@@ -84,7 +84,7 @@ def under_way(
         state.mkdir(parents=True, exist_ok=True)
         text = json.dumps(header, indent=1)
         write_file(state / HEADER, lambda file: file.write(text.encode()))
-        _clear(folder)  # After the header: whenever the process stops, one of the two is there.
+        clear(folder)  # After the header: whenever the process stops, one of the two is there.
         identity = json.dumps([header["config"], header["versions"]], sort_keys=True)
         yield lambda name, work: _once(state, identity + name, name, work, tell)
         forget(folder)
@@ -96,8 +96,8 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
 
-def _clear(folder):
-    """Remove what a run writes into `folder`, and nothing else."""
+def clear(folder: Path) -> None:
+    """Remove what a complete run leaves in `folder`, and nothing else."""
     for name in PRODUCTS:
         (folder / name).unlink(missing_ok=True)
         for litter in folder.glob(f".{name}.*"):  # Of a process that was killed while writing.

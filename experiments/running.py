@@ -1,16 +1,16 @@
 """One command carried out: folder, run, record, figures, report, table."""
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 import experiments
-from experiments.command_line import ALL, Command, settings
-from experiments.folders import must_run, normalised, under_way
+from experiments.command_line import ALL, Command, settings, words
+from experiments.folders import clear, must_run, normalised, under_way
 from experiments.progress import reporting
 from experiments.report import is_drawn, show, write_report
 from plprune.records import Record, provenance, read_record, summarise, write_record
@@ -26,63 +26,68 @@ def carry_out(command: Command, console: Console) -> None:
     """
     figures = getattr(settings(command.name), "FIGURES", ())
     if not figures:
-        _show(command, _one(command, None, command.out, console), command.out, console)
+        _one(command, console)
     elif command.figure != ALL:
-        folder = command.out / command.figure
-        _show(command, _one(command, command.figure, folder, console), folder, console)
+        _one(command._replace(out=command.out / command.figure), console)
     else:
         _all(command, figures, console)
 
 
 def _all(command, figures, console):
     """Every figure in a folder of its own, and one record of them all above."""
-    header = _header(command, ALL)
-    missing = must_run(
-        command.out, header, resume=command.resume, overwrite=command.overwrite, inner=figures
-    )
-    runs = [_one(command, figure, command.out / figure, console) for figure in figures]
-    if missing:
-        write_record(command.out, *_merged(header, figures, runs))
-    run = read_record(command.out)
-    if missing or not is_drawn(command.out):
-        write_report(command.out)
-    _show(command, run, command.out, console)
-
-
-def _one(command, figure, folder, console) -> Run:
-    """The run of one figure (or of the whole experiment), done or read."""
-    header = _header(command, figure)
-    options = {"resume": command.resume, "overwrite": command.overwrite}
-    if must_run(folder, header, **options):
-        with under_way(folder, header, overwrite=command.overwrite, tell=console.print) as once:
-            with reporting(console, quiet=command.quiet, once=once) as progress:
-                results, curves = _run(command, figure, progress)
-            arrays = {key: np.asarray(curve) for key, curve in curves.items()}
-            write_record(folder, header | {"results": summarise(results)}, arrays)
+    folder, where = command.out, provenance()
+    header = _header(command, where)
+    each = {figure: command._replace(figure=figure, out=folder / figure) for figure in figures}
+    headers = {figure: _header(one, where) for figure, one in each.items()}
+    if _must_run(command, header, inner=figures):
+        # All are checked before the first is run.
+        missing = [figure for figure in figures if _must_run(each[figure], headers[figure])]
+        with under_way(folder, header, overwrite=command.overwrite, tell=console.print):
+            for figure in missing if command.overwrite else ():
+                clear(folder / figure)
+            for figure in missing:
+                _run(each[figure], headers[figure], console)
+            runs = [read_record(folder / figure) for figure in figures]
+            write_record(folder, *_merged(header, figures, runs))
             write_report(folder)
-    elif not is_drawn(folder):
-        write_report(folder)
-    return read_record(folder)
+    _show(command, console)
 
 
-def _run(command, figure, progress):
-    run = import_module(f"{experiments.EXPERIMENTS[command.name]}.run").run
-    if figure is None:
-        return run(command.config, progress=progress)
-    return run(command.config, figure, progress=progress)
+def _one(command, console):
+    """One figure, or an experiment that has none of its own names."""
+    header = _header(command, provenance())
+    if _must_run(command, header):
+        _run(command, header, console)
+    _show(command, console)
 
 
-def _header(command: Command, figure: str | None) -> dict[str, Any]:
-    """The record to come, without its results."""
+def _must_run(command, header, inner=()):
+    options = {"resume": command.resume, "overwrite": command.overwrite}
+    return must_run(command.out, header, **options, inner=inner)
+
+
+def _run(command, header, console):
+    module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
+    figure = [] if command.figure is None else [command.figure]
+    options = {"overwrite": command.overwrite, "tell": console.print}
+    with under_way(command.out, header, **options) as once:
+        with reporting(console, quiet=command.quiet, once=once) as progress:
+            results, curves = module.run(command.config, *figure, progress=progress)
+        arrays = {key: np.asarray(curve) for key, curve in curves.items()}
+        write_record(command.out, header | {"results": summarise(results)}, arrays)
+        write_report(command.out)
+
+
+def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:
+    """The record to come, without its results; `where` is its provenance."""
     config = normalised(dataclasses.asdict(command.config))
-    where = provenance()
     module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
     extra = module.versions(command.config) if hasattr(module, "versions") else {}
     return {
         "experiment": command.name,
         "preset": command.preset,
-        "config": config | ({} if figure is None else {"figure": figure}),
-        "command": command.words,
+        "config": config | ({} if command.figure is None else {"figure": command.figure}),
+        "command": words(command),
         "versions": where["versions"] | extra,
         "commit": where["commit"],
         "device": where["device"],
@@ -107,7 +112,10 @@ def _merged(header, figures, runs) -> Run:
     return header | {"results": results}, curves
 
 
-def _show(command: Command, run: Run, folder: Path, console: Console) -> None:
+def _show(command: Command, console: Console) -> None:
+    if not is_drawn(command.out):
+        write_report(command.out)
     if not command.quiet:
-        show(run[0], console)
-        console.print(f"Record, figures and report: {folder}", soft_wrap=True, highlight=False)
+        show(read_record(command.out)[0], console)
+        told = f"Record, figures and report: {command.out}"
+        console.print(told, soft_wrap=True, highlight=False)

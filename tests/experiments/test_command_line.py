@@ -198,8 +198,19 @@ def test_figures_have_folders_and_all_has_one_record_of_them(toy, tmp_path, caps
     }
     assert len(curves) == 4
     assert record["config"]["figure"] == "all"
+    assert record["command"] == "python -m experiments toy all --preset quick"
+    rate = read_record(tmp_path / "rate")[0]
+    assert rate["command"] == "python -m experiments toy rate --preset quick"
     assert main("toy", "all", "--out", tmp_path, "--resume", "--quiet") == 0
     assert "there are width, rate, all." in complaint(capsys, "toy", "depth")
+
+
+def test_all_figures_are_checked_before_the_first_is_run(toy, tmp_path, capsys):
+    toy("config", FIGURES=("width", "rate"))
+    toy("run", run=toy.run_figure)
+    main("toy", "rate", "--keep", 0.25, "--out", tmp_path, "--quiet")
+    assert "another config" in complaint(capsys, "toy", "--out", tmp_path, "--quiet")
+    assert not (tmp_path / "width" / "record.json").exists()
 
 
 def test_figures_that_give_the_same_number_twice_are_refused(toy, tmp_path, capsys):

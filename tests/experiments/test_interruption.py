@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,32 @@ def test_killed_at_any_file_operation_the_resumed_record_is_the_same(
             "record.json", "metrics.npz", "report.html", ".lock"
         }  # fmt: skip
     assert died > 20
+
+
+@pytest.mark.parametrize("overwriting", [False, True])
+def test_killed_while_running_all_figures(toy, tmp_path, monkeypatch, overwriting):
+    where = provenance()
+    monkeypatch.setattr("experiments.running.provenance", lambda: where)
+    toy("config", FIGURES=("width", "rate"))
+    toy("run", run=toy.run_figure)
+    options = ("--keep", 0.25, "--quiet") if overwriting else ("--quiet",)
+    assert main("toy", *options, "--out", tmp_path / "whole") == 0
+    whole = read_record(tmp_path / "whole")
+    assert main("toy", "--quiet", "--out", tmp_path / "old") == 0
+    for moment in (0, 10, 20, 30, 40, 50, 60):
+        folder = tmp_path / f"cut {moment}"
+        if overwriting:
+            shutil.copytree(tmp_path / "old", folder)
+        words = ("toy", *options, "--out", folder)
+        with monkeypatch.context() as patch, suppress(Killed):
+            die_at(patch, moment, before=True)
+            main(*words, *(["--overwrite"] if overwriting else []))
+        if main(*words, "--resume") == 2:  # Before every old run was removed: refused, not mixed.
+            assert overwriting
+            assert moment <= 20
+            assert main(*words, "--overwrite") == 0
+        assert same_record(read_record(folder), whole)
+        assert same_record(read_record(folder / "rate"), read_record(tmp_path / "whole" / "rate"))
 
 
 SLOW = """
