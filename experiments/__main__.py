@@ -1,6 +1,11 @@
-"""``python -m experiments``: exit code 0 when done, 2 for bad input, 130 when interrupted."""
+"""``python -m experiments``: exit code 0 when done, 2 for bad input, 130 when interrupted.
 
+Bad input is one line on stderr; with PLPRUNE_TRACEBACK set, the traceback stands above it.
+"""
+
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from experiments.command_line import Command, ToolCommand, overview, parse
@@ -19,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(argv)
         _carry_out(command)
     except (ValueError, OSError) as error:
+        if os.environ.get("PLPRUNE_TRACEBACK"):
+            traceback.print_exc()
         print(f"experiments: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -109,6 +109,12 @@ def test_errors_of_the_data_are_one_line_too(toy, capsys, tmp_path):
     assert line == "experiments: labels must lie in [0, 9], got 10."
 
 
+def test_a_traceback_is_shown_on_request(capsys, monkeypatch):
+    monkeypatch.setenv("PLPRUNE_TRACEBACK", "1")
+    assert main("toy", "--keep", 7) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written" in complaint(capsys, "toy", "--out", tmp_path / "file" / "run")
