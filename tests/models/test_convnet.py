@@ -63,11 +63,11 @@ def test_convolutions_start_with_he_variance():
     np.testing.assert_allclose(kernel.var(), 2 / (9 * 16), rtol=0.03)
 
 
-def test_training_moves_the_statistics(key):
-    net = model((8, 8, 1), (2,))
+def test_training_moves_the_statistics(key, fill):
+    net, params, before = fill(lambda rngs: CNN((8, 8, 1), (2,), rngs=rngs))
     images = jax.random.normal(key, (4, 8, 8, 1), jnp.float32)
-    _, state = jax.jit(net.train)(net.params, net.state, images, key=key)
-    assert not jnp.allclose(state["norm_0"]["mean"], net.state["norm_0"]["mean"])
+    _, after = jax.jit(net.train)(params, before, images, key=key)
+    assert not jnp.allclose(after["norm_0"]["mean"], before["norm_0"]["mean"])
 
 
 def test_rejects_bad_arguments():

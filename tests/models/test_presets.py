@@ -1,0 +1,30 @@
+"""Every preset can be built, and the paper's size is the larger one."""
+
+import pytest
+from flax import nnx
+
+from plprune.models import PRESETS, build
+from plprune.models.resnet import ResNet
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_cpu_size_is_below_two_million_parameters_and_the_paper_size(name, count_of):
+    cpu = count_of(lambda rngs: build(name, "cpu", rngs=rngs))
+    assert 0 < cpu < 2_000_000
+    assert cpu < count_of(lambda rngs: build(name, "paper", rngs=rngs))
+
+
+def test_sizes_can_be_changed(count_of):
+    ten, hundred = (
+        count_of(lambda rngs, c=c: build("resnet20", "cpu", out_features=c, rngs=rngs))
+        for c in (10, 100)
+    )
+    assert hundred - ten == 90 * (32 + 1)
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"name must be one of resnet9, .*; got 'resnet'"):
+        build("resnet", "cpu", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="size must be one of cpu, paper; got 'gpu'"):
+        build("vgg16", "gpu", rngs=nnx.Rngs(0))
+    assert PRESETS["resnet20"]["cpu"].model is ResNet
