@@ -135,7 +135,7 @@ class _Count:
 
     def line(self) -> Text:
         seconds = time.perf_counter() - self.start
-        rate = f"{self.done / max(seconds, 1e-9):,.0f}/s"
+        rate = _rate(self.done / max(seconds, 1e-9))
         steps = f"{self.done:,} of {self.total:,} in {seconds:.1f} s, {rate}"
         return Text(f"{self.name}: {steps}  {self.told}".rstrip())
 
@@ -164,7 +164,11 @@ def _bars(console):
 class _Rate(ProgressColumn):
     def render(self, task):
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+        return Text("" if speed is None else _rate(speed), style="progress.data.speed")
+
+
+def _rate(speed):
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s"
 
 
 def _tell(numbers):
