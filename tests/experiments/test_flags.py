@@ -1,0 +1,71 @@
+"""Flags: whatever is typed is understood or refused in one line, and comes back as it went."""
+
+import dataclasses
+import shlex
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments.command_line import parse, words
+from experiments.flags import flagged, parse_argument
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+WORDS = st.sampled_from(
+    ["--preset", "--keep", "--methods", "--seed", "--seeds", "--out", "--resume", "--quiet",
+     "--overwrite", "quick", "large", "dense,kappa", "0.5", "-1", "nan", "1e999", "", "--", "-x",
+     "--keep=0.25", "--methods=", "--seeds=1_0", "[/red]", "%s", "{x}", "--no-resume", "\n"]
+) | st.text(max_size=4)  # fmt: skip
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(WORDS, max_size=5))
+def test_any_words_give_a_command_or_one_line(argv):
+    try:
+        outcome = parse(["toy", *argv])
+    except ValueError as error:
+        outcome = str(error).strip()
+    except SystemExit as stop:
+        outcome = "help" if not stop.code else ""
+    assert outcome
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(["quick", "large"]),
+    st.integers(0, 2**31 - 1),
+    st.integers(1, 50),
+    st.floats(0, 1, exclude_min=True),
+    st.permutations(["dense", "kappa", "random"]),
+)
+def test_the_words_of_a_command_are_parsed_into_the_same_command(preset, seed, seeds, keep, names):
+    argv = ["--preset", preset, "--seed", seed, "--seeds", seeds, "--keep", keep]
+    command = parse(["toy", *map(str, argv), "--methods", ",".join(names)])
+    found = (command.config.seed, command.config.seeds, command.config.keep)
+    assert found == (seed, seeds, keep)
+    assert command.config.methods == tuple(names)
+    assert parse(shlex.split(words(command))[3:]) == command
+
+
+def test_only_seeds_and_marked_fields_are_flags():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        hidden: int = 0
+        shown: int = dataclasses.field(default=1, metadata={"flag": "Shown."})
+        seeds: int = 1
+        seed: int = 0
+
+    assert [flag.name for flag in flagged(Config)] == ["seeds", "seed", "shown"]
+
+
+def test_a_complaint_is_one_line_that_names_flag_and_help():
+    with pytest.raises(ValueError, match=r"--seeds.*see python -m experiments toy --help\.$") as e:
+        parse(["toy", "--seeds", "two"])
+    assert "\n" not in str(e.value)
+    with pytest.raises(ValueError, match="path"):
+        parse_argument("python -m experiments report", "Draws.", "path", [])
