@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from plprune.nodes.naming import display_paths
 from plprune.types import NodeGroup, Params
 
 SmoothForm = Literal["rational", "convex"]
@@ -194,21 +195,29 @@ def _safe_norm(square):
 
 
 def _squared_norms(params, groups, slices):
-    leaves = {_path(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = dict(zip(_paths(params), jax.tree.leaves(params), strict=True))
     squares = {}
     for name, group in groups.items():
         if group.prunable:
-            parts = [_member_squares(leaves, m, group.size) for m in getattr(group, slices)]
+            found = _weights(leaves, groups, getattr(group, slices))
+            parts = [_member_squares(leaves[m.path], m, group.size) for m in found]
             squares[name] = sum(parts[1:], start=parts[0])
     return squares
 
 
-def _member_squares(leaves, member, size):
-    if member.path not in leaves:
-        raise ValueError(
-            f"params must hold the leaf {member.path!r} of its node groups; it does not."
-        )
-    leaf = leaves[member.path]
+def _weights(leaves, groups, members):
+    """The members in the tree at hand; statistics are no weights, whether they are in it or not."""
+    statistics = getattr(groups, "statistics", ())
+    weights = [m for m in members if m.path.rpartition(".")[2] not in statistics]
+    for member in weights:
+        if member.path not in leaves:
+            raise ValueError(
+                f"params must hold the leaf {member.path!r} of its node groups; it does not."
+            )
+    return weights
+
+
+def _member_squares(leaf, member, size):
     other_axes = tuple(i for i in range(leaf.ndim) if i != member.axis)
     totals = jnp.sum(jnp.square(leaf), axis=other_axes)
     # Positions that belong to no node fall into an extra bin.
@@ -218,21 +227,28 @@ def _member_squares(leaves, member, size):
 
 def _spread(params, groups, slices, factors):
     """Per-weight factors: each node's own over its slices, summed where slices cross, else 0."""
+    paths = _paths(params)
     members = [
-        (member, factors[name]) for name in factors for member in getattr(groups[name], slices)
+        (member, factors[name])
+        for name in factors
+        for member in _weights(paths, groups, getattr(groups[name], slices))
     ]
 
-    def of_leaf(key, leaf):
+    def of_leaf(path, leaf):
         total = jnp.zeros((1,) * leaf.ndim, leaf.dtype)
         for member, factor in members:
-            if member.path == _path(key):
+            if member.path == path:
                 line = jnp.where(member.index < 0, 0.0, factor[member.index])
                 shape = [-1 if i == member.axis else 1 for i in range(leaf.ndim)]
                 total = total + line.reshape(shape).astype(leaf.dtype)
         return jnp.broadcast_to(total, leaf.shape)
 
-    return jax.tree_util.tree_map_with_path(of_leaf, params)
+    leaves, structure = jax.tree.flatten(params)
+    return jax.tree.unflatten(structure, map(of_leaf, paths, leaves))
 
 
-def _path(key):
-    return jax.tree_util.keystr(key, simple=True, separator=".")
+def _paths(params):
+    keys = [key for key, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return display_paths(
+        params, [jax.tree_util.keystr(key, simple=True, separator=".") for key in keys]
+    )

@@ -1,0 +1,1 @@
+"""Greedy pruning with group lasso: matrix sensing, quadratic networks and image classifiers."""
