@@ -4,5 +4,25 @@ from plprune.nodes.closing import gate, mask
 from plprune.nodes.cutting import expand, shrink
 from plprune.nodes.discovery import find_nodes
 from plprune.nodes.resizing import resize
+from plprune.nodes.selection import keep_top
 
-__all__ = ["expand", "find_nodes", "gate", "mask", "resize", "shrink"]
+
+def __getattr__(name: str):
+    """`shrink_model`, whose Flax is imported only when it is used."""
+    if name == "shrink_model":
+        from plprune.nodes.native import shrink_model
+
+        return shrink_model
+    raise AttributeError(f"module 'plprune.nodes' has no attribute {name!r}")
+
+
+__all__ = [
+    "expand",
+    "find_nodes",
+    "gate",
+    "keep_top",
+    "mask",
+    "resize",
+    "shrink",
+    "shrink_model",
+]

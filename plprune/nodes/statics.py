@@ -1,0 +1,107 @@
+"""Sizes that NNX layers keep beside their arrays, adjusted to smaller arrays."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from flax import nnx
+
+Axes = Mapping[str, list[np.ndarray]]  # Own leaf name -> per axis, the kept positions.
+
+
+class Cut(NamedTuple):
+    """How the leaves of one layer were cut."""
+
+    kept: Axes
+    full: Mapping[str, tuple[int, ...]]  # Own leaf name -> shape before.
+
+    def size(self, name: str, axis: int) -> int:
+        """New size of an axis."""
+        return len(self.kept[name][axis])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """New shape of a leaf."""
+        return tuple(map(len, self.kept[name]))
+
+    def blocks(self, name: str, axis: int, count: int) -> int:
+        """How many of `count` equal blocks of an axis keep any position."""
+        width = self.full[name][axis] // count
+        return len(np.unique(self.kept[name][axis] // width))
+
+
+def adjust(layer: nnx.Module, cut: Cut) -> None:
+    """Set the sizes that a layer checks or computes with; other modules have none to set."""
+    for kind, rule in _RULES.items():
+        if isinstance(layer, kind):
+            rule(layer, cut)
+            return
+
+
+def _linear(layer, cut):
+    layer.in_features, layer.out_features = cut.shape("kernel")
+
+
+def _linear_general(layer, cut):
+    batch, count = len(layer.batch_axis), len(layer.in_features)
+    shape = cut.shape("kernel")[batch:]
+    layer.in_features, layer.out_features = shape[:count], shape[count:]
+
+
+def _convolution(layer, cut):
+    shape = cut.shape("kernel")
+    groups = cut.blocks("kernel", len(shape) - 1, layer.feature_group_count)
+    layer.kernel_shape, layer.feature_group_count = shape, groups
+    layer.in_features, layer.out_features = shape[-2] * groups, shape[-1]
+
+
+def _transposed(layer, cut):
+    layer.kernel_shape = shape = cut.shape("kernel")
+    features = shape[:-3:-1] if layer.transpose_kernel else shape[-2:]
+    layer.in_features, layer.out_features = features[0], features[1]
+
+
+def _features(layer, cut):
+    """Any leaf tells; a normalisation without leaves serves every width."""
+    if cut.kept:
+        layer.num_features = cut.size(next(iter(cut.kept)), 0)
+
+
+def _group_norm(layer, cut):
+    if cut.kept:
+        layer.num_groups = cut.blocks(next(iter(cut.kept)), 0, layer.num_groups)
+        _features(layer, cut)
+
+
+def _embedding(layer, cut):
+    layer.num_embeddings, layer.features = cut.shape("embedding")
+
+
+def _attention(layer, cut):
+    layer.in_features, layer.num_heads, layer.head_dim = cut.shape("query.kernel")
+    layer.qkv_features = layer.num_heads * layer.head_dim
+    layer.out_features = cut.size("out.kernel", 2)
+
+
+def _cell(layer, cut):
+    """Recurrent cells: some kernel reads the hidden state; its axis 0 is the hidden width."""
+    recurrent = next(n for n in ("hi", "dense_h") if f"{n}.kernel" in cut.kept)
+    layer.hidden_features = cut.size(f"{recurrent}.kernel", 0)
+
+
+_RULES: dict[type, Callable[[nnx.Module, Cut], None]] = {
+    nnx.MultiHeadAttention: _attention,
+    nnx.LinearGeneral: _linear_general,
+    nnx.Linear: _linear,
+    nnx.ConvTranspose: _transposed,
+    nnx.Conv: _convolution,
+    nnx.GroupNorm: _group_norm,
+    nnx.BatchNorm: _features,
+    nnx.LayerNorm: _features,
+    nnx.RMSNorm: _features,
+    nnx.InstanceNorm: _features,
+    nnx.Embed: _embedding,
+    nnx.LSTMCell: _cell,
+    nnx.OptimizedLSTMCell: _cell,
+    nnx.GRUCell: _cell,
+    nnx.SimpleCell: _cell,
+}
