@@ -85,6 +85,11 @@ def method_style(method: str, methods: Sequence[str] = ()) -> dict[str, Any]:
     return {"color": colour, "linestyle": line, "marker": marker}
 
 
+def shades(count: int) -> list[tuple[float, ...]]:
+    """Colours in order, dark to light, for ordered values such as widths; seen on any page."""
+    return [tuple(c) for c in matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, count))]
+
+
 def draw_curve(axes: Axes, steps, values, **look) -> None:
     """Mean over the seeds with a band of one standard error.
 
@@ -164,8 +169,9 @@ def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
         for figure in figures.values():
             width = int(13 * figure.get_figwidth())
             note = figure.text(
-                0.5, -0.01, textwrap.fill(text, width), ha="center", va="top", fontsize=8
-            )
+                0.5, -0.01, textwrap.fill(text, width), ha="center", va="top", fontsize=8,
+                parse_math=False,
+            )  # fmt: skip
             pdf.savefig(figure, bbox_inches="tight", metadata={})
             pictures.append(_picture(figure))
             note.remove()

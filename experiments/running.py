@@ -1,6 +1,9 @@
 """One command carried out: folder, run, record, figures, report, table."""
 
 import dataclasses
+import resource
+import sys
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -16,6 +19,7 @@ from experiments.report import is_drawn, show, write_report
 from plprune.records import Record, provenance, read_record, summarise, write_record
 
 Run = tuple[Record, dict[str, np.ndarray]]
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # Of `ru_maxrss`, in bytes.
 
 
 def carry_out(command: Command, console: Console) -> None:
@@ -70,12 +74,20 @@ def _run(command, header, console):
     module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
     figure = [] if command.figure is None else [command.figure]
     options = {"overwrite": command.overwrite, "tell": console.print}
+    start = time.perf_counter()
     with under_way(command.out, header, **options) as once:
         with reporting(console, quiet=command.quiet, once=once) as progress:
             results, curves = module.run(command.config, *figure, progress=progress)
         arrays = {key: np.asarray(curve) for key, curve in curves.items()}
         write_record(command.out, header | {"results": summarise(results)}, arrays)
         write_report(command.out)
+    if not command.quiet:
+        console.print(_spent(time.perf_counter() - start), highlight=False)
+
+
+def _spent(seconds):
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 2**20
+    return f"Done in {seconds:,.1f} s, with at most {memory:,.0f} MiB of memory."
 
 
 def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:

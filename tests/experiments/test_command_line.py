@@ -54,6 +54,7 @@ def test_a_run_writes_record_curves_figures_and_report(toy, tmp_path, capsys):
     assert curves["gd/kappa/train_loss"].shape == (2, 50)
     shown = capsys.readouterr().out
     assert "steps to target" in shown
+    assert "MiB of memory" in shown
     assert str(tmp_path / "run") in shown
 
 
@@ -126,7 +127,9 @@ def test_a_finished_run_is_shown_again_and_left_alone(toy, tmp_path, capsys):
     toy("run", run=lambda *_, **__: pytest.fail("must not run again"))
     for words in ((), ("--resume",)):
         assert main("toy", "--out", tmp_path, *words) == 0
-        assert shown.endswith(capsys.readouterr().out)
+        again = capsys.readouterr().out
+        assert "steps to target" in again
+        assert shown.endswith(again)
     assert contents(tmp_path) == before
 
 

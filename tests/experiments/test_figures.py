@@ -38,6 +38,7 @@ def test_every_method_has_one_look_and_no_two_share_theirs():
     widths = ["32", "64", "128"]
     styles = [figures.method_style(width, widths)["color"] for width in widths]
     assert len(set(styles)) == 3
+    assert len(set(figures.shades(6))) == 6
 
 
 def test_the_caption_names_command_seeds_scale_and_lossy_data():
@@ -71,7 +72,7 @@ def test_files_are_the_same_bytes_every_time(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         with figures.style():
-            figures.save(tmp_path / name, {"x": drawn()}, "caption " * 50)
+            figures.save(tmp_path / name, {"x": drawn()}, "caption $ " * 50)
     for file in ("figure.png", "figure.pdf"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert (tmp_path / "a" / "figure.png").read_bytes()[:4] == b"\x89PNG"
