@@ -81,6 +81,8 @@ def under_way(
     with _locked(folder):
         if overwrite:
             forget(folder)
+        elif (state / HEADER).exists():
+            _tell_commit(_read_header(folder).get("commit"), header.get("commit"), tell)
         state.mkdir(parents=True, exist_ok=True)
         text = json.dumps(header, indent=1)
         write_file(state / HEADER, lambda file: file.write(text.encode()))
@@ -153,6 +155,11 @@ def _locked(folder):
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _tell_commit(begun, now, tell):
+    if begun != now:  # No reason to throw days of work away, but to say so.
+        tell(f"This run was begun at commit {begun} and is continued at {now}.")
 
 
 def _check_writable(folder):

@@ -85,6 +85,14 @@ def test_an_unfinished_run_of_another_config_or_version_is_refused(tmp_path):
     assert must_run(tmp_path, HEADER, resume=True, overwrite=False)
 
 
+def test_resuming_at_another_commit_is_told(tmp_path):
+    interrupt(tmp_path, {})
+    told = []
+    with under_way(tmp_path, HEADER | {"commit": "abc"}, overwrite=False, tell=told.append):
+        pass
+    assert told == ["This run was begun at commit None and is continued at abc."]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"experiment": 1}', b"\xff"])
 def test_a_damaged_header_is_refused_by_name(tmp_path, content):
     interrupt(tmp_path, {})
