@@ -9,6 +9,7 @@ from flax import nnx
 
 from plprune.functional import functional
 from plprune.models import CNN
+from plprune.models.layers import convolution
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
@@ -59,8 +60,8 @@ def test_one_stage_equals_a_direct_sum(key, fill):
 
 
 def test_convolutions_start_with_he_variance():
-    kernel = model((8, 8, 16), (256,)).params["conv_0"]["kernel"]
-    np.testing.assert_allclose(kernel.var(), 2 / (9 * 16), rtol=0.03)
+    conv = convolution(16, 256, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(np.var(conv.kernel[...]), 2 / (9 * 16), rtol=0.03)
 
 
 def test_training_moves_the_statistics(key, fill):

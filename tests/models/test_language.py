@@ -133,7 +133,7 @@ def test_switch_gives_logits_and_imbalance_of_each_example(fill):
 
 
 def test_dropout_acts_in_training_only(key, fill):
-    net, params, state = fill(SMALL["encoder"])
+    net, params, state = fill(SMALL["lstm"])
     train = jax.jit(net.train)
     first, _ = train(params, state, TOKENS, key=key)
     other, _ = train(params, state, TOKENS, key=jax.random.key(1))

@@ -9,6 +9,7 @@ from flax import nnx
 
 from plprune.models import VGG, ResNet, ResNet9, WideResNet
 from plprune.models.vgg import VGG11
+from plprune.models.wide_resnet import WideBlock
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
@@ -62,10 +63,11 @@ def test_examples_are_independent_in_evaluation_mode(key, name, fill):
 
 
 def test_training_updates_every_statistic(key, fill):
-    net, params, state = fill(SMALL["wide"])
-    images = jax.random.normal(key, (2, 8, 8, 2), jnp.float32)
+    block = {"stride": 2, "dropout": 0.2}
+    net, params, state = fill(lambda rngs: WideBlock(2, 3, **block, rngs=rngs))
+    images = jax.random.normal(key, (2, 4, 4, 2), jnp.float32)
     outputs, after = jax.jit(net.train)(params, state, images, key=key)
-    assert outputs.shape == (2, 5)
+    assert outputs.shape == (2, 2, 2, 3)
     chex.assert_trees_all_equal_structs(after, state)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state, after)
     assert all(jax.tree.leaves(moved))
