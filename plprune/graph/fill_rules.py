@@ -76,6 +76,12 @@ def equality(fills: Fills, equation: Equation) -> None:
             fills[output] = Fill(fills[output].whole, tuple(axes))
 
 
+def each(fills: Fills, equation: Equation) -> None:
+    """Every output is the operand at its place."""
+    for source, target in zip(equation.inputs, equation.outputs, strict=True):
+        fills[target] = fills[source]
+
+
 def keep_axes(fills: Fills, equation: Equation) -> None:
     """Entries are selected or reordered along axes: facts stay."""
     for output in equation.outputs:

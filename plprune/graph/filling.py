@@ -73,6 +73,7 @@ RULES: dict[str, FillRule] = {
         fill_rules.fold,
     ),
     **dict.fromkeys(("reduce_window_sum", "cumsum"), fill_rules.sum_window),
+    "optimization_barrier": fill_rules.each,
     "eq": fill_rules.equality,
     "transpose": fill_rules.transpose,
     "squeeze": fill_rules.squeeze,

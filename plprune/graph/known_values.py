@@ -115,7 +115,7 @@ _FUNCTIONS: dict[str, Callable] = {
     "rsqrt": lambda x: np.inf if x == 0 else 1 / np.sqrt(x), "sqrt": np.sqrt, "cbrt": np.cbrt,
     "square": np.square, "abs": np.abs, "real": lambda x: x, "conj": lambda x: x,
     "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x,
-    "optimization_barrier": lambda x: x, "is_finite": np.isfinite, "eq": np.equal,
+    "is_finite": np.isfinite, "eq": np.equal,
     "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal, "not": np.logical_not, "and": np.logical_and, "or": np.logical_or,
     "clamp": lambda low, x, high: min(max(x, low), high),

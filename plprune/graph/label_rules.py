@@ -14,7 +14,7 @@ ELEMENTWISE = (  # Names in one string: a table of ninety quoted words would bur
     exp2 log log1p expm1 tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh logistic erf
     erfc erf_inv lgamma digamma rsqrt sqrt cbrt square integer_pow abs is_finite eq ne lt le gt ge
     select_n clamp convert_element_type stop_gradient copy copy_p add_any real imag conj complex
-    reduce_precision optimization_barrier population_count clz bitcast_convert_type shift_left
+    reduce_precision population_count clz bitcast_convert_type shift_left
     shift_right_logical shift_right_arithmetic mul_add igamma igammac bessel_i0e bessel_i1e
     """.split()  # noqa: SIM905
 )
@@ -61,6 +61,12 @@ def _carry_positions(labels, equation):
         for known in (labels.positions, labels.choices):
             if source in known:
                 known[target] = known[source]
+
+
+def each(labels: Labels, equation: Equation) -> None:
+    """Every output is the operand at its place."""
+    for source, target in zip(equation.inputs, equation.outputs, strict=True):
+        labels[target] = labels[source]
 
 
 def equality(labels: Labels, equation: Equation) -> None:

@@ -13,6 +13,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("reduce_window_max", "reduce_window_min", "reduce_window_sum"), contraction_rules.window
     ),
+    "optimization_barrier": label_rules.each,
     "eq": label_rules.equality,
     "transpose": label_rules.transpose,
     "squeeze": label_rules.squeeze,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plprune.graph.atoms import Label, LabelVector
+from plprune.graph.derivatives import resized_call
 from plprune.graph.label_rules import pad_sources, slices
 from plprune.graph.labels import Labels
 from plprune.graph.tracing import Equation, Graph, Variable, bind, evaluate
@@ -189,7 +190,11 @@ def _cond(resizing, equation, values):
 
 def _call(resizing, equation, values):
     (body,) = equation.subgraphs
-    return resizing.evaluate(body, values)
+
+    def small(*arguments):
+        return tuple(resizing.evaluate(body, arguments))
+
+    return resized_call(resizing.labels.graph, equation, small, values)
 
 
 _RULES: dict[str, Callable[[Resizing, Equation, Values], list[Any]]] = {
