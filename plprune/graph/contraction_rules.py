@@ -103,9 +103,16 @@ def sort(labels: Labels, equation: Equation) -> None:
 
 
 def top_k(labels: Labels, equation: Equation) -> None:
-    """Ranking mixes positions of the last axis."""
-    last = len(labels.shape(equation.inputs[0])) - 1
-    pin_touched(labels, equation, [equation.params.get("axis", last) % (last + 1)], "{} ranks it")
+    """The k winners of an axis: as in argmax, removed entries must be minus infinity."""
+    (source,), (values, positions) = equation.inputs, equation.outputs
+    axes = labels[source]
+    ranked = equation.params.get("axis", -1) % len(axes)
+    k = np.zeros(labels.shape(values)[ranked], np.int64)
+    for output in (values, positions):
+        labels[output] = [k if d == ranked else x for d, x in enumerate(axes)]
+    labels.choices[positions] = axes[ranked]
+    labels.ranked.append(axes[ranked])
+    labels.reductions.append(Reduction(equation, ((source, ranked),), -np.inf))
 
 
 def dynamic_slice(labels: Labels, equation: Equation) -> None:

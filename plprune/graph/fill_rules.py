@@ -7,6 +7,7 @@ from plprune.graph.fills import Facts, Fill, Fills
 from plprune.graph.known_values import UndefinedError, elementwise_value
 from plprune.graph.label_rules import pad_sources
 from plprune.graph.reshaping import common_factors
+from plprune.graph.signs import NONNEGATIVE, elementwise_sign
 from plprune.graph.tracing import Equation
 
 NOTHING: frozenset = frozenset()
@@ -21,7 +22,9 @@ def elementwise(fills: Fills, equation: Equation) -> None:
             whole = elementwise_value(equation.name, equation.params, wholes, _dtype(fills, output))
         except UndefinedError:
             whole = None
-        fills[output] = Fill(whole, axes)
+        signs = [fills[v].sign for v in equation.inputs]
+        sign = elementwise_sign(equation.name, equation.params, signs)
+        fills[output] = Fill(whole, axes, sign)
 
 
 def _dtype(fills, variable):
@@ -73,7 +76,7 @@ def equality(fills: Fills, equation: Equation) -> None:
             d = labels.positions[listed]
             axes = list(fills[output].axes)
             axes[d] = {0.0: fills.members(output, d)}
-            fills[output] = Fill(fills[output].whole, tuple(axes))
+            fills[output] = fills[output]._replace(axes=tuple(axes))
 
 
 def each(fills: Fills, equation: Equation) -> None:
@@ -90,23 +93,23 @@ def keep_axes(fills: Fills, equation: Equation) -> None:
 
 def transpose(fills: Fills, equation: Equation) -> None:
     """Axes move with their facts."""
-    whole, axes = fills[equation.inputs[0]]
-    fills[equation.outputs[0]] = Fill(whole, tuple(axes[d] for d in equation.params["permutation"]))
+    fill = fills[equation.inputs[0]]
+    axes = tuple(fill.axes[d] for d in equation.params["permutation"])
+    fills[equation.outputs[0]] = fill._replace(axes=axes)
 
 
 def squeeze(fills: Fills, equation: Equation) -> None:
     """Axes of size 1 go."""
-    whole, axes = fills[equation.inputs[0]]
-    kept = tuple(x for d, x in enumerate(axes) if d not in equation.params["dimensions"])
-    fills[equation.outputs[0]] = Fill(whole, kept)
+    fill, gone = fills[equation.inputs[0]], equation.params["dimensions"]
+    kept = tuple(x for d, x in enumerate(fill.axes) if d not in gone)
+    fills[equation.outputs[0]] = fill._replace(axes=kept)
 
 
 def broadcast_in_dim(fills: Fills, equation: Equation) -> None:
     """New axes know nothing."""
-    whole, axes = fills[equation.inputs[0]]
-    placed = dict(zip(equation.params["broadcast_dimensions"], axes, strict=True))
-    output = equation.outputs[0]
-    fills[output] = Fill(whole, tuple(placed.get(d, {}) for d in fills.dims(output)))
+    fill, output = fills[equation.inputs[0]], equation.outputs[0]
+    placed = dict(zip(equation.params["broadcast_dimensions"], fill.axes, strict=True))
+    fills[output] = fill._replace(axes=tuple(placed.get(d, {}) for d in fills.dims(output)))
 
 
 def reshape(fills: Fills, equation: Equation) -> None:
@@ -122,7 +125,7 @@ def reshape(fills: Fills, equation: Equation) -> None:
         agreed = _agreed([(fills[source], fills.members(source, i), i) for i in parts])
         members = fills.members(output, d)
         axes.append({value: atoms & members for value, atoms in agreed.items()})
-    fills[output] = Fill(fills[source].whole, tuple(axes))
+    fills[output] = fills[source]._replace(axes=tuple(axes))
 
 
 def _agreed(parts) -> Facts:
@@ -153,7 +156,8 @@ def concatenate(fills: Fills, equation: Equation) -> None:
             parts = [(f, everyone, d) for f in operands]
         axes.append(_agreed(parts))
     wholes = {f.whole for f in operands}
-    fills[output] = Fill(wholes.pop() if len(wholes) == 1 else None, tuple(axes))
+    whole, sign = wholes.pop() if len(wholes) == 1 else None, min(f.sign for f in operands)
+    fills[output] = Fill(whole, tuple(axes), sign)
 
 
 def pad(fills: Fills, equation: Equation) -> None:
@@ -171,26 +175,27 @@ def pad(fills: Fills, equation: Equation) -> None:
             facts = {v: a for v, a in facts.items() if v == filler.whole}
         axes.append(facts)
     whole = fills[source].whole if fills[source].whole == filler.whole else None
-    fills[output] = Fill(whole, tuple(axes))
+    fills[output] = Fill(whole, tuple(axes), min(fills[source].sign, filler.sign))
 
 
 def fold(fills: Fills, equation: Equation) -> None:
     """A fold of equal entries is known."""
     known = {"reduce_sum": (0.0, -math.inf), "reduce_prod": (0.0, 1.0)}.get(equation.name)
     for source, output in zip(equation.inputs, equation.outputs, strict=True):
-        whole, axes = fills[source]
+        whole, axes, sign = fills[source]
         axes = [x for d, x in enumerate(axes) if d not in equation.params["axes"]]
         if known:
             axes = [{v: a for v, a in x.items() if v in known} for x in axes]
             whole = whole if whole in known else None
-        fills[output] = Fill(whole, tuple(axes))
+        fills[output] = Fill(whole, tuple(axes), sign)
 
 
 def sum_window(fills: Fills, equation: Equation) -> None:
     """Sums along other axes keep zeros."""
-    whole, axes = fills[equation.inputs[0]]
-    zeros = tuple({0.0: x.get(0.0, NOTHING)} for x in axes)
-    fills[equation.outputs[0]] = Fill(0.0 if whole == 0 else None, zeros)
+    fill = fills[equation.inputs[0]]
+    zeros = tuple({0.0: x.get(0.0, NOTHING)} for x in fill.axes)
+    whole = 0.0 if fill.whole == 0 else None
+    fills[equation.outputs[0]] = Fill(whole, zeros, min(fill.sign, NONNEGATIVE))
 
 
 def dot_general(fills: Fills, equation: Equation) -> None:
@@ -204,7 +209,8 @@ def dot_general(fills: Fills, equation: Equation) -> None:
     free_left = [x for i, x in enumerate(a) if i not in (*left_contracted, *left_batch)]
     free_right = [x for j, x in enumerate(b) if j not in (*right_contracted, *right_batch)]
     whole = 0.0 if 0.0 in (left.whole, right.whole) else None
-    fills[equation.outputs[0]] = Fill(whole, (*batch, *free_left, *free_right))
+    sign = min(left.sign, right.sign, NONNEGATIVE)
+    fills[equation.outputs[0]] = Fill(whole, (*batch, *free_left, *free_right), sign)
 
 
 def convolution(fills: Fills, equation: Equation) -> None:
@@ -215,17 +221,18 @@ def convolution(fills: Fills, equation: Equation) -> None:
     axes[out_spec[0]] = {0.0: image.axes[lhs_spec[0]].get(0.0, NOTHING)}
     axes[out_spec[1]] = {0.0: kernel.axes[rhs_spec[0]].get(0.0, NOTHING)}
     whole = 0.0 if 0.0 in (image.whole, kernel.whole) else None
-    fills[equation.outputs[0]] = Fill(whole, tuple(axes))
+    sign = min(image.sign, kernel.sign, NONNEGATIVE)
+    fills[equation.outputs[0]] = Fill(whole, tuple(axes), sign)
 
 
 def gather(fills: Fills, equation: Equation) -> None:
     """Axes taken whole keep their facts."""
     numbers = equation.params["dimension_numbers"]
-    whole, axes = fills[equation.inputs[0]]
+    whole, axes, sign = fills[equation.inputs[0]]
     result = list(fills.unknown(equation.outputs[0]).axes)
     for position, d in zip(numbers.offset_dims, whole_dims(numbers, len(axes)), strict=True):
         result[position] = axes[d]
-    fills[equation.outputs[0]] = Fill(whole, tuple(result))
+    fills[equation.outputs[0]] = Fill(whole, tuple(result), sign)
 
 
 def dynamic_update_slice(fills: Fills, equation: Equation) -> None:
@@ -241,7 +248,8 @@ def meet(one: Fill, other: Fill) -> Fill:
         axes.append(
             {v: _holders(x, one.whole, v, y) & _holders(y, other.whole, v, x) for v in values}
         )
-    return Fill(one.whole if one.whole == other.whole else None, tuple(axes))
+    whole = one.whole if one.whole == other.whole else None
+    return Fill(whole, tuple(axes), min(one.sign, other.sign))
 
 
 def _holders(facts, whole, value, other):

@@ -1,11 +1,12 @@
 """The table of fill rules, and what is known of a masked function's entries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from plprune.graph import fill_rules
 from plprune.graph.atoms import Label
 from plprune.graph.fill_rules import meet
-from plprune.graph.fills import Fill, FillRule, Fills
+from plprune.graph.fills import FillRule, Fills
 from plprune.graph.label_rules import ELEMENTWISE
 from plprune.graph.labels import Labels
 from plprune.graph.tracing import Equation
@@ -37,7 +38,7 @@ def scan(fills: Fills, equation: Equation) -> None:
     num_consts, num_carry = equation.params["num_consts"], equation.params["num_carry"]
     fixed = num_consts + num_carry
     operands = [fills[v] for v in equation.inputs]
-    operands[fixed:] = [Fill(f.whole, f.axes[1:]) for f in operands[fixed:]]
+    operands[fixed:] = [f._replace(axes=f.axes[1:]) for f in operands[fixed:]]
     while True:
         _enter(fills, body, operands)
         carried = operands[num_consts:fixed]
@@ -48,12 +49,12 @@ def scan(fills: Fills, equation: Equation) -> None:
         operands[num_consts:fixed] = surviving
     for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
         fill = fills[inner]
-        fills[output] = fill if k < num_carry else Fill(fill.whole, ({}, *fill.axes))
+        fills[output] = fill if k < num_carry else fill._replace(axes=({}, *fill.axes))
 
 
 def _tidy(fill):
     """Without empty facts, so that equality means equality."""
-    return Fill(fill.whole, tuple({v: a for v, a in x.items() if a} for x in fill.axes))
+    return fill._replace(axes=tuple({v: a for v, a in x.items() if a} for x in fill.axes))
 
 
 def _enter(fills, body, operands):
@@ -94,17 +95,17 @@ RULES: dict[str, FillRule] = {
 
 def fill(
     labels: Labels,
-    masked: Mapping[int, float],
+    masked: Iterable[int],
     *,
     baked: bool,
-    routed: frozenset[Label] = frozenset(),
+    closed: Mapping[int, frozenset[Label]] = MappingProxyType({}),
 ) -> Fills:
     """Facts about every variable of a labelled graph; atoms that masking cannot remove get pinned.
 
     Args:
       labels: From `label`.
-      masked: Input position -> the value of its closed slices.
+      masked: Positions of the inputs whose slices masking sets to zero.
       baked: Allow neutral sums whose divisor is written into the function.
-      routed: Atoms closed by minus infinity.
+      closed: Input position -> atoms that masking closes by minus infinity there.
     """
-    return Fills(labels, masked, baked=baked, routed=routed, rules=RULES)
+    return Fills(labels, masked, baked=baked, closed=closed, rules=RULES)

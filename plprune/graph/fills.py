@@ -15,6 +15,7 @@ import numpy as np
 from plprune.graph.atoms import Label
 from plprune.graph.known_values import Known, exact
 from plprune.graph.labels import Labels, Reduction
+from plprune.graph.signs import ANY, POSITIVE, constant_sign
 from plprune.graph.tracing import Equation, Graph, Variable
 
 Facts = dict[float, frozenset[Label]]  # Known value -> atoms; atoms not listed are unknown.
@@ -26,11 +27,7 @@ class Fill(NamedTuple):
 
     whole: Known  # All entries equal this, masked or not.
     axes: tuple[Facts, ...]
-
-    def at(self, dimension: int, atom: Label) -> Known:
-        """Value wherever the label along an axis contains an atom."""
-        known = (value for value, atoms in self.axes[dimension].items() if atom in atoms)
-        return next(known, self.whole)
+    sign: int = ANY  # Of all entries.
 
 
 class Fills:
@@ -39,36 +36,40 @@ class Fills:
     def __init__(
         self,
         labels: Labels,
-        masked: Mapping[int, float],
+        masked: Iterable[int],
         *,
         baked: bool,
-        routed: frozenset[Label] = frozenset(),
+        closed: Mapping[int, frozenset[Label]],
         rules: dict[str, FillRule],
     ):
         """Run the pass.
 
         Args:
           labels: From the first pass; their atoms are pinned in place.
-          masked: Input position -> value of the masked slices; other parameters stay as they are.
+          masked: Positions of the inputs whose slices masking sets to zero; the others stay.
           baked: Sums over removable axes are allowed where neutral (their divisors stay).
-          routed: Atoms masked by minus infinity, over which sums are allowed in any case.
+          closed: Input position -> atoms that masking closes by minus infinity there. Sums over
+            these are allowed in any case.
           rules: Primitive name -> rule; without one nothing is known of the outputs.
         """
         self.labels, self.atoms, self.graph = labels, labels.atoms, labels.graph
-        self.baked, self.routed, self._rules = baked, routed, rules
+        self.baked, self._rules = baked, rules
+        self.routed: frozenset[Label] = frozenset().union(*closed.values())
+        self.compared: set[Label] = set()  # Atoms that lack minus infinity in a comparison.
         self._of: dict[Variable, Fill] = {}
         self._members: dict[int, tuple[np.ndarray, frozenset[Label]]] = {}
         self._reductions: dict[Variable, list[Reduction]] = defaultdict(list)
         for reduction in labels.reductions:
             self._reductions[reduction.equation.outputs[0]].append(reduction)
         for k, variable in enumerate(self.graph.inputs):
-            self[variable] = self._masked_input(variable, masked.get(k))
+            self[variable] = self.unknown(variable)
+            if k in masked:
+                self[variable] = self._masked_input(variable, closed.get(k, frozenset()))
         self.run(self.graph)
 
-    def _masked_input(self, variable, value):
-        if value is None:
-            return self.unknown(variable)
-        return Fill(None, tuple({value: self.members(variable, d)} for d in self.dims(variable)))
+    def _masked_input(self, variable, infinite):
+        axes = [self.members(variable, d) for d in self.dims(variable)]
+        return Fill(None, tuple({0.0: x - infinite, -np.inf: x & infinite} for x in axes))
 
     def __getitem__(self, variable: Variable) -> Fill:
         """Facts about a variable."""
@@ -89,16 +90,18 @@ class Fills:
 
     def _constant(self, variable):
         """A constant array is known where all its entries agree."""
-        whole = None
+        whole, sign = None, ANY
         value = self.graph.constants.get(variable)
         if isinstance(value, bool | int | float | np.ndarray | np.generic) or hasattr(
             value, "dtype"
         ):
             numeric = not str(getattr(value, "dtype", "")).startswith("key")
             entries = np.asarray(value) if numeric else np.zeros((0,))
-            if entries.size and entries.dtype.kind in "biuf" and (entries == entries.flat[0]).all():
-                whole = exact(float(entries.flat[0]))
-        return Fill(whole, tuple({} for _ in self.dims(variable)))
+            if entries.size and entries.dtype.kind in "biuf":
+                sign = constant_sign(float(entries.min()))
+                agree = (entries == entries.flat[0]).all()
+                whole = exact(float(entries.flat[0])) if agree else None
+        return Fill(whole, tuple({} for _ in self.dims(variable)), sign)
 
     def members(self, variable: Variable, dimension: int) -> frozenset[Label]:
         """Atoms along an axis, as they were removable before this pass."""
@@ -138,16 +141,22 @@ class Fills:
                 'mode="baked" keeps that width',
             )
             atoms &= self.routed
+        if reduction.identity == -np.inf:
+            self.compared |= atoms - neutral
         self.pin(atoms - neutral, reduction.equation, _NEEDED.get(reduction.identity, _PLAIN))
 
     def _neutral(self, reduction: Reduction) -> frozenset[Label]:
         """Atoms that leave only neutral entries; in a contraction one zero factor is enough."""
-        neutral = frozenset()
+        neutral, name = frozenset(), reduction.equation.name
         for variable, d in reduction.terms:
             fill = self[variable]
             if fill.whole == reduction.identity:
                 neutral |= self.members(variable, d)
             neutral |= fill.axes[d].get(reduction.identity, frozenset())
+            if (name == "reduce_max" and fill.sign > ANY) or (
+                name == "argmax" and fill.sign == POSITIVE
+            ):
+                neutral |= fill.axes[d].get(0.0, frozenset())  # No other entry is smaller.
         if len(reduction.terms) == 2:
             neutral -= self._infinite(reduction)
         return neutral

@@ -220,6 +220,7 @@ def fold(labels: Labels, equation: Equation) -> None:
             labels.reductions.append(Reduction(equation, ((source, d),), identity))
             if equation.name in ("argmax", "argmin"):
                 labels.choices[target] = axes[d]
+                labels.ranked.append(axes[d])
 
 
 def fresh_outputs(labels: Labels, equation: Equation) -> None:

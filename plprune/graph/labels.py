@@ -45,6 +45,7 @@ class Labels:
         self.feature_groups: dict[Variable, LabelVector] = {}  # Of grouped convolutions' outputs.
         self.positions: dict[Variable, int] = {}  # Variable -> the axis whose position it holds.
         self.choices: dict[Variable, LabelVector] = {}  # Holds a position of an axis so labelled.
+        self.ranked: list[LabelVector] = []  # Axes of which argmax and top_k take the winners.
         self._rules, self._fallback = rules, fallback
         self._of: dict[Variable, list[LabelVector]] = {}
         for k, variable in enumerate(graph.inputs):

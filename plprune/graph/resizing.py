@@ -161,6 +161,20 @@ def _winner(resizing, equation, values):
     return [jnp.asarray(kept, winner.dtype)[winner]]
 
 
+def _winners(resizing, equation, values):
+    (operand,) = values
+    ranked = equation.params.get("axis", -1) % operand.ndim
+    k = resizing.shape(equation.outputs[0])[ranked]
+    if operand.shape[ranked] < k:
+        raise ValueError(
+            f"keep must leave at least {k} nodes for {equation.name} at {equation.source}, "
+            f"got {operand.shape[ranked]}."
+        )
+    kept = np.flatnonzero(resizing.axes(equation.inputs[0])[ranked])
+    values, positions = bind(equation, values)
+    return [values, jnp.asarray(kept, positions.dtype)[positions]]
+
+
 def _scan(resizing, equation, values):
     params, (body,) = equation.params, equation.subgraphs
     num_consts, num_carry = params["num_consts"], params["num_carry"]
@@ -207,6 +221,7 @@ _RULES: dict[str, Callable[[Resizing, Equation, Values], list[Any]]] = {
     "dynamic_slice": _whole_slices,
     "argmax": _winner,
     "argmin": _winner,
+    "top_k": _winners,
     "scan": _scan,
     "cond": _cond,
     "custom_jvp_call": _call,

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from plprune.graph.atoms import Label
-from plprune.graph.filling import fill
 from plprune.graph.labelling import label
 from plprune.graph.labels import Labels
 from plprune.graph.roles import LeafAxis, Roles, roles
+from plprune.graph.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
 from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
 from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params
@@ -70,13 +70,22 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
     graph = trace(apply, params, inputs)
     paths = graph.paths[0]
     labels = label(graph, len(paths))
-    fill(labels, masked_leaves(graph, statistics), baked=mode == "baked")
+    masked = masked_leaves(graph, statistics)
+    _, closed = fill_routed(labels, masked, baked=mode == "baked")
     drafts = _Drafts(graph, labels, display_paths(params, paths))
     by_name = {name: drafts.group(name, atoms) for name, atoms in drafts.named().items()}
     structure = jax.tree.structure(params)
     shapes = tuple(graph.shape(v) for v in graph.inputs[: len(paths)])
     shaped = jax.tree.map(shape_of, inputs)
-    groups = NodeGroups(by_name, structure, paths, shapes, shaped, mode, tuple(statistics))
+    infinite = {
+        (name, paths[leaf]): -np.inf
+        for name, atoms in drafts.atoms_by_name.items()
+        for leaf, infinite in closed.items()
+        if not infinite.isdisjoint(atoms)
+    }
+    groups = NodeGroups(
+        by_name, structure, paths, shapes, shaped, mode, tuple(statistics), infinite
+    )
     return Found(graph, labels, groups, drafts.atoms_by_name)
 
 
@@ -86,13 +95,13 @@ def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype)
 
 
-def masked_leaves(graph: Graph, statistics: tuple[str, ...]) -> dict[int, float]:
-    """Position of every leaf that masking sets to zero, with that value."""
-    masked = {}
+def masked_leaves(graph: Graph, statistics: tuple[str, ...]) -> list[int]:
+    """Positions of the leaves that masking sets to zero."""
+    masked = []
     for k, path in enumerate(graph.paths[0]):
         floating = jnp.issubdtype(graph.avals[graph.inputs[k]].dtype, jnp.inexact)
         if floating and path.rpartition(".")[2] not in statistics:
-            masked[k] = 0.0
+            masked.append(k)
     return masked
 
 
@@ -100,6 +109,7 @@ class _Drafts:
     """Atoms sorted into families of one slot shape."""
 
     def __init__(self, graph, labels, shown):
+        self.experts = ranked_atoms(labels)
         self.graph, self.labels, self.shown = graph, labels, shown
         self.roles: Roles = roles(graph, len(graph.paths[0]))
         self.heads = head_atoms(graph, labels, self.roles)
@@ -151,6 +161,8 @@ class _Drafts:
 
     def kind(self, atom):
         """What a node is usually called."""
+        if atom in self.experts:
+            return "expert"
         if atom in self.heads:
             return "head"
         if atom in self.streams:

@@ -15,7 +15,7 @@ BUDGETS = ("group", "global")
 def keep_top(
     scores: Mapping[str, Float[Array, " g"]],
     groups: NodeGroups,
-    keep_fraction: float,
+    keep_fraction: float | Float[Array, ""],
     *,
     budget: str = "group",
     round_to: int = 1,
@@ -31,7 +31,8 @@ def keep_top(
       scores: Group name -> one score per node, larger = keep. Groups that cannot be pruned are
         ignored, groups without scores are left alone.
       groups: From `find_nodes`.
-      keep_fraction: Fraction of the nodes to keep, in (0, 1]; counts are rounded, halves up.
+      keep_fraction: Fraction of the nodes to keep, in (0, 1]; counts are rounded, halves up. An
+        array, as from a schedule, is not checked.
       budget: "group" keeps the fraction of every group; "global" keeps it of all scored nodes
         together, comparing scores across groups.
       round_to: Counts are rounded up to a multiple of this, for the hardware's sake; a group
@@ -54,7 +55,7 @@ def keep_top(
         if groups[name].prunable and name not in excluded
     }
     if budget == "group":
-        counts = {name: int(keep_fraction * len(s) + 0.5) for name, s in ranked.items()}
+        counts = {name: jnp.floor(keep_fraction * len(s) + 0.5) for name, s in ranked.items()}
     else:
         counts = _global_counts(ranked, keep_fraction, min_nodes)
     return {
@@ -64,7 +65,7 @@ def keep_top(
 
 
 def _check_options(keep_fraction, budget, round_to, min_nodes):
-    if not 0 < keep_fraction <= 1:
+    if isinstance(keep_fraction, int | float) and not 0 < keep_fraction <= 1:
         raise ValueError(f"keep_fraction must lie in (0, 1], got {keep_fraction}.")
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
@@ -99,7 +100,7 @@ def _global_counts(ranked, keep_fraction, min_nodes):
         return {}
     first = {name: jnp.where(_ranks(s) < min_nodes, jnp.inf, s) for name, s in ranked.items()}
     everything = jnp.concatenate(list(first.values()))
-    kept = _ranks(everything) < int(keep_fraction * len(everything) + 0.5)
+    kept = _ranks(everything) < jnp.floor(keep_fraction * len(everything) + 0.5)
     counts, start = {}, 0
     for name, values in first.items():
         counts[name] = kept[start : start + len(values)].sum()

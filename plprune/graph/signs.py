@@ -1,0 +1,40 @@
+"""Which arrays have no negative entries, whatever the data."""
+
+from collections.abc import Sequence
+
+ANY, NONNEGATIVE, POSITIVE = 0, 1, 2  # POSITIVE says nothing of masked entries.
+
+_POSITIVE = frozenset({"exp", "exp2", "logistic"})
+_NONNEGATIVE = frozenset(
+    {"square", "abs", "eq", "ne", "lt", "le", "gt", "ge", "not", "is_finite", "rsqrt"}
+)
+_KEEPS = frozenset(
+    {"sqrt", "cbrt", "copy", "copy_p", "stop_gradient", "reduce_precision", "real", "mul_add"}
+)
+_KEEPS_NONNEGATIVE = frozenset(
+    {"tanh", "erf", "log1p", "expm1", "floor", "ceil", "round", "convert_element_type", "sinh"}
+)
+
+
+def elementwise_sign(name: str, params: dict, signs: Sequence[int]) -> int:
+    """Sign of an elementwise result."""
+    if name in _POSITIVE:
+        return POSITIVE
+    if name in _NONNEGATIVE or (name == "integer_pow" and params["y"] % 2 == 0):
+        return NONNEGATIVE
+    if name in ("add", "add_any"):
+        return max(signs) if min(signs) > ANY else ANY
+    if name == "max":
+        return max(signs)
+    if name in ("mul", "div", "min") or name in _KEEPS:
+        return min(signs)
+    if name == "select_n":
+        return min(signs[1:])
+    if name in _KEEPS_NONNEGATIVE:
+        return min(*signs, NONNEGATIVE)
+    return ANY
+
+
+def constant_sign(smallest: float) -> int:
+    """Sign of an array with this smallest entry."""
+    return POSITIVE if smallest > 0 else NONNEGATIVE if smallest == 0 else ANY
