@@ -72,7 +72,7 @@ def _stacked_keys(config):
 
 
 def _errors(config, n):
-    # Noise of size sqrt(d / n) must not escape either: lambda and sqrt(beta) follow it (our choice).
+    # Noise of size sqrt(d / n) must not escape: lambda and sqrt(beta) follow it (our choice).
     scale = np.sqrt(config.n / n)
     strength, beta = config.lam * scale, config.beta * scale**2
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,12 +34,15 @@ class Data(NamedTuple):
     test_labels: jax.Array
 
 
-class Model(NamedTuple):
-    """A classifier before training."""
+class Setup(NamedTuple):
+    """What all seeds of one data set share; the functions are compiled once."""
 
-    apply: Any
-    params: Any
+    data: Data
+    init: Callable  # seed -> params.
+    apply: Callable
     groups: Any
+    train: dict[str, Callable]  # Method -> (params, batches, data) -> params.
+    tune: Callable  # The same from many parameters at once, in fewer steps.
 
 
 def network(config: Config, progress: Progress):
@@ -47,15 +51,43 @@ def network(config: Config, progress: Progress):
     total = config.seeds * len(config.datasets)
     with progress.task("classifiers", total=total) as task:
         for name in config.datasets:
-            data = _data(name, config.examples)
+            setup = functools.cache(lambda name=name: _setup(config, name))
             for seed in range(config.seed, config.seed + config.seeds):
-                work = functools.partial(_both, config, data, seed)
-                for key, value in progress.once(f"{name}/{seed}", work).items():
+                pieces = progress.once(
+                    f"{name}/{seed}", lambda s=seed, f=setup: _both(config, f(), s)
+                )
+                for key, value in pieces.items():
                     method, metric = key.split("/")
                     runs = found.setdefault(f"{name}/{method}", {}).setdefault(seed, {})
                     runs[metric] = value
                 task.advance(1)
     return {method: list(runs.values()) for method, runs in found.items()}
+
+
+def _setup(config, name):
+    data = _data(name, config.examples)
+    size, classes = math.prod(data.inputs.shape[1:]), int(data.labels.max()) + 1
+
+    def parts(seed):
+        return functional(MLP(size, config.widths, classes, rngs=nnx.Rngs(seed)))
+
+    first = parts(0)
+
+    def apply(params, inputs):
+        return first.apply(params, first.state, inputs)
+
+    groups = find_nodes(apply, first.params, data.inputs[:2])
+    penalty = group_lasso(
+        groups, strength=config.network_lam, beta=config.network_beta, form=config.form,
+        slices=SLICES,
+    )  # fmt: skip
+    adam, short = _adam(config.network_steps), _adam(_tuning_steps(config))
+    train = {
+        "group_lasso": jax.jit(_loop(apply, optax.chain(penalty, adam))),
+        "plain": jax.jit(_loop(apply, adam)),
+    }
+    tune = jax.jit(jax.vmap(_loop(apply, short), in_axes=(0, None, None)))
+    return Setup(data, lambda seed: parts(seed).params, apply, groups, train, tune)
 
 
 def _data(name, examples):
@@ -66,104 +98,91 @@ def _data(name, examples):
     return Data(*map(jnp.asarray, (train.images[few], train.labels[few], test.images, test.labels)))
 
 
-def _both(config, data, seed):
-    """Group lasso and plain training from the same start; plain is pruned to the same size too."""
-    model = _model(config, data, seed)
+def _adam(num_steps):
+    return optax.adam(optax.cosine_decay_schedule(RATE, num_steps))
+
+
+def _tuning_steps(config):
+    return config.network_steps // 5
+
+
+def _loop(apply, tx):
+    """The whole of training on the cross-entropy, one row of `batches` a step."""
+
+    def loop(params, batches, data):
+        def step(carry, chosen):
+            def objective(params):
+                return risk(cross_entropy, apply(params, data.inputs[chosen]), data.labels[chosen])
+
+            params, state = carry
+            updates, state = tx.update(jax.grad(objective)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), batches)[0][0]
+
+    return loop
+
+
+def _batches(config, data, seed):
+    count = len(data.labels)
     key = jax.random.key(seed)
-    penalty = group_lasso(
-        model.groups, strength=config.network_lam, beta=config.network_beta, form=config.form,
-        slices=SLICES,
-    )  # fmt: skip
-    regularised = _train(model.apply, model.params, data, config.network_steps, penalty, key=key)
-    plain = _train(model.apply, model.params, data, config.network_steps, key=key)
+    return minibatches(count, min(BATCH, count), config.network_steps, key=key)
+
+
+def _both(config, setup, seed):
+    """Both ways of training, from one start; plain's is pruned to the other's size."""
+    batches = _batches(config, setup.data, seed)
+    start = setup.init(seed)
+    ends = {name: train(start, batches, setup.data) for name, train in setup.train.items()}
     level = 2 * math.sqrt(config.network_beta)
-    keep = keep_above(regularised, model.groups, threshold=level, slices=SLICES)
+    keep = keep_above(ends["group_lasso"], setup.groups, threshold=level, slices=SLICES)
     size = int(sum(kept.sum() for kept in keep.values()))
     found = {}
-    for method, params in (("group_lasso", regularised), ("plain", plain)):
-        one = _measured(config, model, params, data, size, level, key)
+    for method, params in ends.items():
+        one = _measured(config, setup, params, size, batches[: _tuning_steps(config)])
         found |= {f"{method}/{name}": value for name, value in one.items()}
     return found
 
 
-def _model(config, data, seed):
-    shape = data.inputs.shape[1:]
-    classes = int(data.labels.max()) + 1
-    parts = functional(MLP(math.prod(shape), config.widths, classes, rngs=nnx.Rngs(seed)))
-
-    def apply(params, inputs):
-        return parts.apply(params, parts.state, inputs)
-
-    return Model(apply, parts.params, find_nodes(apply, parts.params, data.inputs[:2]))
-
-
-def _train(apply, params, data, num_steps, penalty=None, *, key):
-    """Parameters after Adam on the cross-entropy, with `penalty` in front of it if there is one."""
-    batch = min(BATCH, len(data.labels))
-    batches = minibatches(len(data.labels), batch, num_steps, key=key)
-    adam = optax.adam(optax.cosine_decay_schedule(RATE, num_steps))
-    tx = optax.chain(penalty, adam) if penalty else adam
-
-    def step(carry, chosen, data):
-        params, state = carry
-
-        def objective(p):
-            return risk(cross_entropy, apply(p, data.inputs[chosen]), data.labels[chosen])
-
-        updates, state = tx.update(jax.grad(objective)(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    @jax.jit
-    def loop(params, batches, data):
-        carry = params, tx.init(params)
-        return jax.lax.scan(lambda c, i: step(c, i, data), carry, batches)[0][0]
-
-    return loop(params, batches, data)
-
-
-def _measured(config, model, params, data, size, level, key):
-    norms = node_norms(params, model.groups, slices=SLICES)
+def _measured(config, setup, params, size, batches):
+    norms = node_norms(params, setup.groups, slices=SLICES)
     flat = np.concatenate([np.asarray(n) for n in norms.values()])
     keep = _keep_largest(norms, size)
-    small = shrink(params, model.groups, keep)
-    small_apply = resize(model.apply, model.groups, keep)
-    tuned = _train(small_apply, small, data, config.network_steps // 5, key=key)
-    sizes = np.unique(np.geomspace(len(norms), flat.size, config.fractions).round().astype(int))
-    curves = [_pruned_and_tuned(config, model, params, data, norms, n, key) for n in sizes]
-    pruned, retrained = zip(*curves, strict=True)
+    small = shrink(params, setup.groups, keep)
+    small_apply = resize(setup.apply, setup.groups, keep)
+    grid = np.geomspace(len(norms), flat.size, config.fractions).round().astype(int)
+    pruned, tuned = _pruned_and_tuned(setup, params, norms, [size, *grid], batches)
     return {
-        "nodes_above_threshold": np.mean(flat > level),
+        "nodes_above_threshold": np.mean(flat > 2 * math.sqrt(config.network_beta)),
         "kept_nodes": np.mean(np.concatenate(list(keep.values()))),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(small)),
-        "test_accuracy": _accuracy(model.apply, params, data),
-        "test_accuracy_pruned": _accuracy(small_apply, small, data),
-        "test_accuracy_finetuned": _accuracy(small_apply, tuned, data),
+        "test_accuracy": _accuracy(setup.apply, params, setup.data),
+        "test_accuracy_pruned": _accuracy(small_apply, small, setup.data),
+        "test_accuracy_finetuned": tuned[0],
         "node_norms": np.sort(flat)[::-1],
-        "sizes": sizes / flat.size,
-        "accuracy_pruned": np.array(pruned),
-        "accuracy_finetuned": np.array(retrained),
+        "sizes": grid / flat.size,
+        "accuracy_pruned": pruned[1:],
+        "accuracy_finetuned": tuned[1:],
     }
 
 
 def _keep_largest(norms, size):
-    """The `size` largest nodes of all layers together, but at least one of each layer."""
+    """The `size` largest nodes of all layers together, and at least one of each layer."""
     flat = np.concatenate([np.asarray(n) for n in norms.values()])
     cut = np.sort(flat)[::-1][size - 1]
     keep = {name: np.asarray(n) >= cut for name, n in norms.items()}
     return {name: k | (np.arange(k.size) == np.argmax(norms[name])) for name, k in keep.items()}
 
 
-def _pruned_and_tuned(config, model, params, data, norms, size, key):
-    """Accuracy with `size` nodes left; masked nodes stay closed, for their gradients are zero."""
-    masked = mask(params, model.groups, _keep_largest(norms, size))
-    tuned = _tune(model, masked, data, config.network_steps // 5, key)
-    return _accuracy(model.apply, masked, data), _accuracy(model.apply, tuned, data)
-
-
-def _tune(model, params, data, num_steps, key):
-    return _train(model.apply, params, data, num_steps, key=key)
+def _pruned_and_tuned(setup, params, norms, sizes, batches):
+    """Test accuracy at each size; a masked node stays closed, for its gradients are zero."""
+    masked = [mask(params, setup.groups, _keep_largest(norms, size)) for size in sizes]
+    masked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masked)
+    tuned = setup.tune(masked, batches, setup.data)
+    accuracies = jax.vmap(lambda p: _accuracy(setup.apply, p, setup.data))
+    return np.asarray(accuracies(masked)), np.asarray(accuracies(tuned))
 
 
 def _accuracy(apply, params, data):
-    outputs = jax.jit(apply)(params, data.test_inputs)
-    return float(jnp.mean(jnp.argmax(outputs, axis=1) == data.test_labels))
+    outputs = apply(params, data.test_inputs)
+    return jnp.mean(jnp.argmax(outputs, axis=1) == data.test_labels)

@@ -84,7 +84,7 @@ def trained(config: Config, seed: int, *, regularised: bool) -> Trained:
 def finished(config: Config, run: Trained) -> jax.Array:
     """The kept columns at the regularised optimum to float64's precision, not float32's.
 
-    What float32 leaves over would decay at a rate of its own, once fine-tuning has removed the rest.
+    What float32 leaves over would decay at a rate of its own after fine-tuning removed the rest.
     """
     kept = ms.prune(run.factor, ms.threshold(config.beta)).astype(jnp.float64)
     options = {"strength": config.lam, "beta": config.beta, "form": config.form, "tol": 1e-13}

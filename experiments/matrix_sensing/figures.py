@@ -1,0 +1,258 @@
+"""Figures of matrix sensing, from records only."""
+
+import numpy as np
+
+from experiments.figures import COLOURS, INK, draw_curve, new_figure
+from experiments.tables import Metric
+
+LOOKS = {
+    "regularised": {"color": COLOURS[0], "linestyle": "-", "label": "group lasso"},
+    "unregularised": {"color": COLOURS[1], "linestyle": (0, (5, 2)), "label": "plain"},
+}
+NETWORK_LOOKS = {"group_lasso": LOOKS["regularised"], "plain": LOOKS["unregularised"]}
+TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+METRICS = {
+    "squared_error_finetuned": Metric(
+        "fine-tuned squared error",
+        "Squared distance to the ground truth after pruning and fine-tuning.",
+        better="lower",
+    ),
+    "predicted_error": Metric("\u03c3\u00b2rd/n", "The rate that theory gives, with constant 1."),
+    "steps": Metric("steps", "Gradient steps of training."),
+    "finetune_slope": Metric(
+        "fine-tuning slope", "Fitted, of the natural logarithm of the squared distance per step."
+    ),
+    "finetune_predicted_slope": Metric(
+        "predicted slope", "From the Hessian's smallest excited eigenvalue at the limit."
+    ),
+    "finetune_decades": Metric("decades", "That the fitted squared distances span."),
+    "exact_fraction": Metric(
+        "exactly r", "Share of the settings (lambda, beta) that end with r columns.", "%"
+    ),
+    "collapsed_beyond_bound": Metric(
+        "collapsed beyond the bound", "Share of the settings beyond the escape bound.", "%"
+    ),
+    "collapsed_within_bound": Metric("collapsed within the bound", "The same within it.", "%"),
+    "risk": Metric("risk", "Mean square error over all inputs, in closed form.", better="lower"),
+    "risk_pruned": Metric("pruned risk", "After greedy pruning.", better="lower"),
+    "risk_finetuned": Metric("fine-tuned risk", "After fine-tuning.", better="lower"),
+    "nodes_above_threshold": Metric("nodes above the threshold", "Of 2 sqrt(beta).", "%"),
+    "test_accuracy_pruned": Metric(
+        "pruned accuracy", "Of the shrunk model, with as many nodes as group lasso left.", "%"
+    ),
+    "test_accuracy_finetuned": Metric("fine-tuned accuracy", "Of the same, fine-tuned.", "%"),
+}
+
+
+def draw(record, curves):
+    """Every figure whose data the record holds."""
+    drawn = {}
+    for name, needs, figure in DRAWINGS:
+        if needs(record, curves):
+            drawn[name] = figure(record, curves)
+    return drawn
+
+
+def _columns(record, curves):
+    """Figure 1 of the paper: shares of columns above a fraction of the largest, and norms."""
+    figure, ((left, right),) = new_figure(1, 2)
+    for method, look in LOOKS.items():
+        norms = curves[f"{method}/column_norms"]
+        fractions = np.linspace(0, 1, 401)
+        relative = norms / norms.max(axis=1, keepdims=True)
+        shares = (relative[:, None, :] >= fractions[None, :, None]).mean(axis=2)
+        draw_curve(left, fractions, shares, **look)
+    _label(
+        left, "fraction x of the largest norm", "share of columns with norm \u2265 x \u00b7 largest"
+    )
+    left.set_yscale("log")
+    left.legend()
+    _norm_histogram(right, {m: curves[f"{m}/column_norms"] for m in LOOKS}, LOOKS)
+    right.axvline(2 * np.sqrt(record["config"]["beta"]), color=INK, lw=1, ls=":")
+    right.annotate(
+        "threshold", (2 * np.sqrt(record["config"]["beta"]), 0.97), (4, 0), fontsize=9,
+        xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
+    )  # fmt: skip
+    _label(right, "column norm", "columns (mean over seeds)")
+    return figure
+
+
+def _norm_histogram(axes, norms, looks):
+    """Histograms on a logarithmic count axis, with the zeros in the first bin."""
+    top = max(values.max() for values in norms.values())
+    bins = np.linspace(0, 1.02 * top, 41)
+    for method, values in norms.items():
+        counts = np.mean([np.histogram(v, bins)[0] for v in values], axis=0)
+        colour = looks[method]["color"]
+        axes.stairs(counts, bins, fill=True, color=colour, alpha=0.35)
+        axes.stairs(counts, bins, color=colour, lw=1.2, label=looks[method]["label"])
+    axes.set_yscale("log")
+    axes.legend(loc="upper right")
+
+
+def _start(record, curves):
+    """The share of large columns against the size of the start."""
+    del curves
+    found = _regime(record, "start", "large_column_fraction")
+    figure, ((axes,),) = new_figure()
+    starts = [float(name) for name in found]
+    draw_curve(axes, starts, np.array(list(found.values())).T, **LOOKS["unregularised"])
+    axes.plot(starts, np.array(list(found.values())).mean(1), "o", color=COLOURS[1], ms=5)
+    share = record["config"]["r"] / record["config"]["k"]
+    axes.axhline(share, color=COLOURS[0], label="r / k: with group lasso")
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.03)
+    _label(axes, "column norm at the start", "share of columns \u2265 half the largest")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _finetuning(record, curves):
+    """Squared distance to the limit against steps, with the slopes that theory predicts."""
+    panels = {
+        "regularised": "population" if record["config"]["n"] == 0 else "noisy measurements",
+        "noisy/regularised": "noisy measurements, d = k = {grid_d}".format(**record["config"]),
+    }
+    figure, (row,) = new_figure(1, 2)
+    for axes, (method, title) in zip(row, panels.items(), strict=True):
+        distances = curves[f"{method}/finetune_distance"]
+        slope = record["results"][method]["finetune_predicted_slope"]["values"][0]
+        for i, values in enumerate(distances):
+            look = {"color": COLOURS[0], "alpha": 0.5, "lw": 1.2}
+            shown = values > 1e-27
+            axes.plot(np.flatnonzero(shown), values[shown], **look, label="" if i else "each seed")
+        steps = np.arange(distances.shape[1])
+        line = distances[0, 0] * np.exp(slope * steps)
+        shown = line > 1e-27
+        axes.plot(steps[shown], line[shown], ":", color=INK, label="predicted slope (first seed)")
+        axes.set_yscale("log")
+        axes.set_title(title)
+        _label(axes, "fine-tuning step", "squared distance to the limit")
+        axes.legend()
+    return figure
+
+
+def _error(record, curves):
+    """Error after fine-tuning against the number of measurements, beside sigma^2 r d / n."""
+    del curves
+    found = _regime(record, "n", "squared_error_finetuned")
+    predicted = _regime(record, "n", "predicted_error")
+    figure, ((axes,),) = new_figure()
+    sizes = np.array([int(name) for name in found])
+    for size, values in zip(sizes, found.values(), strict=True):
+        axes.plot([size] * len(values), values, "o", color=COLOURS[0], alpha=0.3, ms=4)
+    means = [np.mean(v) for v in found.values()]
+    axes.plot(sizes, means, "o-", color=COLOURS[0], label="pruned and fine-tuned, mean")
+    rate = [v[0] for v in predicted.values()]
+    axes.plot(sizes, rate, ":", color=INK, label="\u03c3\u00b2rd / n")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _label(axes, "measurements n", "squared error $|UU'-U_*U_*'|_F^2$")
+    axes.legend()
+    return figure
+
+
+def _phase(record, curves):
+    """Columns above the threshold for each (lambda, beta), and the escape bound."""
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    config = record["config"]
+    lambdas, betas = curves["phase/lambdas"][0], curves["phase/betas"][0]
+    counts = curves["phase/kept_columns_grid"]
+    shape = len(np.unique(lambdas)), len(np.unique(betas))
+    verdict = np.where(counts == 0, 0, np.where(counts == config["grid_r"], 1, 2))
+    verdict = np.median(verdict, axis=0).reshape(shape)
+    figure, ((axes,),) = new_figure(panel=(5.6, 3.8))
+    colours = ListedColormap([COLOURS[7], COLOURS[0], COLOURS[4]])
+    mesh = axes.pcolormesh(
+        np.unique(betas), np.unique(lambdas), verdict, cmap=colours, shading="nearest",
+        norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), alpha=0.75, rasterized=True,
+    )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    limits = axes.get_xlim(), axes.get_ylim()
+    grid = np.geomspace(*limits[0], 50)
+    factor = 2 if config["form"] == "rational" else 4
+    axes.plot(grid, factor * np.sqrt(grid), color=INK, lw=2)
+    axes.annotate(
+        "escape bound", (grid[8], factor * np.sqrt(grid[8])), (0, 8), rotation=21,
+        textcoords="offset points", color=INK,
+    )  # fmt: skip
+    axes.plot(config["beta"], config["grid_lam"], "*", color=INK, ms=11)
+    axes.set(xlim=limits[0], ylim=limits[1])
+    axes.grid(False)
+    bar = figure.colorbar(mesh, ticks=[0, 1, 2])
+    bar.ax.set_yticklabels(["collapse", f"exactly {config['grid_r']}", "too many"])
+    _label(axes, "\u03b2", "\u03bb")
+    return figure
+
+
+def _quadratic(record, curves):
+    """Column norms of the quadratic network, and its risk when pruned and fine-tuned."""
+    figure, ((left, right),) = new_figure(1, 2)
+    norms = {m: curves[f"quadratic/{m}/column_norms"] for m in LOOKS}
+    _norm_histogram(left, norms, LOOKS)
+    _label(left, "norm of a hidden unit's weights", "hidden units (mean over seeds)")
+    stages = {"risk": "trained", "risk_pruned": "pruned", "risk_finetuned": "fine-tuned"}
+    for method, look in LOOKS.items():
+        entries = record["results"][f"quadratic/{method}"]
+        values = np.array([entries[stage]["values"] for stage in stages], float)
+        right.plot(range(3), values, "o", color=look["color"], alpha=0.3, ms=4)
+        right.plot(range(3), values.mean(1), marker="o", **look)
+    right.set_xticks(range(3), list(stages.values()))
+    right.set_yscale("log")
+    _label(right, "", "risk $2|D|_F^2+(\\mathrm{tr}\\,D)^2$")
+    right.legend()
+    return figure
+
+
+def _network(record, curves):
+    """Per data set: histogram of node norms, and accuracy against the nodes kept."""
+    names = record["config"]["datasets"]
+    figure, rows = new_figure(len(names), 2)
+    for name, (left, right) in zip(names, rows, strict=True):
+        norms = {m: curves[f"{name}/{m}/node_norms"] for m in NETWORK_LOOKS}
+        _norm_histogram(left, norms, NETWORK_LOOKS)
+        left.set_title(TITLES.get(name, name))
+        _label(left, "norm of a node's weights", "nodes (mean over seeds)")
+        for method, look in NETWORK_LOOKS.items():
+            _accuracies(right, curves, f"{name}/{method}", look)
+        right.set_xscale("log")
+        right.set_title(TITLES.get(name, name))
+        _label(right, "share of nodes kept", "test accuracy")
+        right.legend(fontsize=9, loc="lower right")
+    return figure
+
+
+def _accuracies(axes, curves, key, look):
+    sizes = curves[f"{key}/sizes"][0]
+    solid = look | {"linestyle": "-", "label": f"{look['label']}, pruned"}
+    dotted = look | {"linestyle": (0, (1, 1.3)), "label": f"{look['label']}, fine-tuned"}
+    draw_curve(axes, sizes, curves[f"{key}/accuracy_pruned"], **solid)
+    draw_curve(axes, sizes, curves[f"{key}/accuracy_finetuned"], **dotted)
+
+
+def _regime(record, regime, metric):
+    """Method -> the metric's value of each seed, for the methods of one regime."""
+    found = {}
+    for method, entries in record["results"].items():
+        head, _, name = method.rpartition("/")
+        if head == regime and metric in entries:
+            found[name] = entries[metric]["values"]
+    return found
+
+
+def _label(axes, x, y):
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+DRAWINGS = (
+    ("columns", lambda _, c: "regularised/column_norms" in c, _columns),
+    ("start", lambda r, _: _regime(r, "start", "large_column_fraction"), _start),
+    ("finetuning", lambda _, c: "regularised/finetune_distance" in c, _finetuning),
+    ("error", lambda r, _: _regime(r, "n", "squared_error_finetuned"), _error),
+    ("phase", lambda _, c: "phase/lambdas" in c, _phase),
+    ("quadratic", lambda _, c: "quadratic/regularised/column_norms" in c, _quadratic),
+    ("network", lambda _, c: any(key.endswith("/node_norms") for key in c), _network),
+)
