@@ -220,7 +220,7 @@ def _network(record, curves):
         right.set_xscale("log")
         right.set_title(TITLES.get(name, name))
         _label(right, "share of nodes kept", "test accuracy")
-        right.legend(fontsize=9, loc="lower right")
+        right.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
