@@ -1,0 +1,279 @@
+"""The optax transformation that learns gates, closes nodes and trains the open ones."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from plprune.gating.budgets import kept_fraction
+from plprune.gating.objectives import Objective, log_condition_number
+from plprune.gating.rules import Rule, Score, free_logits, scored
+from plprune.nodes import keep_top, mask
+from plprune.types import Apply, NodeGroups
+
+
+class Network(NamedTuple):
+    """What the gating rule remembers, and the key that its draws are folded from."""
+
+    rule: Any
+    key: PRNGKeyArray
+
+
+class GatingState(NamedTuple):
+    """Everything that gating remembers between steps."""
+
+    step: Int[Array, ""]
+    gates: dict[str, Float[Array, " g"]]  # As of the last gate update.
+    keep: dict[str, Bool[Array, " g"]]  # True where the node is open.
+    saved: optax.Params  # Last values of the closed nodes' slices, zero elsewhere.
+    network: Network
+    inner: optax.OptState
+
+
+def pl_gating(
+    inner: optax.GradientTransformation,
+    apply: Apply,
+    groups: NodeGroups,
+    *,
+    keep_fraction: float,
+    key: PRNGKeyArray,
+    initial_updates: int = 20,
+    period: int | None = None,
+    freeze_at: int | None = None,
+    schedule: str = "one_shot",
+    budget: str = "group",
+    exclude: tuple[str, ...] = (),
+    probe_size: int = 64,
+    objective: Objective | None = None,
+    gate_optimizer: optax.GradientTransformation | None = None,
+    loss: Callable | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Train the open nodes with `inner`, and choose them by the condition number of the model.
+
+    Gates are learned by minimising the condition number of the tangent kernel on random parts of a
+    probe batch; the nodes with the largest gates stay open, as many as the budget allows. Our
+    design, after the abstract of [Chen 2023].
+
+    A closed parameter w receives the update -w, so after `optax.apply_updates` closed nodes are
+    exactly zero whatever `inner` does, and `inner` sees zero gradients there. Their last values are
+    kept, and come back when a node reopens before `freeze_at`. Once the nodes are final, continue
+    on the small model with ``shrink(params, groups, state.keep)`` and
+    ``shrink(state.inner, groups, state.keep)``; shrinking happens outside jit.
+
+    Args:
+      inner: The optimiser of the open nodes.
+      apply: The model that `groups` were found on, on the parameters that are trained.
+      groups: From `find_nodes`; groups that are prunable and gateable are gated.
+      keep_fraction: Final fraction of nodes to keep, in (0, 1].
+      key: Draws sub-batches and projections.
+      initial_updates: Gate updates within the first call, at least 0.
+      period: Steps between later gate updates, one each; None gates in the first call only.
+      freeze_at: First step without gate updates; None never freezes. A `schedule` other than
+        "one_shot" needs it, and ends there.
+      schedule: How the kept fraction falls: "one_shot", "linear" or "cubic" (`kept_fraction`).
+      budget: "group" keeps the fraction of every group, "global" of all nodes (`keep_top`).
+      exclude: Names or patterns of groups to leave alone.
+      probe_size: Examples of the probe that each gate update draws; a smaller probe is used whole.
+      objective: What the gates minimise; `log_condition_number()` if None.
+      gate_optimizer: Moves the gates' logits; ``optax.adam(0.2)`` if None.
+      loss: Given a loss, the probe is a pair (inputs, labels).
+
+    Returns:
+      A transformation with a `GatingState` and
+      ``update(gradients, state, params, *, probe, model_state=None)``. `probe` is a batch of
+      inputs, or (inputs, labels) with a `loss`; with `model_state` the model is called as
+      ``apply(params, model_state, inputs)``. Further keywords go to `inner`.
+
+    Raises:
+      ValueError: an argument out of range, or no group that can be gated; `update` without params
+        or probe.
+
+    Cost: one gate update takes about as long as a few training steps at batch `probe_size`. Under
+    `vmap` every call pays for one, since a batched condition runs both of its branches: gate seed
+    by seed, or train seeds together after shrinking.
+    """
+    sizes = _gated_sizes(groups, exclude)
+    rule = free_logits(
+        groups,
+        sizes,
+        log_condition_number() if objective is None else objective,
+        optax.adam(0.2) if gate_optimizer is None else gate_optimizer,
+    )
+    _check_counts(initial_updates=(initial_updates, 0))
+    options = _Options(keep_fraction, initial_updates, period, freeze_at, schedule, budget)
+    return _gated(inner, apply, groups, rule, sizes, options, probe_size, loss is not None, key)
+
+
+def score_gating(
+    inner: optax.GradientTransformation,
+    apply: Apply,
+    groups: NodeGroups,
+    *,
+    score: Score,
+    keep_fraction: float,
+    key: PRNGKeyArray,
+    period: int | None = None,
+    freeze_at: int | None = None,
+    schedule: str = "one_shot",
+    budget: str = "group",
+    exclude: tuple[str, ...] = (),
+    probe_size: int = 64,
+    loss: Callable | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """As `pl_gating`, but nodes are ranked by a score: the baselines under the same schedule.
+
+    Args:
+      score: ``score(apply, params, groups, *, inputs, labels, loss, key) -> {name: [g]}``, larger =
+        keep. Read at the first call and at every later gate update; the scores are the gates.
+
+    The other arguments, the state, the update and the errors are those of `pl_gating`.
+    """
+    sizes = _gated_sizes(groups, exclude)
+    rule = scored(groups, sizes, score, loss)
+    options = _Options(keep_fraction, 1, period, freeze_at, schedule, budget)
+    return _gated(inner, apply, groups, rule, sizes, options, probe_size, loss is not None, key)
+
+
+class _Options(NamedTuple):
+    keep_fraction: float
+    initial_updates: int
+    period: int | None
+    freeze_at: int | None
+    schedule: str
+    budget: str
+
+
+def _gated(inner, apply, groups, rule: Rule, sizes, options, probe_size, has_labels, key):
+    """The transformation around any rule."""
+    inner = optax.with_extra_args_support(inner)
+    fraction = _check(options, probe_size)
+
+    def init(params):
+        return GatingState(
+            step=jnp.zeros((), jnp.int32),
+            gates={name: jnp.ones(size) for name, size in sizes.items()},
+            keep={name: jnp.ones(size, bool) for name, size in sizes.items()},
+            saved=optax.tree.zeros_like(params),
+            network=Network(rule.init(), key),
+            inner=inner.init(params),
+        )
+
+    def refreshed(state, params, probe, model_state):
+        """Gates, keep and the rule's state after the updates that are due at this step."""
+        model = apply if model_state is None else lambda p, x: apply(p, model_state, x)
+        inputs, labels = probe if has_labels else (probe, None)
+
+        def once(i, carry):
+            _, memory = carry
+            draw = jax.random.fold_in(jax.random.fold_in(state.network.key, state.step), i)
+            key_probe, key_rule = jax.random.split(draw)
+            part = _sub_batch((inputs, labels), probe_size, key_probe)
+            return rule.update(memory, model, params, part[0], part[1], key_rule)
+
+        count = jnp.where(state.step == 0, options.initial_updates, 1)
+        gates, memory = jax.lax.fori_loop(0, count, once, (state.gates, state.network.rule))
+        keep = keep_top(gates, groups, fraction(state.step), budget=options.budget)
+        return gates, keep, memory
+
+    def update(gradients, state, params=None, *, probe=None, model_state=None, **extra):
+        if params is None:
+            raise ValueError("update needs params: closed nodes move by -params.")
+        if probe is None:
+            raise ValueError("update needs probe=, the inputs that the gates are learned on.")
+        was_open = _open_entries(params, groups, state.keep)
+        full = _where(was_open, params, state.saved)
+        gates, keep, memory = jax.lax.cond(
+            _is_due(state.step, options),
+            lambda: refreshed(state, full, probe, model_state),
+            lambda: (state.gates, state.keep, state.network.rule),
+        )
+        is_open = _open_entries(params, groups, keep)
+        zeros = optax.tree.zeros_like(params)
+        updates, inner_state = inner.update(
+            _where(is_open, gradients, zeros), state.inner, _where(is_open, full, zeros), **extra
+        )
+        reopened = jax.tree.map(lambda u, f, p: u + (f - p).astype(u.dtype), updates, full, params)
+        updates = _where(was_open, updates, reopened)
+        closing = jax.tree.map(_towards, params, mask(full, groups, keep))
+        return _where(is_open, updates, closing), GatingState(
+            step=optax.safe_increment(state.step),
+            gates=gates,
+            keep=keep,
+            saved=_where(is_open, zeros, full),
+            network=Network(memory, state.network.key),
+            inner=inner_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _gated_sizes(groups, exclude):
+    gated = {name: groups[name].size for name in groups if _can_gate(groups[name])}
+    if not gated:
+        reasons = "; ".join(f"{name}: {groups[name].reason}" for name in groups)
+        raise ValueError(f"groups must hold one that can be pruned and gated; {reasons or 'none'}.")
+    chosen = keep_top({n: jnp.zeros(s) for n, s in gated.items()}, groups, 1.0, exclude=exclude)
+    if not chosen:
+        raise ValueError(f"exclude must leave a group to gate, got {exclude}.")
+    return {name: gated[name] for name in chosen}
+
+
+def _can_gate(group):
+    return group.prunable and group.gateable
+
+
+def _check(options, probe_size):
+    """The budget, once all options are known to be in range."""
+    if options.period is not None:
+        _check_counts(period=(options.period, 1))
+    if options.freeze_at is not None:
+        _check_counts(freeze_at=(options.freeze_at, 1))
+    _check_counts(probe_size=(probe_size, 1))
+    if options.schedule != "one_shot" and (options.freeze_at is None or options.period is None):
+        raise ValueError(f"schedule {options.schedule!r} needs period and freeze_at.")
+    last = 0
+    if options.freeze_at is not None and options.period is not None:
+        last = (options.freeze_at - 1) // options.period * options.period
+    return kept_fraction(options.schedule, keep_fraction=options.keep_fraction, num_steps=last)
+
+
+def _check_counts(**counts):
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def _is_due(step, options):
+    due = step == 0
+    if options.period is not None:
+        due |= step % options.period == 0
+    if options.freeze_at is not None:
+        due &= step < options.freeze_at
+    return due
+
+
+def _sub_batch(batch, size, key):
+    """`size` examples drawn without replacement, or all of a smaller batch."""
+    available = jax.tree.leaves(batch)[0].shape[0]
+    if available <= size:
+        return batch
+    chosen = jax.random.choice(key, available, (size,), replace=False)
+    return jax.tree.map(lambda leaf: leaf[chosen], batch)
+
+
+def _open_entries(params, groups, keep):
+    """True at every entry of the parameters that belongs to open nodes only."""
+    ones = jax.tree.map(lambda p: jnp.ones(jnp.shape(p), jnp.float32), params)
+    return jax.tree.map(lambda m: m == 1, mask(ones, groups, keep))
+
+
+def _where(condition, if_true, if_false):
+    return jax.tree.map(jnp.where, condition, if_true, if_false)
+
+
+def _towards(value, target):
+    """The update that lands on `target` exactly; none where it is there, which may be infinity."""
+    return jnp.where(value == target, 0, target - value).astype(value.dtype)
