@@ -39,7 +39,7 @@ def lipschitz_constant(
     """
     like = ravel_pytree(params)[0]
     matvec = flat(hessian_product(objective, params, batch), params)
-    ends = ritz_ends(matvec, like, key=key, tol=tol, max_steps=max_steps)
+    ends = ritz_ends(matvec, like, key=key, tol=tol, max_steps=max_steps, which="magnitude")
     magnitudes = jnp.abs(ends.values)
     top = jnp.argmax(magnitudes)
     value, residual = magnitudes[top], ends.residuals[top]

@@ -62,7 +62,14 @@ def kernel_ends(apply, params, inputs, *, method, key, tol):
         dtype = jnp.promote_types(outputs.dtype, jnp.float32)
         product = tangent_kernel_product(function, leaves, inputs)
         like = jnp.zeros(outputs.shape, outputs.dtype)
-        ends = ritz_ends(flat(product, like), like.ravel(), key=key, tol=tol, max_steps=_MAX_STEPS)
+        ends = ritz_ends(
+            flat(product, like),
+            like.ravel(),
+            key=key,
+            tol=tol,
+            max_steps=_MAX_STEPS,
+            which="lowest",
+        )
         low, high = ends.values.astype(dtype)
         return low, ends.residuals[0], high, full_rank
     kernel = tangent_kernel(apply, params, inputs)

@@ -1,0 +1,120 @@
+"""Both ends of dense matrices with prescribed spectra, and the promises of their bounds."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plprune.spectra import extreme_eigenpairs, extreme_eigenvalues, smallest_mean
+from tests import problems
+
+N = 60
+SPECTRA = {
+    "spread": np.geomspace(1e-3, 1, N),
+    "clustered": np.repeat([1.0, 1.0 + 1e-9, 7.0], N // 3),
+    "rank-deficient": np.repeat([0.0, 3.0], [10, N - 10]),
+    "scaled-identity": np.full(N, 2.0),
+    "ill-conditioned": np.geomspace(1e-12, 1, N),
+    "zero": np.zeros(N),
+}
+
+
+@partial(jax.jit, static_argnames=("num_smallest", "method"))
+def solve(matrix, num_smallest=1, method="cholesky"):
+    return extreme_eigenpairs(matrix, num_smallest=num_smallest, method=method)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("method", ["cholesky", "eigh"])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_both_ends_lie_within_their_bounds(key, name, method, dtype):
+    spectrum = SPECTRA[name]
+    matrix = problems.symmetric(key, spectrum, dtype)
+    pairs = solve(matrix, method=method)
+    # Entries rounded to the dtype move every eigenvalue by as much as the slack allows.
+    truth = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
+    assert pairs.lower <= truth[0] <= pairs.smallest[0] + pairs.slack
+    assert pairs.largest - pairs.slack <= truth[-1] <= pairs.upper
+    resolution = 1e-5 * truth[0] + 20 * pairs.slack
+    assert pairs.smallest[0] - pairs.lower <= resolution
+    assert pairs.upper - pairs.largest <= 1e-4 * truth[-1] + 5 * pairs.slack
+    assert pairs.smallest.dtype == pairs.lower.dtype == dtype
+
+
+@pytest.mark.parametrize("method", ["cholesky", "eigh"])
+@pytest.mark.parametrize("name", ["spread", "clustered", "ill-conditioned"])
+def test_several_smallest(key, name, method):
+    matrix = problems.symmetric(key, SPECTRA[name])
+    pairs = solve(matrix, num_smallest=6, method=method)
+    np.testing.assert_allclose(pairs.smallest, SPECTRA[name][:6], rtol=1e-6, atol=2e-14)
+    vectors = np.asarray(pairs.smallest_vectors)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(6), atol=1e-12)
+    residuals = np.linalg.norm(matrix @ vectors - vectors * np.asarray(pairs.smallest), axis=0)
+    np.testing.assert_allclose(pairs.smallest_residuals, residuals, atol=1e-14)
+
+
+def test_laplacian_has_its_textbook_ends():
+    n = 520  # Above the size at which "auto" turns to Cholesky.
+    laplacian = 2 * jnp.eye(n) - jnp.eye(n, k=1) - jnp.eye(n, k=-1)
+    pairs = solve(laplacian, method="auto")
+    angle = np.pi / (n + 1)
+    np.testing.assert_allclose(pairs.smallest[0], 2 - 2 * np.cos(angle), rtol=1e-8)
+    # The upper end is crowded, so Lanczos stops short of it and says by how much.
+    assert pairs.largest <= 2 + 2 * np.cos(angle) <= pairs.upper < 4.1
+
+
+@given(
+    exponent=st.floats(0, 12),
+    repeats=st.integers(1, 8),
+    rank=st.integers(1, N),
+    scale=st.floats(-6, 6),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=25, deadline=None)
+def test_bounds_hold_for_any_spectrum(exponent, repeats, rank, scale, seed):
+    values = np.repeat(np.geomspace(10.0**-exponent, 1, -(-N // repeats)), repeats)[:N]
+    values[: N - rank] = 0
+    matrix = problems.symmetric(jax.random.key(seed), values * 10**scale)
+    pairs = solve(matrix, num_smallest=2)
+    truth = np.linalg.eigvalsh(np.asarray(matrix))
+    assert pairs.lower <= truth[0] <= pairs.smallest[0] + pairs.slack
+    assert pairs.largest - pairs.slack <= truth[-1] <= pairs.upper
+    assert np.abs(truth - float(pairs.smallest[1])).min() <= (
+        pairs.smallest_residuals[1] + pairs.slack
+    )
+
+
+def test_not_a_number_is_not_certified():
+    pairs = solve(jnp.full((N, N), jnp.nan))
+    assert not np.isfinite(pairs.lower)
+
+
+def test_derivative_is_that_of_a_simple_eigenvalue(key):
+    start, change = (problems.symmetric(k, np.arange(1.0, 9.0)) for k in jax.random.split(key))
+    (low, high), (low_dot, high_dot) = jax.jvp(
+        lambda t: extreme_eigenvalues(start + t * change, 2), (0.0,), (1.0,)
+    )
+    np.testing.assert_allclose([*low, high], [1, 2, 8], rtol=1e-12)
+    ends = [np.linalg.eigvalsh(start + t * change) for t in (1e-5, -1e-5)]
+    numeric = (ends[0] - ends[1]) / 2e-5
+    np.testing.assert_allclose([*low_dot, high_dot], numeric[[0, 1, -1]], rtol=1e-6)
+
+
+def test_mean_over_a_cluster_is_smooth():
+    """Where eigenvalues coincide only their mean has a derivative: a third of P's trace."""
+    matrix = jnp.diag(jnp.array([1.0, 1.0, 1.0, 5.0]))
+    gradient = jax.grad(lambda a: smallest_mean(a, 3))(matrix)
+    np.testing.assert_allclose(gradient, np.diag([1, 1, 1, 0]) / 3, atol=1e-12)
+
+
+def test_rejects_bad_arguments():
+    with pytest.raises(ValueError, match=r"square, got shape \(2, 3\)"):
+        extreme_eigenpairs(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"\[1, 3\], got 4"):
+        extreme_eigenpairs(jnp.eye(3), num_smallest=4)
+    with pytest.raises(ValueError, match="method must be one of"):
+        extreme_eigenpairs(jnp.eye(3), method="power")
