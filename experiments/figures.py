@@ -6,6 +6,7 @@ out from any background is drawn in `INK`, which becomes the text's own colour o
 """
 
 import io
+import logging
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -163,8 +164,8 @@ def lossy(record: Mapping[str, Any]) -> list[str]:
 
 def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
     """Write ``figure.png`` (one above the other) and ``figure.pdf`` (a page each), captioned."""
-    pictures = []
-    pages = io.BytesIO()
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # It finds the fonts' dates odd.
+    pictures, pages = [], io.BytesIO()
     with PdfPages(pages, metadata={"CreationDate": None}) as pdf:
         for figure in figures.values():
             width = int(13 * figure.get_figwidth())

@@ -108,7 +108,8 @@ def show(record: Record, console: Console) -> None:
             for row in rows:
                 printed.add_column(Text(row[0].text), justify="right")
             for i, column in enumerate(table.columns[1:], 1):
-                printed.add_row(Text(column), *(Text(row[i].text) for row in rows))
+                if any(row[i].text for row in rows):
+                    printed.add_row(Text(column), *(Text(row[i].text) for row in rows))
             console.print(printed)
     seeds = len(record["seeds"])
     for line in (_summary(record), *looks.lossy(record)):

@@ -135,7 +135,7 @@ def number(mean: float | None, stderr: float | None = None) -> str:
     scaled, error = mean / 10.0**power, stderr / 10.0**power
     decimals = max(0, 1 - _magnitude(error))
     if decimals > 6:  # Too many to read: each with its own power.
-        return f"{_plain(mean)} {PLUS_MINUS} {_plain(stderr)}"
+        return f"{_plain(mean)} {PLUS_MINUS} {_plain(stderr, digits=2)}"
     text = f"{scaled:,.{decimals}f} {PLUS_MINUS} {error:,.{decimals}f}"
     return f"({text}) {_ten_to(power)}" if power else text
 
@@ -196,14 +196,14 @@ def _unexplained(name: str) -> Metric:
     return Metric(name.removesuffix("_seconds").replace("_", " "), "", unit)
 
 
-def _plain(value):
-    if float(value).is_integer() and abs(value) < 1e9:
-        return f"{value:,.0f}"
-    if 1e-3 <= abs(value) < 1e6:
-        decimals = max(0, 3 - _magnitude(abs(value)))
-        return f"{value:,.{decimals}f}"
+def _plain(value, digits=4):
+    whole = float(f"{value:.12g}")  # 100 * 0.29 is one.
+    if whole.is_integer() and abs(whole) < 1e9:
+        return f"{whole:,.0f}"
     power = _magnitude(abs(value))
-    return f"{value / 10.0**power:.3f} {_ten_to(power)}"
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{value:,.{max(0, digits - 1 - power)}f}"
+    return f"{value / 10.0**power:.{digits - 1}f} {_ten_to(power)}"
 
 
 def _magnitude(value):

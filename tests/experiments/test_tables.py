@@ -25,6 +25,7 @@ from plprune.records import summarise, summary
         (0.0, None, "0"),
         (26122.0, None, "26,122"),
         (0.123456, None, "0.1235"),
+        (100 * 0.29, None, "29"),  # 28.999999999999996.
         (0.5, 0.0, "0.5000"),
         (0.5, 1e-17, "0.5000"),  # Rounding of equal values is no error.
         (12.3456, 0.234, "12.35 ± 0.23"),
@@ -35,7 +36,7 @@ from plprune.records import summarise, summary
         (3.14e-5, 2.2e-6, "(3.14 ± 0.22) × 10⁻⁵"),
         (4.2e7, 3e5, "(4.200 ± 0.030) × 10⁷"),
         (1.5e-8, None, "1.500 × 10⁻⁸"),
-        (2.5, 1e-9, "2.500 ± 1.000 × 10⁻⁹"),
+        (2.5, 1e-9, "2.500 ± 1.0 × 10⁻⁹"),
     ],
 )
 def test_numbers_are_rounded_to_two_digits_of_their_error(mean, stderr, text):
