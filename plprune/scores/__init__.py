@@ -1,0 +1,10 @@
+"""Scores: one number per node of every prunable group, larger = keep.
+
+Every score is called ``score(apply, params, groups, *, inputs, labels=None, loss=None, key=None,
+init=None) -> {name: [size]}`` and ignores what it does not need. All are pure and work under jit;
+none sorts weights.
+"""
+
+from plprune.scores.weights import group_lasso_norm, magnitude, random
+
+__all__ = ["group_lasso_norm", "magnitude", "random"]

@@ -1,0 +1,101 @@
+"""Sums over the slices that nodes own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from plprune.nodes.matching import edit_leaves
+from plprune.types import Member, NodeGroup, NodeGroups
+
+NodeScores = dict[str, Float[Array, " g"]]
+Slices = Callable[[NodeGroup], tuple[Member, ...]]
+
+
+def producing(group: NodeGroup) -> tuple[Member, ...]:
+    """Slices that compute the node; all its slices where it is only read."""
+    return group.producers or group.members
+
+
+def owned(group: NodeGroup) -> tuple[Member, ...]:
+    """Every slice that shrinking removes with the node."""
+    return group.members
+
+
+def gating(group: NodeGroup) -> tuple[Member, ...]:
+    """Slices whose scaling gates the node; of a group without a gate, those that compute it."""
+    return group.consumers if group.gateable else producing(group)
+
+
+def node_sums(tree: PyTree, groups: NodeGroups, slices: Slices) -> NodeScores:
+    """Sum of the entries of each node's slices, for every prunable group.
+
+    Running statistics count for nothing: they are not trained.
+
+    Args:
+      tree: The parameters that the groups were found on, a gradient, or the params of the pair
+        (params, state) that they were found on.
+      groups: From `find_nodes`.
+      slices: Which members of a group to sum over.
+
+    Raises:
+      ValueError: `tree` lacks a leaf that a group needs.
+    """
+    leaves = leaves_by_path(tree, groups)
+    return {
+        name: sum(
+            (_member_sums(leaves, m, groups[name].size) for m in slices(groups[name])
+             if not is_statistic(groups, m.path)),
+            start=jnp.zeros(groups[name].size),
+        )
+        for name in groups.prunable
+    }  # fmt: skip
+
+
+def is_statistic(groups: NodeGroups, path: str) -> bool:
+    """Whether a leaf is a running statistic, such as the mean of BatchNorm."""
+    return path.rpartition(".")[2] in groups.statistics
+
+
+def leaves_by_path(tree: PyTree, groups: NodeGroups) -> dict[str, Any]:
+    """The leaves of a params-like tree by the paths that the groups know them by."""
+    found = {}
+
+    def record(path, leaf):
+        found[path] = leaf
+        return leaf
+
+    edit_leaves(tree, groups, record, dict(zip(groups.paths, groups.shapes, strict=True)))
+    return found
+
+
+def _member_sums(leaves, member, size):
+    if member.path not in leaves:
+        raise ValueError(f"params must hold the leaf {member.path}, got {list(leaves)}.")
+    leaf = jnp.asarray(leaves[member.path])
+    others = tuple(d for d in range(leaf.ndim) if d != member.axis)
+    # Bfloat16 parameters are summed in float32.
+    sums = jnp.sum(leaf, axis=others, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+    return per_node(sums, member, size)
+
+
+def per_node(values: Float[Array, "n ..."], member: Member, size: int) -> Float[Array, "g ..."]:
+    """Values per position of a member's axis, summed over the positions of each node."""
+    positions = np.flatnonzero(member.index >= 0)
+    total = jnp.zeros((size, *values.shape[1:]), values.dtype)
+    return total.at[member.index[positions]].add(values[positions])
+
+
+def squared(tree: PyTree) -> PyTree:
+    """Squares of the real leaves, at least in float32; other leaves count as zero."""
+
+    def square(leaf):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            return jnp.zeros(jnp.shape(leaf))
+        wide = jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+        return jnp.square(wide)
+
+    return jax.tree.map(square, tree)

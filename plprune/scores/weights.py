@@ -1,0 +1,79 @@
+"""Scores that look at no data: chance and the norms of a node's weights."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from plprune.scores.slices import NodeScores, node_sums, owned, producing, squared
+from plprune.types import Apply, Inputs, NodeGroups, Params
+
+
+def random(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs = None,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """Independent uniform numbers in [0, 1): the baseline that any score must beat.
+
+    Raises:
+      ValueError: no `key`.
+    """
+    del apply, params, inputs, labels, loss, init
+    if key is None:
+        raise ValueError("random needs key, got None.")
+    keys = jax.random.split(key, max(len(groups.prunable), 1))
+    sizes = groups.prunable.items()
+    return {name: jax.random.uniform(k, (n,)) for k, (name, n) in zip(keys, sizes, strict=False)}
+
+
+def magnitude(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs = None,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """l2 norm of all parameters that compute the node, its producer slices.
+
+    For a neuron these are its incoming weights and its bias, for a channel its kernel and the
+    scale and bias of its normalisation; not the weights that read it, nor running statistics. Norms
+    of filters as a score: [Li 2017].
+    """
+    del apply, inputs, labels, loss, key, init
+    return _norms(params, groups, producing)
+
+
+def group_lasso_norm(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs = None,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """l2 norm of every parameter of the node, incoming and outgoing.
+
+    The term of the node in a group-lasso penalty over all slices that shrinking removes
+    [Yuan 2006]; training with that penalty makes it a score.
+    """
+    del apply, inputs, labels, loss, key, init
+    return _norms(params, groups, owned)
+
+
+def _norms(params, groups, slices):
+    return jax.tree.map(jnp.sqrt, node_sums(squared(params), groups, slices))
