@@ -181,7 +181,7 @@ def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
 
 
 def svg(name: str, figure: Figure, description: str) -> str:
-    """The figure as an SVG element for a page: no fixed size, `INK` in the page's own colour."""
+    """The figure as an SVG element for a page: as wide as it allows, `INK` in the text's colour."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):  # Else two figures share their ids.
         figure.savefig(
@@ -190,7 +190,10 @@ def svg(name: str, figure: Figure, description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    # As wide as the page allows, yet no letter larger or smaller than is read with ease.
+    points = float(re.search(r'width="([\d.]+)pt"', text)[1])
+    width = f'style="min-width: {0.75 * points:.0f}pt; max-width: {1.35 * points:.0f}pt"'
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', width, text, count=1)
     return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
 
 
