@@ -72,8 +72,9 @@ def _stacked_keys(config):
 
 
 def _errors(config, n):
-    # Noise of size sqrt(d / n) must not escape: lambda and sqrt(beta) follow it (our choice).
-    scale = np.sqrt(config.n / n)
+    # So much noise must not hold up a column of its own: lambda and sqrt(beta) follow the
+    # `spurious_bound` (our choice).
+    scale = (config.n / n) ** 0.75
     strength, beta = config.lam * scale, config.beta * scale**2
 
     def run(keys):

@@ -67,17 +67,16 @@ def trained(config: Config, seed: int, *, regularised: bool) -> Trained:
     """Training from the small start, in float32, with or without the regulariser."""
     problem, start = make_problem(config, seed), make_start(config, seed)
     steps = config.steps if regularised else config.plain_steps
-    options = {
-        "step_size": config.step_size,
-        "strength": config.lam if regularised else 0.0,
-        "beta": config.beta,
-        "tol": config.tol,
-        "form": config.form,
-    }
+    strength = config.lam if regularised else 0.0
     single = cast(problem, jnp.float32)
-    jax.block_until_ready(_descend(single, start, num_steps=0, **options))  # Compiles.
+
+    def run(num_steps):
+        end = _descend(config, single, start, config.step_size, num_steps, strength, config.tol)
+        return jax.block_until_ready(end)
+
+    run(0)  # Compiles.
     began = time.perf_counter()
-    end = jax.block_until_ready(_descend(single, start, num_steps=steps, **options))
+    end = run(steps)
     return Trained(problem, end.factor, int(end.steps), time.perf_counter() - began)
 
 
@@ -87,18 +86,25 @@ def finished(config: Config, run: Trained) -> jax.Array:
     What float32 leaves over would decay at a rate of its own after fine-tuning removed the rest.
     """
     kept = ms.prune(run.factor, ms.threshold(config.beta)).astype(jnp.float64)
-    options = {"strength": config.lam, "beta": config.beta, "form": config.form, "tol": 1e-13}
-    steps, step_size = config.steps, config.step_size / 2
-    return _descend(run.problem, kept, step_size=step_size, num_steps=steps, **options).factor
+    step_size = config.step_size / 2
+    return _descend(config, run.problem, kept, step_size, config.steps, config.lam, 1e-13).factor
 
 
 def fine_tuned(config: Config, problem: ms.Problem, pruned: jax.Array) -> jax.Array:
     """`pruned` after fine-tuning without the regulariser, in float64."""
-    options = {"step_size": config.step_size / 2, "num_steps": config.finetune_steps}
-    return _descend(problem, pruned.astype(jnp.float64), **options).factor
+    start, step_size = pruned.astype(jnp.float64), config.step_size / 2
+    return _descend(config, problem, start, step_size, config.finetune_steps, 0.0, 0.0).factor
 
 
-_descend = jax.jit(ms.descend, static_argnames="form")
+def _descend(config, problem, start, step_size, num_steps, strength, tol):
+    """Every number is traced, so that runs of one shape are compiled once."""
+    return _compiled(
+        problem, start, step_size=step_size, num_steps=num_steps, strength=strength,
+        beta=config.beta, form=config.form, tol=tol,
+    )  # fmt: skip
+
+
+_compiled = jax.jit(ms.descend, static_argnames="form")
 
 
 def _measurements(config, key):

@@ -61,6 +61,17 @@ def escape_bound(gain: float, *, beta: float, form: str = "rational") -> float:
     return (2 if form == "rational" else 4) * math.sqrt(beta) * gain
 
 
+def spurious_bound(d: int, n: int, noise: float) -> float:
+    """The strength lambda above which noise alone holds up no column, to leading order.
+
+    Gaussian measurements with noise of standard deviation `noise` let a column that is orthogonal
+    to the truth grow at a rate up to tau = 4 noise sqrt(2 d / n). At norm t it feels
+    tau t - 4 t^3 - lambda, negative for every t where lambda exceeds tau^(3/2) / (3 sqrt(3)).
+    Derived in docs/mathematics/group_lasso.md.
+    """
+    return (4 * noise * math.sqrt(2 * d / n)) ** 1.5 / (3 * math.sqrt(3))
+
+
 def stationary_norm(sigma: Float[Array, "..."], strength: float) -> Float[Array, "..."]:
     """Norm of the one column that carries the singular value sigma at the regularised optimum.
 

@@ -54,6 +54,19 @@ def test_escape_bound_balances_growth_and_shrinkage_at_zero(form):
     np.testing.assert_allclose(shrinkage, 4 * gain)
 
 
+def test_spurious_bound_is_where_noise_stops_holding_up_a_column():
+    d, n, noise = 20, 1500, 0.5
+    strength = ms.spurious_bound(d, n, noise)
+    rate = 4 * noise * np.sqrt(2 * d / n)
+    t = np.linspace(0, 1, 100_001)
+    push = rate * t - 4 * t**3
+    np.testing.assert_allclose(strength, push.max(), rtol=1e-6)
+    # The rate is the top eigenvalue of the noise's part of the gradient at 0.
+    rng = np.random.default_rng(0)
+    a = np.tensordot(noise * rng.normal(size=n), rng.normal(size=(n, d, d)), 1)
+    np.testing.assert_allclose(np.linalg.eigvalsh((a + a.T) / 2)[-1] * 4 / n, rate, rtol=0.15)
+
+
 def test_stationary_norm_solves_the_stationarity_condition_to_first_order():
     sigma = jnp.array([1.0, 0.6])
     for strength in (1e-2, 1e-3):
