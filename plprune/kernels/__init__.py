@@ -1,5 +1,6 @@
-"""The dense tangent kernel of any function: whole, projected and tiled."""
+"""The dense tangent kernel of any function: whole, traced, projected, per leaf, per node."""
 
+from plprune.kernels.parts import leaf_kernels, node_kernels
 from plprune.kernels.tangent import projected_kernel, tangent_kernel, traced_kernel
 
-__all__ = ["projected_kernel", "tangent_kernel", "traced_kernel"]
+__all__ = ["leaf_kernels", "node_kernels", "projected_kernel", "tangent_kernel", "traced_kernel"]

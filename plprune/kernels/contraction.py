@@ -21,6 +21,20 @@ def contracted_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b
     operations; holds the kernel and two tiles of ``tile * c * p`` numbers. Where a loop of unknown
     length is in the way of reverse mode, p forward passes replace the c backward ones.
     """
+
+    def summed(left, right):
+        parts = contractions(left, right)
+        return sum(parts[1:], start=parts[0])
+
+    return _paired(problem, summed, tile)
+
+
+def leaf_contractions(problem: Problem, tile: int | None) -> list[Float[Array, "b r b2 r2"]]:
+    """The kernel of every leaf by itself, with the costs of `contracted_kernel`."""
+    return _paired(problem, contractions, tile)
+
+
+def _paired(problem, combine, tile):
     if tile is None:
         numbers = problem.num_outputs * sum(p.size for p in problem.leaves)
         tile = max(1, _TILE_BYTES // (numbers * problem.dtype.itemsize))
@@ -33,7 +47,7 @@ def contracted_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b
         return example_jacobians(problem, take(problem.other, start, tile))
 
     other = None if problem.other is None else columns
-    return over_pairs(rows, other, contract, problem.sizes, tile)
+    return over_pairs(rows, other, combine, problem.sizes, tile)
 
 
 def example_jacobians(problem: Problem, inputs: Inputs) -> list[Float[Array, "t r p"]]:
@@ -48,7 +62,6 @@ def example_jacobians(problem: Problem, inputs: Inputs) -> list[Float[Array, "t 
     return [j.reshape(j.shape[0], problem.num_seeds, -1).astype(problem.dtype) for j in jacobians]
 
 
-def contract(left: list[Array], right: list[Array]) -> Float[Array, "t r u q"]:
-    """Sum over the leaves of the products of their Jacobians."""
-    parts = [_einsum("trp,uqp->truq", a, b) for a, b in zip(left, right, strict=True)]
-    return sum(parts[1:], start=parts[0])
+def contractions(left: list[Array], right: list[Array]) -> list[Float[Array, "t r u q"]]:
+    """Per leaf, the products of two tiles' Jacobians."""
+    return [_einsum("trp,uqp->truq", a, b) for a, b in zip(left, right, strict=True)]

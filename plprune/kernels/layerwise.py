@@ -18,36 +18,52 @@ _BLOCK_ROWS = {"cpu": 1024}  # Rows of a block that the caches hold; accelerator
 _OTHER_BLOCK_ROWS = 8192
 
 
-def layerwise_kernel(
-    problem: Problem,
-    tile: int | None,
-    combine: Callable[[Factors, Factors], Array] = block,
-) -> Float[Array, "b r b2 r2"]:
+def layerwise_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2 r2"]:
     """K from the factors of its rows and columns.
 
     Per dense layer and pair of examples the cost is ``d_in + c^2 d_out`` multiplications
     [Novak 2022], halved by symmetry where the two batches are one. Holds the kernel, the factors
     of a tile (or of the batch, if small) and a block.
     """
+    return _paired(problem, partial(tile_factors, problem), block, tile)
+
+
+def term_kernels(problem: Problem, tile: int | None) -> list[Float[Array, "b r b2 r2"]]:
+    """The kernels of the single terms, whose sum is K."""
+
+    def make(inputs):
+        parts = zip(problem.taps.terms, term_values(problem, inputs), problem.grams, strict=True)
+        return [factors((t,), [value], (keep,), problem.dtype) for t, value, keep in parts]
+
+    def blocks(left, right):
+        return [block(a, b) for a, b in zip(left, right, strict=True)]
+
+    return _paired(problem, make, blocks, tile)
+
+
+def tile_factors(problem: Problem, inputs: Inputs) -> Factors:
+    """The factors of a tile of examples."""
+    values = term_values(problem, inputs)
+    return factors(problem.taps.terms, values, problem.grams, problem.dtype)
+
+
+def term_values(problem: Problem, inputs: Inputs) -> list[Any]:
+    """What the taps see: one forward pass and c backward passes per example."""
+    taps = problem.taps
+    seeds = jnp.eye(problem.num_outputs, dtype=taps.output.dtype)
+    values = jax.vmap(lambda x: taps.example(problem.leaves, x, seeds))(inputs)
+    return values if problem.num_seeds == problem.num_outputs else [traced(v) for v in values]
+
+
+def _paired(problem, make, combine, tile):
     numbers = num_numbers(problem.taps.terms, problem.grams, problem.num_outputs)
     per_example = max(numbers, 1) * problem.dtype.itemsize
     tile = min(_tile(problem, per_example) if tile is None else tile, *problem.sizes)
-    make = partial(tile_factors, problem)
     rows = _reader(make, problem.inputs, tile, per_example)
     columns = None
     if problem.other is not None:
         columns = _reader(make, problem.other, tile, per_example)
     return over_pairs(rows, columns, combine, problem.sizes, tile)
-
-
-def tile_factors(problem: Problem, inputs: Inputs) -> Factors:
-    """The factors of a tile of examples: one forward pass and c backward passes for each."""
-    taps = problem.taps
-    seeds = jnp.eye(problem.num_outputs, dtype=taps.output.dtype)
-    values = jax.vmap(lambda x: taps.example(problem.leaves, x, seeds))(inputs)
-    if problem.num_seeds != problem.num_outputs:
-        values = [traced(v) for v in values]
-    return factors(taps.terms, values, problem.grams, problem.dtype)
 
 
 def _reader(

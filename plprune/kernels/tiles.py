@@ -1,12 +1,13 @@
 """Loops over tiles of a batch, so that peak memory is the result plus one tile."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 
 def batch_size(inputs: PyTree) -> int:
@@ -51,10 +52,10 @@ def over_tiles(function: Callable[[PyTree], PyTree], inputs: PyTree, tile: int) 
 def over_pairs(
     rows: Callable[[Any], PyTree],
     columns: Callable[[Any], PyTree] | None,
-    block: Callable[[PyTree, PyTree], Array],
+    block: Callable[[PyTree, PyTree], PyTree],
     sizes: tuple[int, int],
     tile: int,
-) -> Array:
+) -> PyTree:
     """The kernel [b, c, b', c'] from its blocks, one pair of tiles at a time, in place.
 
     A last tile that would stick out starts earlier instead and writes some entries twice. What
@@ -64,7 +65,7 @@ def over_pairs(
       rows: First example of a tile -> what `block` needs of its `tile` examples.
       columns: The same for the second batch; None where it is the first one: then only blocks
         on and above the diagonal are computed and their transposes filled in.
-      block: ``(rows, columns) -> [tile, c, tile, c']``.
+      block: ``(rows, columns) -> [tile, c, tile, c']``, or a tree of such arrays.
       sizes: b and b'.
       tile: Examples per tile, at most the smaller batch.
     """
@@ -81,13 +82,21 @@ def over_pairs(
         i, j, is_new = start
         kept = jax.lax.cond(is_new == 1, rows, lambda _: kept, i)
         values = block(kept, columns(j))
-        kernel = jax.lax.dynamic_update_slice(kernel, values, (i, 0, j, 0))
-        if symmetric:
-            mirrored = jnp.transpose(values, (2, 3, 0, 1))
-            kernel = jax.lax.dynamic_update_slice(kernel, mirrored, (j, 0, i, 0))
+        kernel = jax.tree.map(partial(_write, symmetric=symmetric, i=i, j=j), kernel, values)
         return (kernel, kept), None
 
     first = rows(0)
-    shape = jax.eval_shape(lambda r: block(r, columns(0)), first)
-    kernel = jnp.zeros((sizes[0], shape.shape[1], sizes[1], shape.shape[3]), shape.dtype)
+    shapes = jax.eval_shape(lambda r: block(r, columns(0)), first)
+    kernel = jax.tree.map(
+        lambda s: jnp.zeros((sizes[0], s.shape[1], sizes[1], s.shape[3]), s.dtype), shapes
+    )
     return jax.lax.scan(step, (kernel, first), jnp.asarray(starts))[0][0]
+
+
+def _write(kernel, values, *, symmetric, i, j):
+    """The kernel with one block filled in, and its mirror image."""
+    kernel = jax.lax.dynamic_update_slice(kernel, values, (i, 0, j, 0))
+    if not symmetric:
+        return kernel
+    mirrored = jnp.transpose(values, (2, 3, 0, 1))
+    return jax.lax.dynamic_update_slice(kernel, mirrored, (j, 0, i, 0))

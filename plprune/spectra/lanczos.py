@@ -62,7 +62,7 @@ def ritz_ends(
       like: Any vector of the domain; only its shape and dtype are read.
       key: Draws the first direction and the fresh ones.
       tol: Stop once the residual of each wanted end is below tol times its own |value|, or at the
-        level of rounding. The value's error is then of order tol^2, unless its neighbours lie closer.
+        level of rounding. The value's error is then of order tol^2 where no neighbour is near.
       max_steps: Largest Krylov space, at least 1; more than n is n. Static under jit. Memory is
         ``max_steps * n``.
       which: The end that must reach `tol`: "lowest", "highest", "both", or "magnitude", the one
