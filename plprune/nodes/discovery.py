@@ -153,10 +153,15 @@ class _Drafts:
         """Why an atom cannot be removed, as something to call; None if it can."""
         if atom in self.labels.atoms.pinned:
             return self.labels.atoms.pinned[atom]
+        paths = self.graph.paths[0]
+        if self.roles.order.keys().isdisjoint(leaf for leaf, _ in self.slots[atom]):
+            return lambda: f"the function does not use {paths[min(self.slots[atom])[0]]}"
+        if self.roles.produced.isdisjoint(self.slots[atom]):
+            return lambda: "no parameter makes it"
         for (leaf, axis), positions in self.slots[atom].items():
             if len(positions) == self.full[leaf, axis]:
-                path = self.graph.paths[0][leaf]
-                return lambda: f"every position of {path}[{axis}] belongs to the same node"
+                name = f"{paths[leaf]}[{axis}]"
+                return lambda: f"every position of {name} belongs to the same node"
         return None
 
     def kind(self, atom):

@@ -30,14 +30,14 @@ def base_name(axes: Sequence[LeafAxis], paths: Sequence[str], roles: Roles, kind
     """Name of the module that first computes the nodes, before clashes are resolved."""
     made = [key for key in axes if key in roles.produced]
     kernels = [key for key in made if key[0] in roles.makers]
-    if not made:
+    if not made and axes[0][0] in roles.order:
         return f"{module_of(paths[axes[0][0]])}.inputs"
     if kind == "head":
         return _common_module([module_of(paths[leaf]) for leaf, _ in kernels or made])
     if kernels:
         first = min(kernels, key=lambda key: roles.makers[key[0]])
     else:
-        first = min(made, key=lambda key: roles.order.get(key[0], 0))
+        first = min(made or axes, key=lambda key: roles.order.get(key[0], 0))
     return module_of(paths[first[0]])
 
 
