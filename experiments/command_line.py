@@ -54,9 +54,14 @@ def settings(name: str) -> ModuleType:
     return import_module(f"{experiments.EXPERIMENTS[name]}.config")
 
 
+def about(name: str) -> str:
+    """What an experiment does, in a line."""
+    return (settings(name).__doc__ or "").strip().partition("\n")[0]
+
+
 def overview() -> str:
     """The help text of the whole command line."""
-    told = {name: (settings(name).__doc__ or "").strip().partition("\n")[0] for name in available()}
+    told = {name: about(name) for name in available()}
     lines = [f"  {name:<16}{text}" for name, text in (told | TOOLS).items()]
     return "\n".join(
         [

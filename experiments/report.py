@@ -18,6 +18,7 @@ from rich.text import Text
 
 import experiments
 from experiments import figures as looks
+from experiments.command_line import about
 from experiments.tables import (
     PLUS_MINUS,
     Metric,
@@ -71,6 +72,7 @@ def write_report(folder: Path) -> Path:
             looks.save(folder, drawn, caption)
     page = _template("report.html.j2").render(
         record=record,
+        about=about(record["experiment"]),
         summary=_summary(record),
         caption=caption,
         pictures=pictures,

@@ -69,6 +69,7 @@ def test_the_page_is_self_contained_and_says_what_it_must(tmp_path):
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
     text = " ".join("".join(found.seen).split())
     for part in (
+        "A toy.",
         "python -m experiments toy --preset quick",
         "4.0 ± 1.0",
         "91.0 ± 1.0",
