@@ -77,6 +77,10 @@ class NodeGroups(Mapping[str, NodeGroup]):
     def __len__(self) -> int:
         return len(self.by_name)
 
+    # A mapping compares by its entries and so has no hash; these tables are what they are.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     @property
     def prunable(self) -> dict[str, int]:
         """Sizes of the groups that can be pruned, by name."""
