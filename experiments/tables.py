@@ -77,6 +77,12 @@ METRICS = {
     "kept_nodes": Metric("kept nodes", "Share of the prunable nodes that were kept.", "%"),
     "parameters": Metric("parameters", "Parameters of the final, shrunk model."),
     "flops": Metric("FLOPs", "Of one forward pass of one example through the final model."),
+    "rate": Metric("learning rate", "The one of the lowest training loss among the candidates."),
+    "masked_difference": Metric(
+        "masked - shrunk",
+        "Largest difference between the outputs of the masked and of the shrunk model on the whole "
+        "test set.",
+    ),
     "kept_columns": Metric("kept columns", "Columns above the pruning threshold."),
     "large_column_fraction": Metric(
         "large columns", "Share of the columns with at least half of the largest norm.", "%"
