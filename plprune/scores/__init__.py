@@ -5,6 +5,18 @@ init=None) -> {name: [size]}`` and ignores what it does not need. All are pure a
 none sorts weights.
 """
 
+from plprune.scores.saliency import grasp, snip, synflow, taylor
+from plprune.scores.tangents import node_lambda_max, ntk_sap
 from plprune.scores.weights import group_lasso_norm, magnitude, random
 
-__all__ = ["group_lasso_norm", "magnitude", "random"]
+__all__ = [
+    "grasp",
+    "group_lasso_norm",
+    "magnitude",
+    "node_lambda_max",
+    "ntk_sap",
+    "random",
+    "snip",
+    "synflow",
+    "taylor",
+]

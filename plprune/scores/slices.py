@@ -1,5 +1,6 @@
 """Sums over the slices that nodes own."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves
-from plprune.types import Member, NodeGroup, NodeGroups
+from plprune.types import Gates, Member, NodeGroup, NodeGroups
 
 NodeScores = dict[str, Float[Array, " g"]]
 Slices = Callable[[NodeGroup], tuple[Member, ...]]
@@ -60,6 +62,41 @@ def is_statistic(groups: NodeGroups, path: str) -> bool:
     return path.rpartition(".")[2] in groups.statistics
 
 
+def scaled(params: PyTree, groups: NodeGroups, factors: Gates) -> PyTree:
+    """`gate`, extended to groups without a gate: there it scales what computes the node.
+
+    The derivative in a factor at 1 is the sum of p * dL/dp over the node's `gating` slices.
+    """
+    per_leaf = defaultdict(list)
+    for name, values in factors.items():
+        for member in gating(groups[name]):
+            if not is_statistic(groups, member.path):
+                per_leaf[member.path].append((member, values))
+
+    def edit(path, leaf):
+        for member, values in per_leaf[path]:
+            at = jnp.where(member.index < 0, 1, values[member.index]).astype(leaf.dtype)
+            leaf = leaf * along(at, member.axis, leaf.ndim)
+        return leaf
+
+    return edit_leaves(params, groups, edit, _shapes(groups))
+
+
+def unit_factors(groups: NodeGroups) -> dict[str, Array]:
+    """A factor of 1 for each node of the prunable groups."""
+    return {name: jnp.ones(size) for name, size in groups.prunable.items()}
+
+
+def edit_trained(params: PyTree, groups: NodeGroups, edit: Callable) -> PyTree:
+    """``edit(path, leaf)`` of the real leaves that training moves: no running statistics."""
+
+    def where_trained(path, leaf):
+        real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return edit(path, leaf) if real and not is_statistic(groups, path) else leaf
+
+    return edit_leaves(params, groups, where_trained, _shapes(groups))
+
+
 def leaves_by_path(tree: PyTree, groups: NodeGroups) -> dict[str, Any]:
     """The leaves of a params-like tree by the paths that the groups know them by."""
     found = {}
@@ -68,8 +105,12 @@ def leaves_by_path(tree: PyTree, groups: NodeGroups) -> dict[str, Any]:
         found[path] = leaf
         return leaf
 
-    edit_leaves(tree, groups, record, dict(zip(groups.paths, groups.shapes, strict=True)))
+    edit_leaves(tree, groups, record, _shapes(groups))
     return found
+
+
+def _shapes(groups):
+    return dict(zip(groups.paths, groups.shapes, strict=True))
 
 
 def _member_sums(leaves, member, size):

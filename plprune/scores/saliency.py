@@ -1,0 +1,152 @@
+"""Scores from first and second derivatives of the loss, or of a sum of outputs, in the gates."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from plprune.losses import risk
+from plprune.scores.slices import (
+    NodeScores,
+    edit_trained,
+    is_statistic,
+    leaves_by_path,
+    scaled,
+    unit_factors,
+)
+from plprune.types import Apply, Inputs, NodeGroups, Params
+
+_EXAMPLES = 16  # Differentiated at once: per-example gradients are as large as the parameters.
+
+
+def snip(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """|dL/dg| of each node's gate g at 1, with L the mean loss: SNIP's sensitivity of a node.
+
+    The gate of a group that cannot be gated scales what computes the node. One gradient
+    [Lee 2019].
+
+    Raises:
+      ValueError: no `loss` or `labels`.
+    """
+    del key, init
+    _check("snip", loss, labels)
+
+    def objective(factors):
+        return risk(loss, apply(scaled(params, groups, factors), inputs), labels)
+
+    return jax.tree.map(jnp.abs, jax.grad(objective)(unit_factors(groups)))
+
+
+def taylor(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """Mean over the examples of |dL_i/dg|, L_i the loss of example i: first-order Taylor.
+
+    Unlike in `snip`, examples that disagree do not cancel [Molchanov 2017]. One gradient per
+    example.
+
+    Raises:
+      ValueError: no `loss` or `labels`.
+    """
+    del key, init
+    _check("taylor", loss, labels)
+
+    def sensitivity(example):
+        def objective(factors):
+            one = jax.tree.map(lambda a: a[None], example)
+            return risk(loss, apply(scaled(params, groups, factors), one[0]), one[1])
+
+        return jax.tree.map(jnp.abs, jax.grad(objective)(unit_factors(groups)))
+
+    each = jax.lax.map(sensitivity, (inputs, labels), batch_size=_EXAMPLES)
+    return jax.tree.map(lambda values: jnp.mean(values, axis=0), each)
+
+
+def grasp(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """Sum of w * (H gradient) over the weights that gate the node: what it adds to gradient flow.
+
+    It is half the derivative of ||dL/dw||^2 in the gate at 1. Removing a node with a negative score
+    increases the norm of the gradient, so these go first [Wang 2020]. Without the published
+    temperature on the logits, which `loss` may include. Two gradients.
+
+    Raises:
+      ValueError: no `loss` or `labels`.
+    """
+    del key, init
+    _check("grasp", loss, labels)
+
+    def objective(p):
+        return risk(loss, apply(p, inputs), labels)
+
+    def half_flow(factors):
+        gradient = jax.grad(objective, allow_int=True)(scaled(params, groups, factors))
+        trained = [
+            leaf
+            for path, leaf in leaves_by_path(gradient, groups).items()
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and not is_statistic(groups, path)
+        ]
+        return optax.tree.norm(trained, squared=True) / 2
+
+    return jax.grad(half_flow)(unit_factors(groups))
+
+
+def synflow(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """dR/dg with R the summed outputs of the model at |params| on one input of ones.
+
+    The synaptic flow through the node [Tanaka 2020]; running statistics keep their signs. No data:
+    of `inputs` only shapes and dtypes count. One gradient of one example.
+    """
+    del labels, loss, key, init
+    ones = jax.tree.map(lambda a: jnp.ones_like(a[:1]), inputs)
+    positive = edit_trained(params, groups, lambda _, leaf: jnp.abs(leaf))
+
+    def flow(factors):
+        return jnp.sum(apply(scaled(positive, groups, factors), ones))
+
+    return jax.grad(flow)(unit_factors(groups))
+
+
+def _check(name, loss, labels):
+    for argument, value in (("loss", loss), ("labels", labels)):
+        if value is None:
+            raise ValueError(f"{name} needs {argument}, got None.")

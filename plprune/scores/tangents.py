@@ -1,0 +1,137 @@
+"""Scores from the tangent kernel: a proxy of its trace, and the kernel of a node's own weights."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from plprune.operators import flat_outputs
+from plprune.scores.slices import (
+    NodeScores,
+    edit_trained,
+    is_statistic,
+    leaves_by_path,
+    per_node,
+    producing,
+    scaled,
+    unit_factors,
+)
+from plprune.types import Apply, Inputs, NodeGroups, Params
+
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+_PERTURBATION = 0.01  # Standard deviation of the published code.
+
+
+def ntk_sap(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """|d/dg ||f(x; g w) - f(x; g (w + 0.01 z))||^2| with z normal: NTK-SAP's score of a gate.
+
+    The squared difference estimates the trace of the tangent kernel; x is Gaussian of the inputs'
+    shape (integer inputs are used as they are) [Wang 2023]. One gradient.
+
+    Args:
+      apply: As given to `find_nodes`, like the other arguments.
+      params: Its parameters.
+      groups: From `find_nodes`.
+      inputs: A batch.
+      labels: Not used.
+      loss: Not used.
+      key: Draws x and z, and w if there is an `init`.
+      init: ``init(key) -> params`` draws fresh weights w; without it w is `params`.
+
+    Raises:
+      ValueError: no `key`.
+    """
+    del labels, loss
+    if key is None:
+        raise ValueError("ntk_sap needs key, got None.")
+    key_weights, key_noise, key_inputs = jax.random.split(key, 3)
+    weights = params if init is None else init(key_weights)
+    places = {path: k for k, path in enumerate(groups.paths)}
+
+    def perturb(path, leaf):
+        noise = jax.random.normal(jax.random.fold_in(key_noise, places[path]), leaf.shape)
+        return leaf + (_PERTURBATION * noise).astype(leaf.dtype)
+
+    noisy = edit_trained(weights, groups, perturb)
+    drawn = _gaussian(inputs, key_inputs)
+
+    def distance(factors):
+        near, far = (apply(scaled(w, groups, factors), drawn) for w in (weights, noisy))
+        return jnp.sum(jnp.square(near - far))
+
+    return jax.tree.map(jnp.abs, jax.grad(distance)(unit_factors(groups)))
+
+
+def _gaussian(inputs, key):
+    leaves, structure = jax.tree.flatten(inputs)
+    for k, leaf in enumerate(leaves):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            leaves[k] = jax.random.normal(jax.random.fold_in(key, k), leaf.shape, leaf.dtype)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def node_lambda_max(
+    apply: Apply,
+    params: Params,
+    groups: NodeGroups,
+    *,
+    inputs: Inputs,
+    labels: Array | None = None,
+    loss: Callable | None = None,
+    key: PRNGKeyArray | None = None,
+    init: Callable | None = None,
+) -> NodeScores:
+    """Largest eigenvalue of the tangent kernel of the parameters that compute the node.
+
+    K_i = J_i J_i' [b, b] with J_i the Jacobian of one random +-1 combination of the outputs, drawn
+    by `key` and shared by the batch, in the node's producer slices. Modules are trained by this
+    number in [Shi 2023]. Costs a gradient per example and holds b gradients and g b^2 numbers.
+
+    Raises:
+      ValueError: no `key`.
+    """
+    del labels, loss, init
+    if key is None:
+        raise ValueError("node_lambda_max needs key, got None.")
+    model = flat_outputs(apply)
+    outputs = jax.eval_shape(model, params, inputs)
+    signs = jax.random.rademacher(key, outputs.shape[1:], outputs.dtype)
+
+    def combined(p, example):
+        one = jax.tree.map(lambda a: a[None], example)
+        return jnp.vdot(signs, model(p, one)[0])
+
+    gradient = jax.grad(combined, allow_int=True)
+    jacobians = jax.vmap(gradient, in_axes=(None, 0))(params, inputs)
+    # Both are in the order of the leaves.
+    leaves = dict(zip(leaves_by_path(params, groups), jax.tree.leaves(jacobians), strict=True))
+    return {
+        name: jnp.linalg.eigvalsh(_node_kernels(leaves, groups, groups[name]))[:, -1]
+        for name in groups.prunable
+    }
+
+
+def _node_kernels(leaves, groups, group):
+    """[g, b, b] Gram matrices over the slices that compute the nodes."""
+    kernels = 0
+    for member in producing(group):
+        if not is_statistic(groups, member.path):
+            rows = jnp.moveaxis(leaves[member.path], member.axis + 1, 0)
+            rows = rows.reshape(*rows.shape[:2], -1).astype(
+                jnp.promote_types(rows.dtype, jnp.float32)
+            )
+            grams = _einsum("nbr,ncr->nbc", rows, rows)
+            kernels += per_node(grams, member, group.size)
+    return kernels
