@@ -1,0 +1,1 @@
+"""Structured pruning by the condition number, after the abstract of [Chen 2023]."""

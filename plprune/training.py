@@ -1,0 +1,119 @@
+"""Training as pure functions: one step, and scanned stretches of steps that replay exactly."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from plprune.losses import Loss, risk
+from plprune.types import Params
+
+Batch = tuple[PyTree, PyTree]  # Inputs and labels, with a common leading axis.
+
+
+class TrainState(NamedTuple):
+    """What the next step needs."""
+
+    step: Int[Array, ""]
+    params: Params
+    state: PyTree  # Of the model, such as BatchNorm statistics.
+    opt_state: optax.OptState
+    key: PRNGKeyArray  # Folded with the step; dropout draws from it.
+
+
+class TrainInfo(NamedTuple):
+    """What a step saw, for people."""
+
+    loss: Float[Array, "..."]  # Of the batch, before the update.
+    gradient_norm: Float[Array, "..."]
+
+
+Train = Callable[..., tuple[Array, PyTree]]  # (params, state, inputs, *, key) -> (outputs, state).
+Step = Callable[..., tuple[TrainState, TrainInfo]]  # (train_state, batch, **extra).
+
+
+def start(
+    params: Params, state: PyTree, optimizer: optax.GradientTransformation, *, key: PRNGKeyArray
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
+
+
+def make_step(train: Train, loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+    """One gradient step on the mean of `loss` over a batch.
+
+    Args:
+      train: ``(params, state, inputs, *, key) -> (outputs, new_state)``, such as
+        `plprune.functional.Functional.train`.
+      loss: Per-example losses of (outputs, labels).
+      optimizer: Any optax transformation. It is given the keywords of the step, the batch loss as
+        `value`, and, where it takes one, nothing else.
+
+    Returns:
+      ``step(train_state, (inputs, labels), **extra) -> (train_state, TrainInfo)``. The same state
+      and batch give the same result, bit for bit, on the same device.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def step(train_state, batch, **extra):
+        inputs, labels = batch
+        key = jax.random.fold_in(train_state.key, train_state.step)
+
+        def objective(params):
+            outputs, state = train(params, train_state.state, inputs, key=key)
+            return risk(loss, outputs, labels), state
+
+        (value, state), gradients = jax.value_and_grad(objective, has_aux=True)(train_state.params)
+        updates, opt_state = optimizer.update(
+            gradients, train_state.opt_state, train_state.params, value=value, **extra
+        )
+        params = optax.apply_updates(train_state.params, updates)
+        count = optax.safe_increment(train_state.step)
+        info = TrainInfo(value, optax.tree.norm(gradients))
+        return TrainState(count, params, state, opt_state, train_state.key), info
+
+    return step
+
+
+def run_minibatches(
+    step: Step,
+    train_state: TrainState,
+    data: Batch,
+    indices: Int[Array, "steps batch"],
+    **extra: Any,
+) -> tuple[TrainState, TrainInfo]:
+    """A scan of `step` over minibatches of `data`, which stays on the device.
+
+    Args:
+      step: From `make_step`.
+      train_state: Where to begin.
+      data: (inputs, labels) of all examples.
+      indices: Examples of each step, as `plprune.data.minibatches` draws them.
+      **extra: Passed to every step.
+
+    Returns:
+      The last state, and the infos of all steps. Under `jax.vmap` over states (and indices) many
+      seeds train at once.
+    """
+
+    def body(carry, chosen):
+        batch = jax.tree.map(lambda a: a[chosen], data)
+        return step(carry, batch, **extra)
+
+    return jax.lax.scan(body, train_state, indices)
+
+
+def run_full_batch(
+    step: Step, train_state: TrainState, data: Batch, num_steps: int, **extra: Any
+) -> tuple[TrainState, TrainInfo]:
+    """A scan of `num_steps` steps, each on all of `data`; otherwise as `run_minibatches`.
+
+    Raises:
+      ValueError: `num_steps` below 1.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+    return jax.lax.scan(lambda carry, _: step(carry, data, **extra), train_state, length=num_steps)
