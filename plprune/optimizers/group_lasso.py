@@ -1,6 +1,5 @@
 """Group lasso over nodes: training that leaves whole nodes small enough to cut."""
 
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,8 +8,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from plprune.nodes.naming import display_paths
-from plprune.types import NodeGroup, Params
+from plprune.nodes.closing import along
+from plprune.nodes.matching import edit_leaves
+from plprune.types import NodeGroups, Params
 
 SmoothForm = Literal["rational", "convex"]
 Slices = Literal["producers", "members"]
@@ -54,12 +54,12 @@ def penalty_factors(
 
 
 def node_norms(
-    params: Params, groups: Mapping[str, NodeGroup], *, slices: Slices = "producers"
+    params: Params, groups: NodeGroups, *, slices: Slices = "producers"
 ) -> dict[str, Float[Array, " g"]]:
     """l2 norm of each node's own weights, for every prunable group.
 
     Args:
-      params: The tree that `groups` was found on.
+      params: The tree that `groups` was found on, or its params alone where that was a pair.
       groups: From `find_nodes`.
       slices: ``producers``: the weights that compute the node (each weight has one such node);
         ``members``: every weight that shrinking removes, incoming and outgoing.
@@ -70,7 +70,7 @@ def node_norms(
 
 def keep_above(
     params: Params,
-    groups: Mapping[str, NodeGroup],
+    groups: NodeGroups,
     *,
     threshold: float,
     slices: Slices = "producers",
@@ -94,7 +94,7 @@ def keep_above(
 
 
 def group_lasso(
-    groups: Mapping[str, NodeGroup],
+    groups: NodeGroups,
     *,
     strength: optax.ScalarOrSchedule,
     form: str = "rational",
@@ -195,26 +195,33 @@ def _safe_norm(square):
 
 
 def _squared_norms(params, groups, slices):
-    leaves = dict(zip(_paths(params), jax.tree.leaves(params), strict=True))
+    leaves = _leaves(params, groups)
     squares = {}
     for name, group in groups.items():
         if group.prunable:
-            found = _weights(leaves, groups, getattr(group, slices))
-            parts = [_member_squares(leaves[m.path], m, group.size) for m in found]
+            members = _weights(getattr(group, slices), leaves, groups)
+            parts = [_member_squares(leaves[m.path], m, group.size) for m in members]
             squares[name] = sum(parts[1:], start=parts[0])
     return squares
 
 
-def _weights(leaves, groups, members):
-    """The members in the tree at hand; statistics are no weights, whether they are in it or not."""
-    statistics = getattr(groups, "statistics", ())
-    weights = [m for m in members if m.path.rpartition(".")[2] not in statistics]
-    for member in weights:
-        if member.path not in leaves:
-            raise ValueError(
-                f"params must hold the leaf {member.path!r} of its node groups; it does not."
-            )
-    return weights
+def _leaves(params, groups):
+    """The leaves by the paths that the groups know them by."""
+    found = {}
+    shapes = dict(zip(groups.paths, groups.shapes, strict=True))
+    edit_leaves(params, groups, lambda path, leaf: found.setdefault(path, leaf), shapes)
+    if len(found) != len(jax.tree.leaves(params)):
+        raise ValueError(
+            f"params must be the tree that the groups were found on, with leaves {groups.paths}, "
+            f"got {jax.tree.structure(params)}."
+        )
+    return found
+
+
+def _weights(members, leaves, groups):
+    """The members at hand: statistics are no weights, and state may be elsewhere."""
+    at_hand = [m for m in members if m.path in leaves]
+    return [m for m in at_hand if m.path.rpartition(".")[2] not in groups.statistics]
 
 
 def _member_squares(leaf, member, size):
@@ -227,11 +234,11 @@ def _member_squares(leaf, member, size):
 
 def _spread(params, groups, slices, factors):
     """Per-weight factors: each node's own over its slices, summed where slices cross, else 0."""
-    paths = _paths(params)
+    leaves, shapes = _leaves(params, groups), dict(zip(groups.paths, groups.shapes, strict=True))
     members = [
-        (member, factors[name])
-        for name in factors
-        for member in _weights(paths, groups, getattr(groups[name], slices))
+        (member, factor)
+        for name, factor in factors.items()
+        for member in _weights(getattr(groups[name], slices), leaves, groups)
     ]
 
     def of_leaf(path, leaf):
@@ -239,16 +246,7 @@ def _spread(params, groups, slices, factors):
         for member, factor in members:
             if member.path == path:
                 line = jnp.where(member.index < 0, 0.0, factor[member.index])
-                shape = [-1 if i == member.axis else 1 for i in range(leaf.ndim)]
-                total = total + line.reshape(shape).astype(leaf.dtype)
+                total = total + along(line, member.axis, leaf.ndim).astype(leaf.dtype)
         return jnp.broadcast_to(total, leaf.shape)
 
-    leaves, structure = jax.tree.flatten(params)
-    return jax.tree.unflatten(structure, map(of_leaf, paths, leaves))
-
-
-def _paths(params):
-    keys = [key for key, _ in jax.tree_util.tree_leaves_with_path(params)]
-    return display_paths(
-        params, [jax.tree_util.keystr(key, simple=True, separator=".") for key in keys]
-    )
+    return edit_leaves(params, groups, of_leaf, shapes)

@@ -9,7 +9,7 @@ import pytest
 
 from plprune.optimizers import group_lasso, keep_above, node_norms
 from plprune.optimizers.group_lasso import group_penalty, penalty_factors
-from plprune.types import Member, NodeGroup
+from plprune.types import Member, NodeGroup, NodeGroups
 
 # Two hidden layers, 2 -> 3 -> 2 -> 1; the second layer's weights cross both groups. The third row
 # of `w2` reads no node, as a constant feature would.
@@ -22,7 +22,7 @@ PARAMS = {
 THREE, TWO = np.arange(3), np.arange(2)
 HIDDEN = (Member("w1", 1, THREE), Member("b1", 0, THREE))
 READERS = (Member("w2", 0, np.array([0, 1, 2, -1])),)
-GROUPS = {
+BY_NAME = {
     "one": NodeGroup("one", 3, "neuron", HIDDEN + READERS, HIDDEN, READERS, True, True, ""),
     "two": NodeGroup(
         "two", 2, "neuron", (Member("w2", 1, TWO), Member("w3", 0, TWO)), (Member("w2", 1, TWO),),
@@ -31,6 +31,13 @@ GROUPS = {
     "out": NodeGroup("out", 1, "neuron", (), (Member("w3", 1, np.zeros(1, int)),), (), False,
                      False, "an output"),
 }  # fmt: skip
+GROUPS = NodeGroups(
+    BY_NAME,
+    jax.tree.structure(PARAMS),
+    tuple(sorted(PARAMS)),
+    tuple(PARAMS[name].shape for name in sorted(PARAMS)),
+    inputs=None,
+)
 ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
 
 
@@ -175,7 +182,7 @@ def test_rejects_missing_params_foreign_groups_and_negative_thresholds():
     tx = group_lasso(GROUPS, strength=1.0)
     with pytest.raises(ValueError, match="needs params"):
         tx.update(ZEROS, tx.init(PARAMS))
-    with pytest.raises(ValueError, match="params must hold the leaf 'w1'"):
+    with pytest.raises(ValueError, match="params must be the tree that the groups were found on"):
         tx.init({"other": jnp.ones(3)})
     with pytest.raises(ValueError, match="threshold must be at least 0, got -1"):
         keep_above(PARAMS, GROUPS, threshold=-1.0)
