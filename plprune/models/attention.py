@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from plprune.models.layers import Dense, check_sizes, one_of
+from plprune.models.layers import Dense, check_sizes, fan_in_normal, normal, one_of
 
 NORMS = ("pre", "post")
 
@@ -17,7 +17,7 @@ class Embedding(nnx.Module):
 
     def __init__(self, vocabulary: int, positions: int, features: int, *, rngs: nnx.Rngs):
         check_sizes(vocabulary=vocabulary, positions=positions, features=features)
-        init = nnx.initializers.normal(0.02)
+        init = normal(0.02)
         self.token = nnx.Embed(vocabulary, features, embedding_init=init, rngs=rngs)
         self.position = nnx.Embed(positions, features, embedding_init=init, rngs=rngs)
         self.limit = positions
@@ -71,7 +71,9 @@ class Block(nnx.Module):
     ):
         check_block(features, heads, dropout)
         self.norm_first = one_of("norm", norm, NORMS) == "pre"
-        self.attention = nnx.MultiHeadAttention(heads, features, decode=False, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            heads, features, decode=False, kernel_init=fan_in_normal(1.0), rngs=rngs
+        )
         self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
         self.mlp = mlp
         self.mlp_norm = nnx.LayerNorm(features, rngs=rngs)

@@ -1,5 +1,6 @@
 """Activations, and a dense layer in the standard or the tangent-kernel parameterisation."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -21,6 +22,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 HALVING = ("relu", "gelu", "silu")  # They pass about half of the second moment of their input.
 PARAMETERIZATIONS = ("standard", "ntk")
+BLOCK, MAX_BLOCKS = 1 << 14, 16
 
 
 def activation_named(name: str) -> Activation:
@@ -38,6 +40,39 @@ def gain_of(name: str) -> float:
     Source: [He 2015] for the rectifiers, [LeCun 1998] for the others.
     """
     return 2.0 if name in HALVING else 1.0
+
+
+def normal(deviation: float) -> nnx.Initializer:
+    """Initialiser of normal weights with mean zero and this standard deviation."""
+
+    def init(key, shape, dtype=jnp.float32, *_, **__):
+        return (deviation * _standard_normal(key, shape)).astype(dtype)
+
+    return init
+
+
+def fan_in_normal(gain: float) -> nnx.Initializer:
+    """Initialiser of normal weights with variance gain / fan_in; the last axis is the output."""
+
+    def init(key, shape, dtype=jnp.float32, *_, **__):
+        return normal((gain / math.prod(shape[:-1])) ** 0.5)(key, shape, dtype)
+
+    return init
+
+
+def _standard_normal(key, shape):
+    # One compiled program serves all small shapes: compiling a draw takes XLA about a second on a
+    # CPU, and a residual network has ten different shapes.
+    size = math.prod(shape)
+    if size > MAX_BLOCKS * BLOCK:
+        return jax.random.normal(key, shape, jnp.float32)
+    blocks = [_normal_block(key, i) for i in range(-(-size // BLOCK))]
+    return jnp.concatenate(blocks)[:size].reshape(shape)
+
+
+@jax.jit
+def _normal_block(key, i):
+    return jax.random.normal(jax.random.fold_in(key, i), (BLOCK,), jnp.float32)
 
 
 class Dense(nnx.Module):
@@ -64,8 +99,8 @@ class Dense(nnx.Module):
         check_sizes(in_features=in_features, out_features=out_features)
         deviation = (gain / in_features) ** 0.5
         self.scale = deviation if parameterization == "ntk" else 1.0
-        draw = jax.random.normal(rngs.params(), (in_features, out_features), jnp.float32)
-        self.kernel = nnx.Param(draw * (deviation / self.scale))
+        init = normal(deviation / self.scale)
+        self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features)))
         self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else None
 
     def __call__(self, inputs: Float[Array | np.ndarray, "b ... i"]) -> Float[Array, "b ... o"]:
@@ -96,7 +131,7 @@ def convolution(
         strides=stride,
         padding=((size // 2, size // 2),) * 2,
         use_bias=use_bias,
-        kernel_init=nnx.initializers.variance_scaling(gain, "fan_in", "normal"),
+        kernel_init=fan_in_normal(gain),
         rngs=rngs,
     )
 

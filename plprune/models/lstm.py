@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from plprune.models.layers import Dense, check_sizes
+from plprune.models.layers import Dense, check_sizes, fan_in_normal, normal
 
 
 class LSTMLayer(nnx.Module):
@@ -20,21 +20,21 @@ class LSTMLayer(nnx.Module):
 
     def __init__(self, in_features: int, hidden: int, *, unroll: bool, rngs: nnx.Rngs):
         check_sizes(hidden=hidden)
-        self.cell = nnx.OptimizedLSTMCell(in_features, hidden, rngs=rngs)
+        self.cell = nnx.OptimizedLSTMCell(
+            in_features, hidden, kernel_init=fan_in_normal(1.0), rngs=rngs
+        )
         self.hidden, self.unroll = hidden, unroll
 
     def __call__(self, inputs: Float[Array, "b t i"]) -> Float[Array, "b t h"]:
         """The hidden state after every position."""
         zero = jnp.zeros((len(inputs), self.hidden), inputs.dtype)
-        unroll = inputs.shape[1] if self.unroll else 1
-        states = inputs.swapaxes(0, 1)
-        if not self.unroll:
-            return jax.lax.scan(self.cell, (zero, zero), states)[1].swapaxes(0, 1)
         carry, outputs = (zero, zero), []
-        for position in range(unroll):
-            carry, output = self.cell(carry, states[position])
+        if not self.unroll:
+            return jax.lax.scan(self.cell, carry, inputs.swapaxes(0, 1))[1].swapaxes(0, 1)
+        for position in range(inputs.shape[1]):
+            carry, output = self.cell(carry, inputs[:, position])
             outputs.append(output)
-        return jnp.stack(outputs, axis=1)
+        return jnp.concatenate([output[:, None] for output in outputs], axis=1)
 
 
 class LSTMLanguageModel(nnx.Module):
@@ -52,7 +52,8 @@ class LSTMLanguageModel(nnx.Module):
       dropout: Probability of dropping an input of a layer or of the output.
       unroll: Whether to write out the positions instead of scanning over them: slower to
         compile, but then tangent kernels and nodes see every use of a weight.
-      rngs: Draws the weights: inputs LeCun-normal, recurrent ones orthogonal, biases zero.
+      rngs: Draws the weights: inputs LeCun-normal, recurrent ones orthogonal, embeddings
+        of variance 1 / embedding, biases zero.
 
     Raises:
       ValueError: If a size is below 1 or does not fit, or dropout is outside [0, 1).
@@ -74,7 +75,9 @@ class LSTMLanguageModel(nnx.Module):
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}.")
         if tied and hidden[-1] != embedding:
             raise ValueError(f"hidden must end in embedding = {embedding}, got {hidden[-1]}.")
-        self.embedding, features = nnx.Embed(vocabulary, embedding, rngs=rngs), embedding
+        init = normal(embedding**-0.5)
+        self.embedding = nnx.Embed(vocabulary, embedding, embedding_init=init, rngs=rngs)
+        features = embedding
         self.layers = len(hidden)
         for i, size in enumerate(hidden):
             setattr(self, f"layer_{i}", LSTMLayer(features, size, unroll=unroll, rngs=rngs))

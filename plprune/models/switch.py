@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from plprune.models.attention import Block, Embedding
-from plprune.models.layers import Dense, check_sizes
+from plprune.models.layers import Dense, check_sizes, normal
 
 
 class Balanced(NamedTuple):
@@ -29,11 +29,11 @@ class Switch(nnx.Module):
     def __init__(self, features: int, width: int, experts: int, *, rngs: nnx.Rngs):
         check_sizes(width=width, experts=experts)
         self.router = Dense(features, experts, use_bias=False, rngs=rngs)
-        draw = jax.random.normal(rngs.params(), (experts, features, width), jnp.float32)
-        self.hidden_kernel = nnx.Param(draw * (2 / features) ** 0.5)
+        init = normal((2 / features) ** 0.5)
+        self.hidden_kernel = nnx.Param(init(rngs.params(), (experts, features, width)))
         self.hidden_bias = nnx.Param(jnp.zeros((experts, width), jnp.float32))
-        draw = jax.random.normal(rngs.params(), (experts, width, features), jnp.float32)
-        self.output_kernel = nnx.Param(draw / width**0.5)
+        init = normal(width**-0.5)
+        self.output_kernel = nnx.Param(init(rngs.params(), (experts, width, features)))
         self.output_bias = nnx.Param(jnp.zeros((experts, features), jnp.float32))
 
     def __call__(self, inputs: Float[Array, "b t d"]) -> Float[Array, "b t d"]:

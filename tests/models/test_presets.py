@@ -8,10 +8,16 @@ from plprune.models.resnet import ResNet
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_cpu_size_is_below_two_million_parameters_and_the_paper_size(name, count_of):
-    cpu = count_of(lambda rngs: build(name, "cpu", rngs=rngs))
-    assert 0 < cpu < 2_000_000
-    assert cpu < count_of(lambda rngs: build(name, "paper", rngs=rngs))
+def test_cpu_size_is_below_two_million_parameters(name, count_of):
+    assert set(PRESETS[name]) == {"cpu", "paper"}
+    assert 0 < count_of(lambda rngs: build(name, "cpu", rngs=rngs)) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("resnet20", 272_474), ("resnet18", 11_173_962), ("resnet9", 6_573_130)]
+)
+def test_paper_size_is_the_published_one(name, published, count_of):
+    assert count_of(lambda rngs: build(name, "paper", rngs=rngs)) == published
 
 
 def test_sizes_can_be_changed(count_of):
