@@ -52,6 +52,30 @@ def cross_entropy(
     return jnp.mean(losses.reshape(len(losses), -1), axis=1)
 
 
+def masked_cross_entropy(
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+) -> Float[Array, " b"]:
+    """`cross_entropy` over the positions whose label is not -1, such as masked tokens.
+
+    Args:
+      outputs: Logits [b, ..., c].
+      labels: Integer classes in [0, c), or -1 where the position does not count.
+
+    Returns:
+      One number per example, the mean over its counted positions; 0 if there are none.
+
+    Raises:
+      ValueError: If the labels' shape is not that of the outputs without the last axis.
+    """
+    _check_labels(outputs, labels)
+    counted = (labels != -1).reshape(len(labels), -1)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+        outputs, jnp.maximum(labels, 0)
+    ).reshape(counted.shape)
+    total = jnp.sum(jnp.where(counted, losses, 0), axis=1)
+    return total / jnp.maximum(jnp.sum(counted, axis=1), 1)
+
+
 def risk(
     loss: Loss,
     outputs: Float[Array | np.ndarray, "b ..."],

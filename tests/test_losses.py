@@ -47,6 +47,18 @@ def test_label_outside_the_classes_is_nan_not_a_number():
     assert jnp.isnan(losses.cross_entropy(OUTPUTS, jnp.array([3, 0]))[0])
 
 
+def test_masked_cross_entropy_counts_the_labelled_positions_alone():
+    sequence = jnp.stack([OUTPUTS, OUTPUTS, OUTPUTS])
+    labels = jnp.array([[2, -1], [2, 0], [-1, -1]])
+    single = losses.cross_entropy(OUTPUTS, LABELS)
+    expected = [single[0], single.mean(), 0.0]
+    np.testing.assert_allclose(losses.masked_cross_entropy(sequence, labels), expected)
+    gradient = jax.grad(lambda f: losses.masked_cross_entropy(f, labels).sum())(sequence)
+    assert not gradient[2].any()
+    assert not gradient[0, 1].any()
+    assert jnp.isfinite(gradient).all()
+
+
 def test_risk_is_the_mean_over_examples():
     expected = np.mean(losses.cross_entropy(OUTPUTS, LABELS))
     np.testing.assert_allclose(losses.risk(losses.cross_entropy, OUTPUTS, LABELS), expected)

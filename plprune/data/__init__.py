@@ -10,18 +10,20 @@ from plprune.data.arrays import (
     standardization,
     standardize,
 )
-from plprune.data.batches import minibatches
+from plprune.data.batches import Masked, mask_tokens, minibatches
 from plprune.data.loading import load, load_text
 from plprune.data.prepared import prepare
 
 __all__ = [
     "Dataset",
+    "Masked",
     "Sequences",
     "Standardization",
     "Text",
     "check",
     "load",
     "load_text",
+    "mask_tokens",
     "minibatches",
     "prepare",
     "sequences",

@@ -1,7 +1,10 @@
-"""Which examples make up each minibatch, as a function of a key."""
+"""Which examples make up each minibatch, and which tokens are masked, as functions of a key."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 
@@ -35,3 +38,44 @@ def minibatches(
 
     batches = jax.vmap(epoch)(jnp.arange(-(-num_steps // per_epoch)))
     return batches.reshape(-1, batch_size)[:num_steps]
+
+
+class Masked(NamedTuple):
+    """Inputs and labels of masked-token training."""
+
+    inputs: Int[Array, "b t"]
+    labels: Int[Array, "b t"]  # The original token at chosen positions, -1 at the others.
+
+
+def mask_tokens(
+    tokens: Int[Array | np.ndarray, "b t"],
+    *,
+    key: PRNGKeyArray,
+    num_tokens: int,
+    rate: float = 0.15,
+) -> Masked:
+    """Positions chosen at random and hidden, for an encoder to restore [Devlin 2019].
+
+    Of the chosen positions 80 % show the mask, whose token is `num_tokens` (the model's vocabulary
+    must have one token more), 10 % a random token, and 10 % the original.
+
+    Args:
+      tokens: Integers in [0, num_tokens).
+      key: Draws the positions and what they show.
+      num_tokens: Size of the vocabulary without the mask, at least 1.
+      rate: Probability of choosing a position, in (0, 1].
+
+    Raises:
+      ValueError: If `num_tokens` or `rate` is outside its range.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens must be at least 1, got {num_tokens}.")
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must lie in (0, 1], got {rate}.")
+    tokens = jnp.asarray(tokens, jnp.int32)  # Bytes have no room for the mask.
+    key_choice, key_shown, key_token = jax.random.split(key, 3)
+    chosen = jax.random.bernoulli(key_choice, rate, tokens.shape)
+    shown = jax.random.uniform(key_shown, tokens.shape)
+    drawn = jax.random.randint(key_token, tokens.shape, 0, num_tokens, jnp.int32)
+    hidden = jnp.where(shown < 0.8, num_tokens, jnp.where(shown < 0.9, drawn, tokens))
+    return Masked(jnp.where(chosen, hidden, tokens), jnp.where(chosen, tokens, -1))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.data import minibatches
+from plprune.data import mask_tokens, minibatches
 
 draw = jax.jit(minibatches, static_argnums=(0, 1, 2))
 
@@ -40,3 +40,26 @@ def test_rejects_impossible_sizes(key):
         minibatches(5, 6, 1, key=key)
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         minibatches(5, 2, 0, key=key)
+
+
+def test_masked_positions_show_mask_random_or_original_as_8_1_1(key):
+    tokens = np.full((200, 500), 3, np.uint8)
+    masked = jax.jit(lambda k: mask_tokens(tokens, key=k, num_tokens=1000))(key)
+    chosen = np.asarray(masked.labels) != -1
+    np.testing.assert_allclose(chosen.mean(), 0.15, atol=0.005)
+    assert (np.asarray(masked.labels)[chosen] == 3).all()
+    inputs = np.asarray(masked.inputs)
+    assert (inputs[~chosen] == 3).all()
+    shown = inputs[chosen]
+    fractions = [(shown == 1000).mean(), (shown == 3).mean(), np.isin(shown, [3, 1000]).mean()]
+    np.testing.assert_allclose(fractions, [0.8, 0.1, 0.9], atol=0.015)
+    assert shown.min() >= 0
+    assert masked.inputs.dtype == masked.labels.dtype == np.int32
+
+
+def test_masking_rejects_bad_numbers(key):
+    tokens = np.zeros((1, 2), np.int32)
+    with pytest.raises(ValueError, match=r"rate must lie in \(0, 1\], got 0.0"):
+        mask_tokens(tokens, key=key, num_tokens=2, rate=0.0)
+    with pytest.raises(ValueError, match="num_tokens must be at least 1, got 0"):
+        mask_tokens(tokens, key=key, num_tokens=0)
