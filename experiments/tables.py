@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 NO_NUMBER = "\N{EN DASH}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+SECONDS = {0: "s", -3: "ms", -6: "\N{GREEK SMALL LETTER MU}s"}
 
 
 class Metric(NamedTuple):
@@ -183,6 +184,8 @@ def _regime_table(regime, methods, metrics):
 def _common_power(name, methods, metric):
     """The power of ten that a column's heading may carry for all of its numbers; 0 for none."""
     means = [abs(e[name]["mean"]) for e in methods.values() if name in e and e[name]["mean"]]
+    if metric.unit == "s" and means:
+        return next((power for power in SECONDS if max(means) >= 10.0**power), min(SECONDS))
     if metric.unit or not means or (min(means) >= 1e-2 and max(means) < 1e6):
         return 0
     if max(means) >= 1e3 * min(means):
@@ -193,7 +196,8 @@ def _common_power(name, methods, metric):
 
 def _heading(metric: Metric, power: int) -> str:
     arrow = {"lower": " \N{DOWNWARDS ARROW}", "higher": " \N{UPWARDS ARROW}"}.get(metric.better, "")
-    unit = metric.unit or (f"in 10{_raised(power)}" if power else "")
+    unit = SECONDS[power] if metric.unit == "s" else metric.unit
+    unit = unit or (f"in 10{_raised(power)}" if power else "")
     return metric.label + (f" ({unit})" if unit else "") + arrow
 
 

@@ -72,14 +72,14 @@ def record(results):
 def test_one_table_per_regime_with_empty_cells_where_a_metric_is_missing():
     found = record({
         "gd/dense": {"kappa": [2.0]},
-        "gd/kappa@0.25": {"kappa": [1.0], "gating_seconds": [0.5]},
+        "gd/kappa@0.25": {"kappa": [1.0], "gating_seconds": [5]},
         "sgd/dense": {"train_loss": [0.5]},
     })  # fmt: skip
     gd, sgd = metric_tables(found, known_metrics(found, {}))
     assert (gd.title, sgd.title) == ("gd", "sgd")
     assert gd.columns == ("method", "condition number ↓", "gating time (s) ↓")
     assert [[cell.text for cell in row] for row in gd.rows] == [
-        ["dense", "2", ""], ["kappa@0.25", "1", "0.5000"],
+        ["dense", "2", ""], ["kappa@0.25", "1", "5"],
     ]  # fmt: skip
     assert sgd.columns == ("method", "training loss ↓")
 
@@ -90,6 +90,18 @@ def test_small_numbers_of_a_column_share_one_power_of_ten():
     assert table.columns[1] == "PL constant (in 10⁻⁴) ↑"
     assert [row[1].text for row in table.rows] == ["3.10 ± 0.10", "5"]
     assert table.rows[1][1].value == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "heading", "text"),
+    [(12.0, "step time (s) ↓", "12"), (0.25, "step time (ms) ↓", "250"),
+     (4e-5, "step time (μs) ↓", "40"), (0.0, "step time (s) ↓", "0")],
+)  # fmt: skip
+def test_short_times_are_shown_in_smaller_units(seconds, heading, text):
+    found = record({"a": {"step_seconds": [seconds]}, "b": {"step_seconds": [0.0]}})
+    (table,) = metric_tables(found, known_metrics(found, {}))
+    assert table.columns[1] == heading
+    assert [row[1].text for row in table.rows] == [text, "0"]
 
 
 def test_numbers_far_apart_keep_their_own_powers():
