@@ -42,10 +42,11 @@ def measured(record: Mapping[str, Any]) -> list[str]:
     intro = (
         f"Data: {record['versions'].get('data', config['dataset'])}. Network: multilayer "
         f"perceptron with hidden layers {_joined(config['widths'])}, activation "
-        f"{config['activation']}; every method starts from the same initial weights of a seed and keeps {config['keep']:.0%} of "
-        "each hidden layer. Gates minimise the condition number of the tangent kernel on "
-        f"{config['probe_size']} training examples at a time; closed nodes are removed and the "
-        "smaller network is trained on. This is our design, after the abstract of [Chen 2023]."
+        f"{config['activation']}. Every method starts from the same initial weights of a seed and "
+        f"keeps {config['keep']:.0%} of each hidden layer. Gates minimise the condition number of "
+        f"the tangent kernel on {config['probe_size']} training examples at a time; closed nodes "
+        "are removed, and the smaller network is trained on. This is our design, after the "
+        "abstract of [Chen 2023]."
     )
     return [intro, *(_told(regime) for regime in config["regimes"])]
 
