@@ -61,7 +61,7 @@ class Config:
     network_lam: float = 5e-3
     network_beta: float = 1e-4
     examples: int = 10_000  # At most, of the training set.
-    fractions: int = 12  # Pruned sizes between one node per layer and all.
+    fractions: int = 10  # Pruned sizes between one node per layer and all.
 
 
 PRESETS = {

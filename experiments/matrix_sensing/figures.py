@@ -219,7 +219,7 @@ def _network(record, curves):
             _accuracies(right, curves, f"{name}/{method}", look)
         right.set_xscale("log")
         right.set_title(TITLES.get(name, name))
-        _label(right, "share of nodes kept", "test accuracy")
+        _label(right, "share of nodes kept, in each layer", "test accuracy")
         right.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -49,9 +49,10 @@ def network(config: Config, progress: Progress):
     """Node norms, and accuracy against the nodes kept, before and after fine-tuning."""
     found = {}
     total = config.seeds * len(config.datasets)
+    sets = {name: _data(name, config.examples) for name in config.datasets}  # Missing ones now.
     with progress.task("classifiers", total=total) as task:
         for name in config.datasets:
-            setup = functools.cache(lambda name=name: _setup(config, name))
+            setup = functools.cache(lambda data=sets[name]: _setup(config, data))
             for seed in range(config.seed, config.seed + config.seeds):
                 pieces = progress.once(
                     f"{name}/{seed}", lambda s=seed, f=setup: _both(config, f(), s)
@@ -64,8 +65,7 @@ def network(config: Config, progress: Progress):
     return {method: list(runs.values()) for method, runs in found.items()}
 
 
-def _setup(config, name):
-    data = _data(name, config.examples)
+def _setup(config, data):
     size, classes = math.prod(data.inputs.shape[1:]), int(data.labels.max()) + 1
 
     def parts(seed):
@@ -136,22 +136,23 @@ def _both(config, setup, seed):
     ends = {name: train(start, batches, setup.data) for name, train in setup.train.items()}
     level = 2 * math.sqrt(config.network_beta)
     keep = keep_above(ends["group_lasso"], setup.groups, threshold=level, slices=SLICES)
-    size = int(sum(kept.sum() for kept in keep.values()))
+    counts = {name: int(kept.sum()) for name, kept in keep.items()}
     found = {}
     for method, params in ends.items():
-        one = _measured(config, setup, params, size, batches[: _tuning_steps(config)])
+        one = _measured(config, setup, params, counts, batches[: _tuning_steps(config)])
         found |= {f"{method}/{name}": value for name, value in one.items()}
     return found
 
 
-def _measured(config, setup, params, size, batches):
+def _measured(config, setup, params, counts, batches):
     norms = node_norms(params, setup.groups, slices=SLICES)
     flat = np.concatenate([np.asarray(n) for n in norms.values()])
-    keep = _keep_largest(norms, size)
+    keep = _keep_largest(norms, counts)
     small = shrink(params, setup.groups, keep)
     small_apply = resize(setup.apply, setup.groups, keep)
-    grid = np.geomspace(len(norms), flat.size, config.fractions).round().astype(int)
-    pruned, tuned = _pruned_and_tuned(setup, params, norms, [size, *grid], batches)
+    shares = np.geomspace(1 / min(config.widths), 1, config.fractions)
+    grid = [{name: math.ceil(s * len(n) - 1e-9) for name, n in norms.items()} for s in shares]
+    pruned, tuned = _pruned_and_tuned(setup, params, norms, [counts, *grid], batches)
     return {
         "nodes_above_threshold": np.mean(flat > 2 * math.sqrt(config.network_beta)),
         "kept_nodes": np.mean(np.concatenate(list(keep.values()))),
@@ -160,23 +161,25 @@ def _measured(config, setup, params, size, batches):
         "test_accuracy_pruned": _accuracy(small_apply, small, setup.data),
         "test_accuracy_finetuned": tuned[0],
         "node_norms": np.sort(flat)[::-1],
-        "sizes": grid / flat.size,
+        "sizes": np.array([sum(counts.values()) for counts in grid]) / flat.size,
         "accuracy_pruned": pruned[1:],
         "accuracy_finetuned": tuned[1:],
     }
 
 
-def _keep_largest(norms, size):
-    """The `size` largest nodes of all layers together, and at least one of each layer."""
-    flat = np.concatenate([np.asarray(n) for n in norms.values()])
-    cut = np.sort(flat)[::-1][size - 1]
-    keep = {name: np.asarray(n) >= cut for name, n in norms.items()}
-    return {name: k | (np.arange(k.size) == np.argmax(norms[name])) for name, k in keep.items()}
+def _keep_largest(norms, counts):
+    """So many of the largest nodes of each layer.
+
+    Layer by layer, because plain training's norms differ in size between layers: one ranking of all
+    nodes would starve the last layer.
+    """
+    ranks = {name: np.argsort(np.argsort(-np.asarray(n))) for name, n in norms.items()}
+    return {name: rank < counts[name] for name, rank in ranks.items()}
 
 
 def _pruned_and_tuned(setup, params, norms, sizes, batches):
     """Test accuracy at each size; a masked node stays closed, for its gradients are zero."""
-    masked = [mask(params, setup.groups, _keep_largest(norms, size)) for size in sizes]
+    masked = [mask(params, setup.groups, _keep_largest(norms, counts)) for counts in sizes]
     masked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masked)
     tuned = setup.tune(masked, batches, setup.data)
     accuracies = jax.vmap(lambda p: _accuracy(setup.apply, p, setup.data))

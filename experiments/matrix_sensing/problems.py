@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from experiments.matrix_sensing.config import Config
 from plprune import matrix_sensing as ms
 
-BLOCK_BYTES = 2**28  # Of streamed measurements at a time.
+BLOCK_BYTES = 2**27  # Of streamed measurements at a time.
 
 
 class Trained(NamedTuple):
