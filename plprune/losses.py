@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Integer, Num
 
 Loss = Callable[[Float[Array, "b ..."], Num[Array, "b ..."]], Float[Array, " b"]]
 
@@ -33,7 +33,7 @@ def squared_error(
 
 
 def cross_entropy(
-    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Integer[Array | np.ndarray, "b ..."]
 ) -> Float[Array, " b"]:
     """Negative log-probability, in nats, of each example's labels under softmax(outputs).
 
@@ -53,7 +53,7 @@ def cross_entropy(
 
 
 def masked_cross_entropy(
-    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Integer[Array | np.ndarray, "b ..."]
 ) -> Float[Array, " b"]:
     """`cross_entropy` over the positions whose label is not -1, such as masked tokens.
 
@@ -86,7 +86,7 @@ def risk(
 
 
 def accuracy(
-    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Integer[Array | np.ndarray, "b ..."]
 ) -> Float[Array, ""]:
     """Fraction in [0, 1] of the labels (over examples and positions) whose output is largest.
 
@@ -98,14 +98,14 @@ def accuracy(
 
 
 def error(
-    outputs: Float[Array | np.ndarray, "b ... c"], labels: Int[Array | np.ndarray, "b ..."]
+    outputs: Float[Array | np.ndarray, "b ... c"], labels: Integer[Array | np.ndarray, "b ..."]
 ) -> Float[Array, ""]:
     """Fraction of wrong labels, 1 - `accuracy`; raises the same errors."""
     return 1 - accuracy(outputs, labels)
 
 
 def one_hot(
-    labels: Int[Array | np.ndarray, "..."], num_classes: int, *, offset: float = 0.0
+    labels: Integer[Array | np.ndarray, "..."], num_classes: int, *, offset: float = 0.0
 ) -> Float[Array, "... c"]:
     """Regression targets of a classifier: 1 - offset at the label and -offset elsewhere.
 

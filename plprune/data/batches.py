@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Integer, PRNGKeyArray
 
 
 def minibatches(
@@ -48,7 +48,7 @@ class Masked(NamedTuple):
 
 
 def mask_tokens(
-    tokens: Int[Array | np.ndarray, "b t"],
+    tokens: Integer[Array | np.ndarray, "b t"],
     *,
     key: PRNGKeyArray,
     num_tokens: int,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from plprune.models.layers import Dense, check_sizes, fan_in_normal, normal, one_of
 
@@ -22,7 +22,7 @@ class Embedding(nnx.Module):
         self.position = nnx.Embed(positions, features, embedding_init=init, rngs=rngs)
         self.limit = positions
 
-    def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+    def __call__(self, tokens: Integer[Array, "b t"]) -> Float[Array, "b t d"]:
         """Vectors of tokens; ValueError for more than `positions` of them."""
         length = tokens.shape[1]
         if length > self.limit:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from plprune.models.layers import Dense, check_sizes, fan_in_normal, normal
 
@@ -86,7 +86,7 @@ class LSTMLanguageModel(nnx.Module):
         self.output = None if tied else Dense(features, vocabulary, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(vocabulary, jnp.float32)) if tied else None
 
-    def __call__(self, tokens: Int[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
+    def __call__(self, tokens: Integer[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
         """Logits of the token after each position."""
         x = self._dropped(self.embedding(jnp.asarray(tokens)))
         for i in range(self.layers):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from plprune.models.attention import Block, Embedding
 from plprune.models.layers import Dense, check_sizes, normal
@@ -102,11 +102,11 @@ class SwitchTransformer(nnx.Module):
         self.norm = nnx.LayerNorm(features, rngs=rngs)
         self.output = Dense(features, vocabulary, rngs=rngs)
 
-    def __call__(self, tokens: Int[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
+    def __call__(self, tokens: Integer[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
         """Logits of every position."""
         return self.balanced(tokens).outputs
 
-    def balanced(self, tokens: Int[Array | np.ndarray, "b t"]) -> Balanced:
+    def balanced(self, tokens: Integer[Array | np.ndarray, "b t"]) -> Balanced:
         """Logits and the imbalance to add to a training loss, about .01 of it."""
         tokens = jnp.asarray(tokens)
         mask = nnx.make_causal_mask(tokens, dtype=bool) if self.causal else None

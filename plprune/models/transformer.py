@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from plprune.models.attention import Block, Embedding, FeedForward
 from plprune.models.layers import Chain, Dense
@@ -52,7 +52,7 @@ class Encoder(nnx.Module):
         self.encoder = Chain("block", blocks)
         self.output = Dense(features, vocabulary, rngs=rngs)
 
-    def __call__(self, tokens: Int[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
+    def __call__(self, tokens: Integer[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
         """Logits of every position."""
         x = self.embedding_norm(self.embedding(jnp.asarray(tokens)))
         return self.output(self.encoder(x))
@@ -102,7 +102,7 @@ class CausalTransformer(nnx.Module):
         self.norm = nnx.LayerNorm(features, rngs=rngs)
         self.output = None if tied else Dense(features, vocabulary, rngs=rngs)
 
-    def __call__(self, tokens: Int[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
+    def __call__(self, tokens: Integer[Array | np.ndarray, "b t"]) -> Float[Array, "b t v"]:
         """Logits of the token after each position."""
         tokens = jnp.asarray(tokens)
         x = self.decoder(self.embedding(tokens), nnx.make_causal_mask(tokens, dtype=bool))
