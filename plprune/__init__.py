@@ -1,3 +1,105 @@
-"""Condition numbers of neural networks, and pruning by them, in functional JAX."""
+"""Condition numbers of neural networks, and pruning by them, in functional JAX.
+
+Names are imported when they are first used, so that ``import plprune`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "constants": ("condition_number", "lipschitz_constant", "pl_constant"),
+    "gating": ("GatingState", "pl_gating", "score_gating"),
+    "kernels": (
+        "leaf_kernels",
+        "node_kernels",
+        "projected_kernel",
+        "sharded_kernel",
+        "tangent_kernel",
+        "traced_kernel",
+    ),
+    "nodes": (
+        "expand",
+        "find_nodes",
+        "gate",
+        "keep_top",
+        "mask",
+        "resize",
+        "shrink",
+        "shrink_model",
+    ),
+    "operators": ("hessian_product", "tangent_kernel_product"),
+    "optimizers": ("group_lasso",),
+    "storage": ("load_shrunk", "save_shrunk"),
+    "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = (
+    "constants", "costs", "data", "functional", "gating", "graph", "kernels", "losses",
+    "matrix_sensing", "models", "nodes", "operators", "optimizers", "records", "scores", "spectra",
+    "storage", "training", "types",
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from plprune.constants import condition_number, lipschitz_constant, pl_constant
+    from plprune.gating import GatingState, pl_gating, score_gating
+    from plprune.kernels import (
+        leaf_kernels,
+        node_kernels,
+        projected_kernel,
+        sharded_kernel,
+        tangent_kernel,
+        traced_kernel,
+    )
+    from plprune.nodes import expand, find_nodes, gate, keep_top, mask, resize, shrink, shrink_model
+    from plprune.operators import hessian_product, tangent_kernel_product
+    from plprune.optimizers import group_lasso
+    from plprune.storage import load_shrunk, save_shrunk
+    from plprune.types import Estimate, Member, NodeGroup, NodeGroups
+
+__all__ = [
+    "Estimate",
+    "GatingState",
+    "Member",
+    "NodeGroup",
+    "NodeGroups",
+    "condition_number",
+    "expand",
+    "find_nodes",
+    "gate",
+    "group_lasso",
+    "hessian_product",
+    "keep_top",
+    "leaf_kernels",
+    "lipschitz_constant",
+    "load_shrunk",
+    "mask",
+    "node_kernels",
+    "pl_constant",
+    "pl_gating",
+    "projected_kernel",
+    "resize",
+    "save_shrunk",
+    "score_gating",
+    "sharded_kernel",
+    "shrink",
+    "shrink_model",
+    "tangent_kernel",
+    "tangent_kernel_product",
+    "traced_kernel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name or a module, imported now."""
+    if name in _HOME:
+        return getattr(import_module(f"plprune.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"plprune.{name}")
+    raise AttributeError(f"module 'plprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Public names and modules."""
+    return sorted({*__all__, *_MODULES, "__version__"})
