@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from plprune.graph import fill_rules
+from plprune.graph import fill_rules, stacking_rules
 from plprune.graph.atoms import Label
 from plprune.graph.fill_rules import meet
 from plprune.graph.fills import FillRule, Fills
@@ -66,7 +66,15 @@ def _enter(fills, body, operands):
 RULES: dict[str, FillRule] = {
     **dict.fromkeys(ELEMENTWISE, fill_rules.elementwise),
     **dict.fromkeys(
-        ("slice", "split", "rev", "dynamic_slice", "reduce_window_max", "reduce_window_min"),
+        (
+            "slice",
+            "split",
+            "rev",
+            "tile",
+            "dynamic_slice",
+            "reduce_window_max",
+            "reduce_window_min",
+        ),
         fill_rules.keep_axes,
     ),
     **dict.fromkeys(
@@ -74,7 +82,11 @@ RULES: dict[str, FillRule] = {
         fill_rules.fold,
     ),
     **dict.fromkeys(("reduce_window_sum", "cumsum"), fill_rules.sum_window),
-    "optimization_barrier": fill_rules.each,
+    **dict.fromkeys(
+        ("optimization_barrier", "device_put", "name", "sharding_constraint"), fill_rules.each
+    ),
+    "stack": stacking_rules.fill_stack,
+    "unstack": stacking_rules.fill_unstack,
     "eq": fill_rules.equality,
     "transpose": fill_rules.transpose,
     "squeeze": fill_rules.squeeze,

@@ -1,6 +1,6 @@
 """The table of label rules, and the labels of a traced function."""
 
-from plprune.graph import contraction_rules, control_rules, label_rules
+from plprune.graph import contraction_rules, control_rules, label_rules, stacking_rules
 from plprune.graph.labels import Labels, Rule
 from plprune.graph.tracing import Graph
 
@@ -13,7 +13,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("reduce_window_max", "reduce_window_min", "reduce_window_sum"), contraction_rules.window
     ),
-    "optimization_barrier": label_rules.each,
+    **dict.fromkeys(
+        ("optimization_barrier", "device_put", "name", "sharding_constraint"), label_rules.each
+    ),
+    "stack": stacking_rules.label_stack,
+    "unstack": stacking_rules.label_unstack,
+    "tile": stacking_rules.label_tile,
     "eq": label_rules.equality,
     "transpose": label_rules.transpose,
     "squeeze": label_rules.squeeze,

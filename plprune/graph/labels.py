@@ -72,6 +72,8 @@ class Labels:
         """Apply the rule of every equation."""
         for equation in graph.equations:
             self._rules.get(equation.name, self._fallback)(self, equation)
+            for axis in (x for v in equation.outputs for x in self[v] if len(x) == 1):
+                self.pin(axis, equation, "{} picks this one position of it")
 
     def shape(self, variable: Variable) -> tuple[int, ...]:
         """Shape of a variable."""

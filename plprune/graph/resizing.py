@@ -64,8 +64,8 @@ class Resizing:
         shrinks_in = any(map(self.changed, equation.inputs))
         if not shrinks_in and not any(map(self.changed, equation.outputs)):
             return bind(equation, values)
-        if equation.name == "broadcast_in_dim":  # Never build the full array.
-            return _broadcast(self, equation, values)
+        if equation.name in ("broadcast_in_dim", "tile"):  # Never build the full array.
+            return _RULES[equation.name](self, equation, values)
         if not shrinks_in:
             pairs = zip(equation.outputs, bind(equation, values), strict=True)
             return [self.cut(v, x) for v, x in pairs]
@@ -117,6 +117,12 @@ def _split(resizing, equation, values):
     axis = equation.params["axis"]
     sizes = tuple(resizing.shape(output)[axis] for output in equation.outputs)
     return _with_params(equation, values, sizes=sizes)
+
+
+def _tile(resizing, equation, values):
+    """Copies of a single position become as many as are left."""
+    old, new = (resizing.shape(v) for v in (equation.inputs[0], equation.outputs[0]))
+    return [jnp.tile(values[0], [n // m for m, n in zip(old, new, strict=True)])]
 
 
 def _pad(resizing, equation, values):
@@ -212,10 +218,12 @@ def _call(resizing, equation, values):
 
 
 _RULES: dict[str, Callable[[Resizing, Equation, Values], list[Any]]] = {
+    "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "slice": _slice,
     "split": _split,
     "pad": _pad,
+    "tile": _tile,
     "conv_general_dilated": _convolution,
     "gather": _whole_slices,
     "dynamic_slice": _whole_slices,

@@ -1,6 +1,7 @@
 """Small functions of every kind, with the groups that should be found in them."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -68,12 +69,9 @@ def mlp(p, x):
     return x @ p[-1][0] + p[-1][1]
 
 
-MLP = Case(
-    mlp,
-    fill([(np.zeros((5, 8)), np.zeros(8)), (np.zeros((8, 6)), np.zeros(6)), (np.zeros((6, 3)), np.zeros(3))]),
-    normal(4, 5),
-    {"0": 8, "1": 6},
-)  # fmt: skip
+def layers(*widths):
+    """Weights and biases of an MLP."""
+    return fill([(np.zeros(pair), np.zeros(pair[1])) for pair in pairwise(widths)])
 
 
 def sigmoid_mlp(p, x):
@@ -362,10 +360,18 @@ def dynamic_window(p, x):
     return h.mean(1) @ p["o"]
 
 
+def stacked_views(p, x):
+    """Two views of the hidden layer stacked, tiled, rolled and taken apart again."""
+    h = jnp.tanh(x @ p["w"] + p["b"])
+    views = jnp.stack([h, h**2], 1) * jnp.tile(x[:1, :1, None], (1, 2, 6))
+    a, b = jnp.unstack(jnp.roll(views, 1, 1), axis=1)
+    return jnp.concatenate([a, b], 1) @ jnp.tile(p["o"], (2, 1))
+
+
 IMAGE = normal(2, 6, 6, 3)
 TWO = shapes(w=(5, 6), b=(6,), o=(6, 2))
 CASES = {
-    "mlp": MLP,
+    "mlp": Case(mlp, layers(5, 8, 6, 3), normal(4, 5), {"0": 8, "1": 6}),
     "sigmoid mlp": Case(sigmoid_mlp, shapes(a=(5, 8), b=(8,), c=(8, 3)), normal(4, 5), {"a": 8}),
     "cnn, flattened": Case(
         flat_cnn,
@@ -475,5 +481,6 @@ CASES = {
     "tied autoencoder": Case(tied_autoencoder, shapes(w=(5, 6), b=(6,)), normal(4, 5), {"w": 6}),
     "dropout": Case(dropout, TWO, normal(4, 5), {"w": 6}),
     "unit length, baked": Case(unit_length, TWO, normal(4, 5), {"w": 6}, "baked"),
+    "stacked views": Case(stacked_views, TWO, normal(4, 5), {"w": 6}),
     "dynamic window": Case(dynamic_window, TWO, normal(3, 4, 5), {"w": 6}),
 }

@@ -1,0 +1,223 @@
+"""Groups are right or refused: removing nodes equals masking them, for every kind of function."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import found, masked_function, random_keep, shrunk_output
+from zoo import CASES, TWO, conv, lstm_scanned, normal, shapes, transformer, weight_norm
+
+from plprune.nodes import find_nodes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_expected_groups_are_prunable(name):
+    assert found(name).prunable == CASES[name].groups
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_removing_nodes_of_all_groups_equals_masking_them(name):
+    groups = found(name)
+    keep = random_keep(groups)
+    masked = masked_function(name)(keep)
+    scale = jnp.abs(masked).max()
+    np.testing.assert_allclose(shrunk_output(name, keep), masked, atol=1e-12 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_masking_any_group_changes_the_function(name):
+    groups = found(name)
+    everything = {n: np.ones(size, bool) for n, size in groups.prunable.items()}
+    full = masked_function(name)(everything)
+    for n, size in groups.prunable.items():
+        closed = masked_function(name)({**everything, n: np.arange(size) == 0})
+        assert jnp.abs(closed - full).max() > 1e-6, n
+
+
+@pytest.mark.parametrize("name", ["depth multiplier", "lstm, scanned", "switch"])
+def test_single_nodes_and_all_but_one_can_go(name):
+    groups = found(name)
+    for n, size in groups.prunable.items():
+        for kept in (np.arange(size) != size // 2, np.arange(size) == size // 2):
+            keep = {m: np.ones(s, bool) for m, s in groups.prunable.items()} | {n: kept}
+            masked = masked_function(name)(keep)
+            np.testing.assert_allclose(shrunk_output(name, keep), masked, atol=1e-11)
+
+
+def test_groups_are_named_by_module_and_say_what_they_are():
+    kinds = {name: group.kind for name, group in found("transformer, baked").items()}
+    assert kinds["attention"] == "head"
+    assert kinds["attention.residual_streams"] == "residual stream"
+    assert kinds["up"] == "neuron"
+    assert found("resnet")["a1"].kind == "channel"
+    assert found("resnet")["stem"].kind == "residual stream"
+    assert found("switch")["router"].kind == "expert"
+    assert list(found("mlp")) == ["0.inputs", "0", "1", "2"]
+
+
+def test_members_hold_every_slice_of_a_node():
+    group = found("mlp")["0"]
+    members = {(m.path, m.axis): m.index.tolist() for m in group.members}
+    every = list(range(8))
+    assert members == {("0.0", 1): every, ("0.1", 0): every, ("1.0", 0): every}
+    assert [(m.path, m.axis) for m in group.consumers] == [("1.0", 0)]
+    assert [(m.path, m.axis) for m in group.producers] == [("0.0", 1), ("0.1", 0)]
+    flattened = next(m for m in found("cnn, flattened")["k2"].members if m.path == "w")
+    assert flattened.index.tolist() == list(range(4))  # One position of 1 x 1 x 4.
+    gates = next(m for m in found("lstm")["wx"].members if m.path == "b")
+    assert gates.index.tolist() == [*range(6)] * 4
+
+
+def test_the_table_has_a_line_per_group_with_members_or_the_reason():
+    lines = str(found("mlp")).splitlines()
+    assert lines[0].split()[:5] == ["group", "nodes", "kind", "prune", "gate"]
+    assert lines[2].split() == ["0", "8", "neuron", "yes", "yes", "0.0[1],", "0.1[0],", "1.0[0]"]
+    assert "an axis of the function's output" in lines[-1]
+
+
+def test_shapes_are_enough_and_the_batch_size_does_not_matter():
+    case = CASES["resnet"]
+    shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), case.params)
+    images = jax.ShapeDtypeStruct((64, 6, 6, 3), jnp.float64)
+    other = find_nodes(case.apply, shaped, images)
+    assert str(other) == str(found("resnet"))
+
+
+def sorted_nodes(p, x):
+    return jnp.sort(x @ p["w"], -1) @ p["o"]
+
+
+def transformed(p, x):
+    return jnp.fft.fft(x @ p["w"]).real @ p["o"]
+
+
+def repeated(p, x):
+    def step(state):
+        return state[0] + 1, jnp.tanh(state[1] @ p["w"])
+
+    return jax.lax.while_loop(lambda s: s[0] < 3, step, (0, x))[1] @ p["o"]
+
+
+def running(p, x):
+    return jnp.cumsum(x @ p["w"], -1) @ p["o"]
+
+
+def compared(p, x):
+    return (x @ p["w"]).max(-1, keepdims=True) * p["o"][:1]
+
+
+def divided(p, x):
+    return weight_norm(p, x, epsilon=0.0)
+
+
+def logged(p, x):
+    return jnp.log(x @ p["w"] + p["b"]) @ p["o"]
+
+
+def shifted(p, x):
+    return jnp.exp(x @ p["w"]).sum(-1, keepdims=True) * p["o"][:1]
+
+
+def indexed(p, x):
+    return (x @ p["w"])[:, jnp.argsort(x[0])] @ p["o"][:5]
+
+
+REFUSALS = {
+    "sort": (sorted_nodes, TWO, "w", "sort at .*test_discovery.py.* reorders it"),
+    "fft": (transformed, TWO, "w", "no rule for fft at .*test_discovery.py.*; rewrite it"),
+    "while": (repeated, shapes(w=(5, 5), o=(5, 2)), "w", "no rule for while at .*test_discovery"),
+    "cumsum": (running, TWO, "w", "cumsum at .* runs along it"),
+    "max": (
+        compared,
+        TWO,
+        "w",
+        "reduce_max at .*test_discovery.*minus infinity there, which only a bias",
+    ),
+    "zero norm": (
+        divided,
+        shapes(v=(5, 6), g=(6,), b=(6,), o=(6, 2)),
+        "g",
+        "divide by zero or take a root of it in div at .*zoo.py",
+    ),
+    "log": (logged, TWO, "w", "divide by zero.* in log at .*test_discovery.py"),
+    "sum of ones": (shifted, TWO, "w", 'reduce_sum at .*; mode="baked" keeps that width'),
+    "last column": (
+        lambda p, x: (x @ p["w"])[:, -1:],
+        TWO,
+        "w.neurons",
+        "slice at .* picks this one",
+    ),
+    "lookup": (indexed, TWO, "w", "gather at .* looks up positions of it"),
+    "output": (lambda p, x: x @ p["w"], TWO, "w", "an axis of the function's output"),
+    "inputs": (lambda p, x: x @ p["w"], TWO, "w.inputs", "an axis of the inputs"),
+    "unused": (lambda p, x: x @ p["w"], TWO, "o", "the function does not use o"),
+    "one node": (
+        lambda p, x: jnp.maximum(x @ p["w"], x @ p["w"][:, ::-1]) @ p["o"],
+        shapes(w=(5, 2), o=(2, 3)),
+        "w",
+        "every position of o.0. belongs to the same node",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_name_the_primitive_the_line_and_the_way_out(name):
+    function, params, group, reason = REFUSALS[name]
+    groups = find_nodes(function, params, normal(4, 5))
+    assert not groups[group].prunable
+    assert not groups[group].gateable
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(groups[group].reason)
+
+
+def test_baked_mode_still_refuses_sums_of_entries_that_are_not_zero():
+    groups = find_nodes(shifted, TWO, normal(4, 5), mode="baked")
+    assert "reduce_sum" in groups["w"].reason
+    assert "not zero" in groups["w"].reason
+
+
+def test_one_refused_group_does_not_spoil_the_others():
+    def function(p, x):
+        x = jnp.sort(jax.nn.relu(x @ p["a"]), -1)
+        return jnp.tanh(x @ p["b"]) @ p["c"]
+
+    groups = find_nodes(function, shapes(a=(5, 6), b=(6, 7), c=(7, 2)), normal(4, 5))
+    assert groups.prunable == {"b": 7}
+
+
+def test_statistics_of_training_mode_pin_only_what_they_touch():
+    def train(p, x):
+        h = conv(x, p["a"])
+        mean = h.mean((0, 1, 2))
+        h = conv(jax.nn.relu(h - mean), p["b"])
+        return conv(jnp.tanh(h), p["c"]), mean
+
+    params = shapes(a=(3, 3, 3, 5), b=(3, 3, 5, 4), c=(3, 3, 4, 2))
+    groups = find_nodes(train, params, normal(2, 6, 6, 3))
+    assert groups.prunable == {"b": 4}
+    assert "output" in groups["a"].reason
+
+
+def test_a_relu_in_front_of_a_maximum_makes_zero_neutral():
+    def function(p, x):
+        h = jax.nn.relu(x @ p["w"] + p["b"])
+        return jnp.concatenate([h.max(-1, keepdims=True), h @ p["o"]], -1) @ p["out"]
+
+    params = shapes(w=(5, 6), b=(6,), o=(6, 2), out=(3, 2))
+    assert "w" in find_nodes(function, params, normal(4, 5)).prunable
+    signed = lambda p, x: function({**p, "w": p["w"] - 1}, x)  # noqa: E731
+    assert "w" not in find_nodes(signed, params, normal(4, 5)).prunable
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match=r"mode must be one of \('strict', 'baked'\), got 'loose'"):
+        find_nodes(
+            transformer, CASES["transformer"].params, CASES["transformer"].inputs, mode="loose"
+        )
+
+
+def test_other_lengths_have_the_same_groups():
+    case = CASES["lstm, scanned"]
+    assert str(find_nodes(lstm_scanned, case.params, normal(7, 9, 5))) == str(
+        found("lstm, scanned")
+    )
