@@ -14,8 +14,10 @@ from plprune.kernels.tiles import batch_size, over_pairs, over_tiles, take
 from plprune.types import Inputs
 
 _FACTOR_BYTES = 2**27  # Factors of a whole batch are kept below this, else made tile by tile.
-_BLOCK_ROWS = {"cpu": 1024}  # Rows of a block that the caches hold; accelerators want larger ones.
-_OTHER_BLOCK_ROWS = 8192
+# Rows of a block: on a CPU what the caches hold, less where arithmetic outweighs memory traffic,
+# since small blocks waste less of the symmetry; accelerators want larger ones.
+_CPU_ROWS, _CPU_ROWS_HEAVY, _ACCELERATOR_ROWS = 2048, 256, 8192
+_HEAVY = 4000  # Operations per entry of the kernel.
 
 
 def layerwise_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2 r2"]:
@@ -78,7 +80,9 @@ def _reader(
 
 
 def _tile(problem, per_example):
-    rows = _BLOCK_ROWS.get(jax.default_backend(), _OTHER_BLOCK_ROWS)
+    rows = _ACCELERATOR_ROWS
+    if jax.default_backend() == "cpu":
+        rows = _CPU_ROWS_HEAVY if _operations(problem) > _HEAVY else _CPU_ROWS
     pairs = (_pair_numbers(t, problem.num_seeds) for t in _gram_terms(problem))
     by_pairs = int((_FACTOR_BYTES / (max(pairs, default=1) * problem.dtype.itemsize)) ** 0.5)
     by_rows = _balanced(rows // problem.num_seeds, max(problem.sizes))
@@ -86,13 +90,19 @@ def _tile(problem, per_example):
 
 
 def _balanced(tile, size):
-    """At most a quarter more than `tile`, such that `size` splits evenly."""
+    """About `tile`, such that `size` splits evenly."""
     count = max(1, round(size / max(tile, 1)))
     return -(-size // count)
 
 
 def _gram_terms(problem):
     return [t for t, keep in zip(problem.taps.terms, problem.grams, strict=True) if keep]
+
+
+def _operations(problem):
+    """Operations per entry of the kernel."""
+    parts = zip(problem.taps.terms, problem.grams, strict=True)
+    return sum(2 * (t.sizes[3] if keep else t.num_parameters) for t, keep in parts)
 
 
 def _pair_numbers(term, seeds):
