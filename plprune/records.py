@@ -72,9 +72,9 @@ def provenance() -> Record:
     """
     import jax
 
-    from plprune import __version__
+    import plprune
 
-    versions = {"python": ".".join(map(str, sys.version_info[:3])), "plprune": __version__}
+    versions = {"python": ".".join(map(str, sys.version_info[:3])), "plprune": plprune.__version__}
     versions |= {name: metadata.version(name) for name in PACKAGES}
     devices = jax.devices()
     device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
