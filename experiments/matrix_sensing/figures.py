@@ -62,9 +62,7 @@ def _columns(record, curves):
         relative = norms / norms.max(axis=1, keepdims=True)
         shares = (relative[:, None, :] >= fractions[None, :, None]).mean(axis=2)
         draw_curve(left, fractions, shares, **look)
-    _label(
-        left, "fraction x of the largest norm", "share of columns with norm \u2265 x \u00b7 largest"
-    )
+    _label(left, "fraction x of the largest norm", "share with norm \u2265 x \u00b7 largest")
     left.set_yscale("log")
     left.legend()
     _norm_histogram(right, {m: curves[f"{m}/column_norms"] for m in LOOKS}, LOOKS)

@@ -13,6 +13,7 @@ from plprune import matrix_sensing as ms
 
 BETAS = (-4.5, -1.5)  # Exponents of ten that the phase diagram spans.
 LAMBDAS = (-3.0, 0.0)
+TOL = 1e-5  # On the gradient's norm: what float32 reaches on measurements; else all steps are run.
 
 
 def error(config: Config, progress: Progress):
@@ -153,7 +154,7 @@ def _train(config, problem, key, strength, beta, step_size):
     start = ms.small_start(config.d, config.k, scale=config.start, key=key)
     end = ms.descend(
         cast(problem, jnp.float32), start, step_size=step_size, num_steps=config.steps // 2,
-        strength=strength, beta=beta, form=config.form, tol=config.tol,
+        strength=strength, beta=beta, form=config.form, tol=TOL,
     )  # fmt: skip
     return end.factor.astype(jnp.float64)
 
