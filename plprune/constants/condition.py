@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from plprune.constants.ends import kernel_ends
 from plprune.constants.lipschitz import lipschitz_constant
-from plprune.constants.pl import kernel_ends, pl_constant, resolve
+from plprune.constants.pl import pl_constant
 from plprune.types import Apply, Estimate, Inputs, Objective, Params
 
 
@@ -36,10 +37,8 @@ def condition_number(
     if objective is not None and batch is None:
         raise ValueError("batch must be given with an objective, got None.")
     if objective is None:
-        low, error, high, full = kernel_ends(apply, params, inputs, method="auto", key=key, tol=tol)
-        bottom = resolve(low, error, high, full, 1)
-        slack = 10 * jnp.finfo(high.dtype).eps * high
-        return _ratio(Estimate(high, slack, jnp.isfinite(high)), bottom)
+        ends = kernel_ends(apply, params, inputs, method="auto", key=key, tol=tol)
+        return _ratio(ends.highest, ends.lowest)
     return _ratio(
         lipschitz_constant(objective, params, batch, key=key, tol=tol),
         pl_constant(apply, params, inputs, tol=tol),

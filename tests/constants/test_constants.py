@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.constants import condition_number, lipschitz_constant, pl_constant
+from plprune.constants import (
+    condition_number,
+    lipschitz_constant,
+    lipschitz_in_ball,
+    lipschitz_on_path,
+    pl_constant,
+    pl_ratio,
+)
 from tests import problems
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -19,7 +26,7 @@ def linear_problem(key, dtype, b=4, d=7):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("method", ["dense", "matrix_free"])
+@pytest.mark.parametrize("method", ["dense", "svd", "matrix_free"])
 def test_linear_model(key, dtype, method):
     params, inputs, spectrum = linear_problem(key, dtype)
     mu = jax.jit(lambda p, x: pl_constant(problems.linear, p, x, method=method, key=key))(
@@ -73,16 +80,28 @@ def degenerate(name, dtype):
     return lambda p, x: 0 * problems.linear(p, x), w, x
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("method", ["dense", "matrix_free"])
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        ("dense", jnp.float32),
+        ("dense", jnp.float64),
+        ("svd", jnp.float32),
+        ("matrix_free", jnp.float64),
+    ],
+)
 @pytest.mark.parametrize("name", ["few parameters", "duplicates", "dead relu", "zero gradients"])
 def test_degenerate_problems_are_unresolved(key, name, dtype, method):
     apply, params, inputs = degenerate(name, dtype)
-    mu = pl_constant(apply, params, inputs, method=method, key=key)
+
+    @jax.jit
+    def measure(p, x):
+        mu = pl_constant(apply, p, x, method=method, key=key)
+        return mu, condition_number(apply, p, x)
+
+    mu, kappa = measure(params, inputs)
     assert not mu.resolved
     assert mu.value == 0
     assert 0 <= mu.error < 1e-3
-    kappa = condition_number(apply, params, inputs)
     assert not kappa.resolved
     assert np.isinf(kappa.value)
 
@@ -129,3 +148,51 @@ def test_rejects_bad_arguments(key):
         condition_number(problems.linear, params, inputs, objective=problems.quadratic)
     with pytest.raises(ValueError, match="batch must be given"):
         condition_number(problems.linear, params, inputs, objective=problems.quadratic, key=key)
+
+
+def test_singular_values_resolve_what_the_kernel_cannot():
+    """lambda_min/lambda_max = 1e-8 is far below float32's resolution of K, not of J."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2))
+    inputs = (left * np.geomspace(1e-4, 1, 6)) @ right
+    params, single = {"w": jnp.zeros((6, 1), jnp.float32)}, jnp.asarray(inputs, jnp.float32)
+    dense = pl_constant(problems.linear, params, single)
+    assert not dense.resolved
+    assert dense.error >= 1e-8 / 6
+    svd = pl_constant(problems.linear, params, single, method="svd")
+    exact = np.linalg.svd(np.asarray(single, np.float64))[1].min() ** 2 / 6
+    assert svd.resolved
+    assert abs(svd.value - exact) <= svd.error
+
+
+def test_pl_ratio_lies_between_the_ends_of_the_kernel(key):
+    params, inputs, spectrum = linear_problem(key, jnp.float64)
+
+    def objective(p, batch):
+        return jnp.sum((problems.linear(p, batch) - 1) ** 2) / (2 * len(batch))
+
+    ratio = pl_ratio(objective, params, inputs)
+    assert spectrum.min() / 4 <= ratio <= spectrum.max() / 4
+    assert np.isinf(pl_ratio(objective, params, inputs, minimum=100.0))
+
+
+def test_path_and_ball_see_the_quartic_s_curvature(key):
+    """w^4/12 has second derivative w^2."""
+
+    def quartic(w, _):
+        return jnp.sum(w**4) / 12
+
+    path = lipschitz_on_path(
+        quartic, jnp.array([-1.0]), jnp.array([3.0]), None, key=key, num_points=5
+    )
+    np.testing.assert_allclose(path.values, [1, 0, 1, 4, 9], atol=1e-9)
+    assert path.lower_bound == path.values[-1]
+    ball = lipschitz_in_ball(quartic, jnp.array([1.0]), 0.5, None, key=key, num_points=50)
+    assert 2 <= ball.lower_bound <= 1.5**2
+    assert (ball.values >= 0.25).all()
+    with pytest.raises(ValueError, match="num_points must be at least 2, got 1"):
+        lipschitz_on_path(quartic, jnp.ones(1), jnp.ones(1), None, key=key, num_points=1)
+    with pytest.raises(ValueError, match=r"not be negative, got -1\.0"):
+        lipschitz_in_ball(quartic, jnp.ones(1), -1.0, None, key=key, num_points=1)
+    with pytest.raises(ValueError, match="num_points must be at least 1, got 0"):
+        lipschitz_in_ball(quartic, jnp.ones(1), 1.0, None, key=key, num_points=0)
