@@ -1,51 +1,53 @@
-"""What gates minimise: the condition number of the gated model's tangent kernel on a probe."""
+"""What gates minimise: functions of the gated model on a probe, differentiable in the gates."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.kernels import projected_kernel
-from plprune.nodes import gate
-from plprune.operators import flat_outputs, jacobian_transpose_product
-from plprune.spectra import extreme_eigenpairs
-from plprune.types import Apply, Gates, Inputs, NodeGroups, Params
-
-_dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-
-
-class Slope(NamedTuple):
-    """The value of an objective at some gates and its derivative in them."""
-
-    value: Float[Array, ""]
-    gradient: Gates
+from plprune.losses import risk
+from plprune.nodes.gated_apply import GatedApply
+from plprune.operators import flat_outputs
+from plprune.spectra import extreme_eigenpairs, extreme_eigenvalues
+from plprune.types import Gates, Inputs, Params
 
 
-Objective = Callable[[Apply, Params, NodeGroups, Gates, Inputs, PRNGKeyArray], Slope]
+class Setting(NamedTuple):
+    """What an objective looks at besides the gates."""
+
+    model: GatedApply  # (params, inputs, gates) -> outputs.
+    params: Params  # With the saved values at closed nodes.
+    inputs: Inputs
+    labels: Any  # None where the probe has none.
+    loss: Callable | None  # Per example, as in `plprune.losses`.
+    key: PRNGKeyArray
+
+
+# (setting, soft gates, hard gates) -> scalar. Soft gates have mean 1 in each group; hard gates are
+# 0 or 1 and pass their gradient straight through to the soft ones.
+Objective = Callable[[Setting, Gates, Gates], Float[Array, ""]]
 
 
 def log_condition_number(num_smallest: int = 5) -> Objective:
-    """The objective log lambda_max(K) - log(mean of the `num_smallest` lowest eigenvalues of K).
+    """Log lambda_max(K) - log(mean of the `num_smallest` lowest eigenvalues of K).
 
     K [b, b] is the tangent kernel of one random +-1 combination of the outputs, shared by the
     batch: a plain sum of logits would be blind to cross-entropy, whose gradient sums to zero over
-    classes. Gates act through `gate`, and derivatives of the model are taken with respect to the
-    ungated parameters. By Hellmann-Feynman ``d lambda = d |J(g)' u|^2`` with the eigenvector u held
-    fixed, so the slope in all gates costs the kernel, its extreme eigenpairs, and a gradient of
-    `num_smallest` + 1 squared vector-Jacobian products; derived in docs/mathematics/pl_pruning.md.
+    classes. K is that of the gated model in its ungated parameters. By Hellmann-Feynman
+    ``d lambda = u' dK u`` with the eigenvector u held fixed, so the gradient in all gates costs K,
+    its extreme eigenpairs and one reverse pass through K; derived in
+    docs/mathematics/pl_pruning.md.
 
     Args:
-      num_smallest: How many of the lowest eigenvalues are averaged, at least 1: the mean is
-        smooth where eigenvalues cross, and less noisy than the lowest alone.
+      num_smallest: How many of the lowest eigenvalues are averaged, at least 1: the mean is smooth
+        where eigenvalues cross, and less noisy than the lowest alone.
 
     Returns:
-      ``objective(apply, params, groups, gates, inputs, key) -> Slope``; `key` draws the
-      combination. Where the kernel is not finite the slope is zero. Eigenvalues below what the
-      dtype resolves count as that floor.
+      An objective. An eigenvalue below what the dtype resolves counts as that floor, with the
+      derivative that it has.
 
     Raises:
       ValueError: `num_smallest` below 1, and when called with fewer examples than that.
@@ -53,38 +55,108 @@ def log_condition_number(num_smallest: int = 5) -> Objective:
     if num_smallest < 1:
         raise ValueError(f"num_smallest must be at least 1, got {num_smallest}.")
 
-    def slope(apply, params, groups, gates, inputs, key):
-        outputs = jax.eval_shape(flat_outputs(apply), params, inputs)
-        signs = jax.random.rademacher(key, outputs.shape[1:], outputs.dtype)
-        gated = _gated(apply, groups)
-        kernel = projected_kernel(gated(gates), params, inputs, signs)
-        pairs = extreme_eigenpairs(kernel, num_smallest=num_smallest)
-        low = jnp.maximum(jnp.mean(pairs.smallest), pairs.slack)
-        high = jnp.maximum(pairs.largest, jnp.finfo(kernel.dtype).tiny)
-        vectors = jnp.concatenate([pairs.largest_vector[None], pairs.smallest_vectors.T])
-        weights = jnp.full(num_smallest, -1 / num_smallest, kernel.dtype) / low
-        weights = jnp.concatenate([1 / high[None], weights])
+    def objective(setting, soft, hard):
+        del hard
+        smallest, largest = extreme_eigenvalues(probe_kernel(setting, soft), num_smallest)
+        low = jnp.mean(smallest)
+        return safe_log(largest) - safe_log(
+            low, floor_of(largest, len(jax.tree.leaves(setting.inputs)[0]))
+        )
 
-        def surrogate(gates):
-            def squared(vector):
-                pull = jacobian_transpose_product(gated(gates), params, inputs)
-                return optax.tree.norm(pull(vector[:, None] * signs[None]), squared=True)
-
-            return _dot(weights, jax.vmap(squared)(vectors))
-
-        return _finite(jnp.log(high / low), jax.grad(surrogate)(gates))
-
-    return slope
+    return objective
 
 
-def _gated(apply, groups):
-    """Gates to the gated model as a function of its ungated parameters."""
-    return lambda gates: lambda params, inputs: apply(gate(params, groups, gates), inputs)
+def log_median_ratio() -> Objective:
+    """Log lambda_max - log of the median eigenvalue: lambda_min replaced by the bulk. An ablation.
+
+    Costs a full eigen-decomposition of K.
+    """
+
+    def objective(setting, soft, hard):
+        del hard
+        kernel = probe_kernel(setting, soft)
+        half = (len(kernel) + 1) // 2
+        values, largest = extreme_eigenvalues(kernel, half)
+        return safe_log(largest) - safe_log(values[-1], floor_of(largest, len(kernel)))
+
+    return objective
 
 
-def _finite(value, gradient):
-    """No slope where anything is not finite."""
-    ok = (
-        jnp.isfinite(value) & jnp.stack([jnp.all(jnp.isfinite(g)) for g in gradient.values()]).all()
-    )
-    return Slope(value, {name: jnp.where(ok, g, 0) for name, g in gradient.items()})
+def log_largest_eigenvalue() -> Objective:
+    """Log lambda_max(K) alone, the numerator of the condition number. An ablation."""
+
+    def objective(setting, soft, hard):
+        del hard
+        return safe_log(extreme_eigenvalues(probe_kernel(setting, soft))[1])
+
+    return objective
+
+
+def log_trace() -> Objective:
+    """Log trace(K) alone, the bound of lambda_max that needs no eigen-solve. An ablation."""
+
+    def objective(setting, soft, hard):
+        del hard
+        return safe_log(jnp.trace(probe_kernel(setting, soft)))
+
+    return objective
+
+
+def with_risk(objective: Objective, *, weight: float) -> Objective:
+    """`objective` plus `weight` times the probe's mean loss with closed nodes closed.
+
+    The loss sees hard gates on the saved values, and its gradient passes straight through to the
+    soft gates: nodes that the function needs stay open. This is regularised risk minimisation as in
+    the abstract of [Chen 2023], with roles exchanged: the weight is on the risk.
+
+    Raises:
+      ValueError: a negative weight; when called, a probe without labels or loss.
+    """
+    if weight < 0:
+        raise ValueError(f"weight must be at least 0, got {weight}.")
+
+    def joint(setting, soft, hard):
+        check_labelled("with_risk", setting)
+        outputs = setting.model(setting.params, setting.inputs, hard)
+        return objective(setting, soft, hard) + weight * risk(setting.loss, outputs, setting.labels)
+
+    return joint
+
+
+def probe_kernel(setting: Setting, gates: Gates) -> Float[Array, "b b2"]:
+    """The tangent kernel of one random +-1 combination of the gated model's outputs."""
+
+    def model(params, inputs):
+        return setting.model(params, inputs, gates)
+
+    outputs = jax.eval_shape(flat_outputs(model), setting.params, setting.inputs)
+    signs = jax.random.rademacher(setting.key, outputs.shape[1:], outputs.dtype)
+    return projected_kernel(model, setting.params, setting.inputs, signs)
+
+
+def kernel_weights(kernel: Float[Array, "b b2"], num_smallest: int) -> Float[Array, "2 b b2"]:
+    """The derivatives in K of log lambda_max and of the log mean of the lowest eigenvalues."""
+    pairs = extreme_eigenpairs(kernel, num_smallest=num_smallest)
+    low = jnp.maximum(jnp.mean(pairs.smallest), floor_of(pairs.largest, len(kernel)))
+    high = jnp.maximum(pairs.largest, jnp.finfo(kernel.dtype).tiny)
+    top, rest = pairs.largest_vector, pairs.smallest_vectors
+    projection = jnp.matmul(rest, rest.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.stack([jnp.outer(top, top) / high, projection / (num_smallest * low)])
+
+
+def floor_of(largest: Float[Array, ""], size: int) -> Float[Array, ""]:
+    """What the dtype resolves of a matrix [size, size] with that largest eigenvalue."""
+    return max(10.0, size**0.5) * jnp.finfo(largest.dtype).eps * largest
+
+
+def check_labelled(name: str, setting: Setting) -> None:
+    """ValueError unless the probe has labels and there is a loss."""
+    if setting.loss is None or setting.labels is None:
+        raise ValueError(f"{name} needs a loss and a probe of (inputs, labels).")
+
+
+def safe_log(value: Float[Array, ""], floor: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
+    """Log max(value, floor) with the derivative of value / max(value, floor)."""
+    tiny = jnp.finfo(value.dtype).tiny
+    safe = jax.lax.stop_gradient(jnp.maximum(jnp.maximum(value, floor), tiny))
+    return jnp.log(safe) + (value - jax.lax.stop_gradient(value)) / safe

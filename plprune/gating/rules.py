@@ -1,4 +1,4 @@
-"""Gating rules: what decides which nodes are good, learned gates or a score."""
+"""Rules that turn a probe into one number per node: learned gates, or a score."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
-from plprune.gating.objectives import Objective
-from plprune.types import Apply, Gates, Inputs, NodeGroups, Params
+from plprune.gating.networks import GatingNetwork
+from plprune.gating.objectives import Objective, Setting
+from plprune.gating.relaxations import Choose, Relaxation, hard_gates, normalised
+from plprune.types import Apply, Gates, NodeGroups
 
 Score = Callable[
     ..., Gates
@@ -17,73 +19,81 @@ Score = Callable[
 
 
 class Rule(NamedTuple):
-    """A pair of pure functions; `update` makes one gate update and returns (gates, state).
+    """Three pure functions; the nodes with the largest gates stay open."""
 
-    Gates are multipliers with mean 1 in each group, and the nodes with the largest stay open.
-    """
-
-    init: Callable[[], Any]
-    update: Callable[[Any, Apply, Params, Inputs, Array | None, PRNGKeyArray], tuple[Gates, Any]]
+    init: Callable[[PRNGKeyArray], Any]
+    prepare: Callable[[Apply, Setting], Any]  # Once per call of the transformation.
+    update: Callable[[Any, Any, Apply, Setting, Choose], tuple[Gates, Any]]  # One gate update.
 
 
-class FreeLogits(NamedTuple):
-    """The gating network without a network: one logit per node, and their optimiser's state."""
+class Learned(NamedTuple):
+    """The gating network's weights and their optimiser's state."""
 
-    logits: Gates
+    count: Int[Array, ""]  # Gate updates so far.
+    weights: Any
     optimizer: optax.OptState
 
 
-def free_logits(
-    groups: NodeGroups,
-    sizes: dict[str, int],
+def learned(
+    network: GatingNetwork,
     objective: Objective,
+    relaxation: Relaxation,
     optimizer: optax.GradientTransformation,
 ) -> Rule:
-    """One free logit per node, moved down the slope of `objective`.
+    """Gates moved down the slope of `objective`, in the weights of `network`.
 
-    Gates are sigmoids of the logits, divided by their mean over the group: kappa is not invariant
-    to a common scale in deep networks, and rescaling must not pass for pruning.
-
-    Args:
-      groups: From `find_nodes`.
-      sizes: Group name -> number of nodes, for the groups to gate.
-      objective: Such as `log_condition_number()`.
-      optimizer: For the logits.
+    A step whose objective or gradient is not finite is taken with gradient zero. The gates are
+    sigmoids of the logits divided by their group's mean.
     """
 
-    def init():
-        logits = {name: jnp.zeros(size) for name, size in sizes.items()}
-        return FreeLogits(logits, optimizer.init(logits))
+    def init(key):
+        weights = network.init(key)
+        return Learned(jnp.zeros((), jnp.int32), weights, optimizer.init(weights))
 
-    def update(state, apply, params, inputs, labels, key):
-        del labels
-        gates, pullback = jax.vjp(_normalised_sigmoids, state.logits)
-        slope = objective(apply, params, groups, gates, inputs, key)
-        (gradient,) = pullback(slope.gradient)
-        updates, inner = optimizer.update(gradient, state.optimizer, state.logits)
-        logits = optax.apply_updates(state.logits, updates)
-        return _normalised_sigmoids(logits), FreeLogits(logits, inner)
+    def prepare(apply, setting):
+        del apply
+        return network.statistics(setting)
 
-    return Rule(init, update)
+    def update(memory, statistics, apply, setting, choose):
+        del apply
+        key_relaxation, key_objective = jax.random.split(setting.key)
+        setting = setting._replace(key=key_objective)
+
+        def value(weights):
+            logits = network.logits(weights, statistics)
+            soft = relaxation(logits, choose, memory.count, key_relaxation)
+            return objective(setting, soft, hard_gates(logits, choose))
+
+        gradient = _finite(*jax.value_and_grad(value)(memory.weights))
+        updates, inner = optimizer.update(gradient, memory.optimizer, memory.weights)
+        weights = optax.apply_updates(memory.weights, updates)
+        logits = network.logits(weights, statistics)
+        gates = normalised({name: jax.nn.sigmoid(v) for name, v in logits.items()})
+        return gates, Learned(optax.safe_increment(memory.count), weights, inner)
+
+    return Rule(init, prepare, update)
 
 
-def _normalised_sigmoids(logits):
-    gates = {name: jax.nn.sigmoid(values) for name, values in logits.items()}
-    return {name: values / jnp.mean(values) for name, values in gates.items()}
+def _finite(value, gradient):
+    """The gradient, or zeros where anything is not finite."""
+    parts = [value, *jax.tree.leaves(gradient)]
+    ok = jnp.stack([jnp.all(jnp.isfinite(part)) for part in parts]).all()
+    return jax.tree.map(lambda g: jnp.where(ok, g, 0), gradient)
 
 
-def scored(groups: NodeGroups, sizes: dict[str, int], score: Score, loss: Callable | None) -> Rule:
-    """A rule without memory: the gates are the ranks of a score, larger = keep.
+def scored(groups: NodeGroups, sizes: dict[str, int], score: Score) -> Rule:
+    """A rule without memory: the gates are the values of a score, larger = keep.
 
     Args:
       groups: From `find_nodes`.
       sizes: Group name -> number of nodes, for the groups to gate.
       score: A function of `plprune.scores`, or one like them.
-      loss: Passed on to `score`.
     """
 
-    def update(state, apply, params, inputs, labels, key):
+    def update(memory, prepared, apply, setting, choose):
+        del prepared, choose
+        _, params, inputs, labels, loss, key = setting
         scores = score(apply, params, groups, inputs=inputs, labels=labels, loss=loss, key=key)
-        return {name: jnp.asarray(scores[name], jnp.float32) for name in sizes}, state
+        return {name: jnp.asarray(scores[name], jnp.float32) for name in sizes}, memory
 
-    return Rule(tuple, update)
+    return Rule(lambda _: (), lambda *_: (), update)

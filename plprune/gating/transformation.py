@@ -1,6 +1,6 @@
 """The optax transformation that learns gates, closes nodes and trains the open ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from plprune.gating.budgets import kept_fraction
-from plprune.gating.objectives import Objective, log_condition_number
-from plprune.gating.rules import Rule, Score, free_logits, scored
-from plprune.nodes import keep_top, mask
+from plprune.gating.networks import gating_network
+from plprune.gating.objectives import Objective, Setting, log_condition_number
+from plprune.gating.options import Options, check_counts, gated_sizes
+from plprune.gating.relaxations import Relaxation, sigmoids
+from plprune.gating.rules import Rule, Score, learned, scored
+from plprune.nodes import mask
+from plprune.nodes.gated_apply import gated
 from plprune.types import Apply, NodeGroups
+
+_RATES = {"logits": 0.2, "mlp": 0.03}  # Of Adam on the gating network's weights.
 
 
 class Network(NamedTuple):
@@ -45,9 +50,13 @@ def pl_gating(
     freeze_at: int | None = None,
     schedule: str = "one_shot",
     budget: str = "group",
+    min_fraction: float = 0.0,
+    node_costs: Mapping[str, float] | None = None,
     exclude: tuple[str, ...] = (),
     probe_size: int = 64,
+    network: str = "logits",
     objective: Objective | None = None,
+    relaxation: Relaxation | None = None,
     gate_optimizer: optax.GradientTransformation | None = None,
     loss: Callable | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -74,11 +83,18 @@ def pl_gating(
       freeze_at: First step without gate updates; None never freezes. A `schedule` other than
         "one_shot" needs it, and ends there.
       schedule: How the kept fraction falls: "one_shot", "linear" or "cubic" (`kept_fraction`).
-      budget: "group" keeps the fraction of every group, "global" of all nodes (`keep_top`).
+      budget: "group" keeps the fraction of every group, "global" of all nodes, "cost" of their
+        `node_costs` (`keep_within`).
+      min_fraction: Part of every group that "global" and "cost" keep in any case.
+      node_costs: Group name -> cost of one node, such as `node_flops`; "cost" needs it.
       exclude: Names or patterns of groups to leave alone.
       probe_size: Examples of the probe that each gate update draws; a smaller probe is used whole.
+      network: Where the gates' logits come from: "logits", a free one per node, or "mlp", a
+        perceptron shared by the nodes of a kind that reads `node_statistics`.
       objective: What the gates minimise; `log_condition_number()` if None.
-      gate_optimizer: Moves the gates' logits; ``optax.adam(0.2)`` if None.
+      relaxation: Logits to the soft gates it is differentiated in; `sigmoids()` if None.
+      gate_optimizer: Moves the network's weights; if None ``optax.adam``, at 0.2 for "logits" and
+        0.03 for "mlp".
       loss: Given a loss, the probe is a pair (inputs, labels).
 
     Returns:
@@ -95,16 +111,19 @@ def pl_gating(
     `vmap` every call pays for one, since a batched condition runs both of its branches: gate seed
     by seed, or train seeds together after shrinking.
     """
-    sizes = _gated_sizes(groups, exclude)
-    rule = free_logits(
-        groups,
-        sizes,
+    sizes = gated_sizes(groups, exclude)
+    rule = learned(
+        gating_network(network, groups, sizes),
         log_condition_number() if objective is None else objective,
-        optax.adam(0.2) if gate_optimizer is None else gate_optimizer,
+        sigmoids() if relaxation is None else relaxation,
+        optax.adam(_RATES[network]) if gate_optimizer is None else gate_optimizer,
     )
-    _check_counts(initial_updates=(initial_updates, 0))
-    options = _Options(keep_fraction, initial_updates, period, freeze_at, schedule, budget)
-    return _gated(inner, apply, groups, rule, sizes, options, probe_size, loss is not None, key)
+    check_counts(initial_updates=(initial_updates, 0))
+    options = Options(
+        keep_fraction, initial_updates, period, freeze_at, schedule, budget, min_fraction,
+        node_costs, probe_size, loss,
+    )  # fmt: skip
+    return _gated(inner, apply, groups, rule, sizes, options, key)
 
 
 def score_gating(
@@ -119,64 +138,62 @@ def score_gating(
     freeze_at: int | None = None,
     schedule: str = "one_shot",
     budget: str = "group",
+    min_fraction: float = 0.0,
+    node_costs: Mapping[str, float] | None = None,
     exclude: tuple[str, ...] = (),
     probe_size: int = 64,
     loss: Callable | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """As `pl_gating`, but nodes are ranked by a score: the baselines under the same schedule.
 
-    Args:
-      score: ``score(apply, params, groups, *, inputs, labels, loss, key) -> {name: [g]}``, larger =
-        keep. Read at the first call and at every later gate update; the scores are the gates.
-
-    The other arguments, the state, the update and the errors are those of `pl_gating`.
+    `score` is called ``score(apply, params, groups, *, inputs, labels, loss, key) -> {name: [g]}``,
+    larger = keep, in the first call and at every later gate update; the scores are the gates. The
+    other arguments, the state, the update and the errors are those of `pl_gating`.
     """
-    sizes = _gated_sizes(groups, exclude)
-    rule = scored(groups, sizes, score, loss)
-    options = _Options(keep_fraction, 1, period, freeze_at, schedule, budget)
-    return _gated(inner, apply, groups, rule, sizes, options, probe_size, loss is not None, key)
+    sizes = gated_sizes(groups, exclude)
+    rule = scored(groups, sizes, score)
+    options = Options(
+        keep_fraction, 1, period, freeze_at, schedule, budget, min_fraction, node_costs,
+        probe_size, loss,
+    )  # fmt: skip
+    return _gated(inner, apply, groups, rule, sizes, options, key)
 
 
-class _Options(NamedTuple):
-    keep_fraction: float
-    initial_updates: int
-    period: int | None
-    freeze_at: int | None
-    schedule: str
-    budget: str
-
-
-def _gated(inner, apply, groups, rule: Rule, sizes, options, probe_size, has_labels, key):
+def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
     """The transformation around any rule."""
     inner = optax.with_extra_args_support(inner)
-    fraction = _check(options, probe_size)
+    choose_at = options.chooser(groups, sizes)
 
     def init(params):
         return GatingState(
             step=jnp.zeros((), jnp.int32),
-            gates={name: jnp.ones(size) for name, size in sizes.items()},
+            gates={name: jnp.ones(size, jnp.float32) for name, size in sizes.items()},
             keep={name: jnp.ones(size, bool) for name, size in sizes.items()},
             saved=optax.tree.zeros_like(params),
-            network=Network(rule.init(), key),
+            network=Network(rule.init(key), key),
             inner=inner.init(params),
         )
 
     def refreshed(state, params, probe, model_state):
         """Gates, keep and the rule's state after the updates that are due at this step."""
         model = apply if model_state is None else lambda p, x: apply(p, model_state, x)
-        inputs, labels = probe if has_labels else (probe, None)
+        inputs, labels = probe if options.loss is not None else (probe, None)
+        draws = jax.random.fold_in(state.network.key, state.step)
+        choose = choose_at(state.step)
+
+        def setting(i):
+            key_probe, key_rule = jax.random.split(jax.random.fold_in(draws, i))
+            part = _sub_batch((inputs, labels), options.probe_size, key_probe)
+            return Setting(gated(model, groups), params, *part, options.loss, key_rule)
+
+        prepared = rule.prepare(model, setting(max(options.initial_updates, 1)))
 
         def once(i, carry):
-            _, memory = carry
-            draw = jax.random.fold_in(jax.random.fold_in(state.network.key, state.step), i)
-            key_probe, key_rule = jax.random.split(draw)
-            part = _sub_batch((inputs, labels), probe_size, key_probe)
-            return rule.update(memory, model, params, part[0], part[1], key_rule)
+            return rule.update(carry[1], prepared, model, setting(i), choose)
 
         count = jnp.where(state.step == 0, options.initial_updates, 1)
         gates, memory = jax.lax.fori_loop(0, count, once, (state.gates, state.network.rule))
-        keep = keep_top(gates, groups, fraction(state.step), budget=options.budget)
-        return gates, keep, memory
+        return gates, choose(gates), memory
 
     def update(gradients, state, params=None, *, probe=None, model_state=None, **extra):
         if params is None:
@@ -186,7 +203,7 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options, probe_size, has_lab
         was_open = _open_entries(params, groups, state.keep)
         full = _where(was_open, params, state.saved)
         gates, keep, memory = jax.lax.cond(
-            _is_due(state.step, options),
+            options.is_due(state.step),
             lambda: refreshed(state, full, probe, model_state),
             lambda: (state.gates, state.keep, state.network.rule),
         )
@@ -208,51 +225,6 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options, probe_size, has_lab
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _gated_sizes(groups, exclude):
-    gated = {name: groups[name].size for name in groups if _can_gate(groups[name])}
-    if not gated:
-        reasons = "; ".join(f"{name}: {groups[name].reason}" for name in groups)
-        raise ValueError(f"groups must hold one that can be pruned and gated; {reasons or 'none'}.")
-    chosen = keep_top({n: jnp.zeros(s) for n, s in gated.items()}, groups, 1.0, exclude=exclude)
-    if not chosen:
-        raise ValueError(f"exclude must leave a group to gate, got {exclude}.")
-    return {name: gated[name] for name in chosen}
-
-
-def _can_gate(group):
-    return group.prunable and group.gateable
-
-
-def _check(options, probe_size):
-    """The budget, once all options are known to be in range."""
-    if options.period is not None:
-        _check_counts(period=(options.period, 1))
-    if options.freeze_at is not None:
-        _check_counts(freeze_at=(options.freeze_at, 1))
-    _check_counts(probe_size=(probe_size, 1))
-    if options.schedule != "one_shot" and (options.freeze_at is None or options.period is None):
-        raise ValueError(f"schedule {options.schedule!r} needs period and freeze_at.")
-    last = 0
-    if options.freeze_at is not None and options.period is not None:
-        last = (options.freeze_at - 1) // options.period * options.period
-    return kept_fraction(options.schedule, keep_fraction=options.keep_fraction, num_steps=last)
-
-
-def _check_counts(**counts):
-    for name, (value, least) in counts.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
-
-
-def _is_due(step, options):
-    due = step == 0
-    if options.period is not None:
-        due |= step % options.period == 0
-    if options.freeze_at is not None:
-        due &= step < options.freeze_at
-    return due
 
 
 def _sub_batch(batch, size, key):

@@ -1,0 +1,99 @@
+"""The options that `pl_gating` and `score_gating` share, checked."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from plprune.gating.budgets import BUDGETS, keep_within, kept_fraction
+from plprune.gating.relaxations import Choose
+from plprune.nodes import keep_top
+from plprune.types import NodeGroups
+
+
+class Options(NamedTuple):
+    """When gates are updated and how many nodes they may keep open."""
+
+    keep_fraction: float
+    initial_updates: int
+    period: int | None
+    freeze_at: int | None
+    schedule: str
+    budget: str
+    min_fraction: float
+    node_costs: Mapping[str, float] | None
+    probe_size: int
+    loss: Callable | None
+
+    def is_due(self, step: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether the call at `step` updates gates."""
+        due = step == 0
+        if self.period is not None:
+            due |= step % self.period == 0
+        if self.freeze_at is not None:
+            due &= step < self.freeze_at
+        return due
+
+    def chooser(
+        self, groups: NodeGroups, sizes: Mapping[str, int]
+    ) -> Callable[[Int[Array, ""]], Choose]:
+        """``step -> (gates -> keep)``, once all options are known to be in range.
+
+        Raises:
+          ValueError: an option that is not.
+        """
+        self._check(sizes)
+        last = 0
+        if self.freeze_at is not None and self.period is not None:
+            last = (self.freeze_at - 1) // self.period * self.period
+        fraction = kept_fraction(self.schedule, keep_fraction=self.keep_fraction, num_steps=last)
+
+        def at(step):
+            return lambda gates: keep_within(
+                gates,
+                groups,
+                fraction(step),
+                budget=self.budget,
+                min_fraction=self.min_fraction,
+                node_costs=self.node_costs,
+            )
+
+        return at
+
+    def _check(self, sizes):
+        counts = {"period": self.period, "freeze_at": self.freeze_at, "probe_size": self.probe_size}
+        check_counts(**{name: (v, 1) for name, v in counts.items() if v is not None})
+        if self.schedule != "one_shot" and (self.freeze_at is None or self.period is None):
+            raise ValueError(f"schedule {self.schedule!r} needs period and freeze_at.")
+        if self.budget not in BUDGETS:
+            raise ValueError(f"budget must be one of {BUDGETS}, got {self.budget!r}.")
+        if not 0 <= self.min_fraction <= 1:
+            raise ValueError(f"min_fraction must lie in [0, 1], got {self.min_fraction}.")
+        if self.budget == "cost":
+            missing = sorted(set(sizes) - set(self.node_costs or {}))
+            if missing:
+                raise ValueError(f"node_costs must name every gated group; missing: {missing}.")
+
+
+def check_counts(**counts: tuple[int, int]) -> None:
+    """ValueError for a (value, least) pair whose value is below least."""
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def gated_sizes(groups: NodeGroups, exclude: tuple[str, ...]) -> dict[str, int]:
+    """Sizes of the groups that can be pruned and gated and are not excluded.
+
+    Raises:
+      ValueError: none is left, or a pattern of `exclude` matches nothing.
+    """
+    gated = {n: groups[n].size for n in groups if groups[n].prunable and groups[n].gateable}
+    if not gated:
+        reasons = "; ".join(f"{name}: {groups[name].reason}" for name in groups)
+        raise ValueError(f"groups must hold one that can be pruned and gated; {reasons or 'none'}.")
+    chosen = keep_top({n: jnp.zeros(s) for n, s in gated.items()}, groups, 1.0, exclude=exclude)
+    if not chosen:
+        raise ValueError(f"exclude must leave a group to gate, got {exclude}.")
+    return {name: gated[name] for name in chosen}

@@ -1,0 +1,81 @@
+"""Cheap statistics of nodes, the gating network's inputs."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from plprune.gating.objectives import Setting, kernel_weights, probe_kernel
+from plprune.losses import risk
+from plprune.scores.slices import gating, node_sums, producing, squared
+from plprune.types import NodeGroups
+
+NUM_STATISTICS = 7
+_LOWEST = 5  # Eigenvalues that stand for the lower end.
+
+
+def node_statistics(
+    setting: Setting, groups: NodeGroups, sizes: Mapping[str, int]
+) -> dict[str, Float[Array, "g s"]]:
+    """Seven numbers per node, detached from any gradient.
+
+    In order: log norms of the weights that compute the node and of those that read it; what its
+    gate at 1 adds to log lambda_max and to the log mean of the lowest eigenvalues of the probe's
+    kernel (``u' dK/dg u``); the loss's derivative in its gate, zero without a loss; all five
+    standardised within the group, so that they say how a node differs from its neighbours; then the
+    log width of the group and its depth, from 0 at the first to 1 at the last. Costs two gate
+    updates.
+
+    Args:
+      setting: The model, its parameters and a probe.
+      groups: From `find_nodes`.
+      sizes: Group name -> number of nodes, for the groups to gate.
+    """
+    columns = [*_weight_norms(setting, groups), *_kernel_slopes(setting, sizes)]
+    columns.append(_loss_slopes(setting, sizes))
+    names = list(sizes)
+
+    def table(name):
+        own = [_standardised(jnp.asarray(column[name], jnp.float32)) for column in columns]
+        depth = names.index(name) / max(len(names) - 1, 1)
+        whole = (jnp.log(1.0 * sizes[name]) / 5, jnp.asarray(depth))
+        own += [jnp.full(sizes[name], value, jnp.float32) for value in whole]
+        return jax.lax.stop_gradient(jnp.stack(own, axis=1))
+
+    return {name: table(name) for name in names}
+
+
+def _weight_norms(setting, groups):
+    squares = squared(setting.params)
+    tiny = jnp.finfo(jnp.float32).tiny
+    sums = (node_sums(squares, groups, slices) for slices in (producing, gating))
+    return [{name: jnp.log(values + tiny) / 2 for name, values in s.items()} for s in sums]
+
+
+def _kernel_slopes(setting, sizes):
+    ones = {name: jnp.ones(size, jnp.float32) for name, size in sizes.items()}
+    kernel, pull = jax.vjp(lambda gates: probe_kernel(setting, gates), ones)
+    weights = kernel_weights(kernel, min(_LOWEST, len(kernel)))
+    return [pull(weight)[0] for weight in weights]
+
+
+def _loss_slopes(setting, sizes):
+    ones = {name: jnp.ones(size, jnp.float32) for name, size in sizes.items()}
+    if setting.loss is None or setting.labels is None:
+        return jax.tree.map(jnp.zeros_like, ones)
+
+    def mean_loss(gates):
+        outputs = setting.model(setting.params, setting.inputs, gates)
+        return risk(setting.loss, outputs, setting.labels)
+
+    return jax.grad(mean_loss)(ones)
+
+
+def _standardised(values):
+    """Mean 0 and standard deviation 1; zeros where all are equal or any is not finite."""
+    centred = values - jnp.mean(values)
+    spread = jnp.std(values)
+    negligible = 1e-6 * jnp.max(jnp.abs(values))
+    ok = jnp.isfinite(spread) & (spread > negligible)
+    return jnp.where(ok, centred / jnp.where(ok, spread, 1), 0)
