@@ -42,17 +42,20 @@ class _Walk:
     def __init__(self):
         self.consumed, self.produced = set(), set()
         self.readers, self.makers, self.order = {}, {}, {}
+        self.constants: set[Variable] = set()  # Depend on no argument.
         self.count = 0
 
     def run(self, graph: Graph, leaves: dict[Variable, tuple[int, Axes]]) -> None:
+        self.constants.update(graph.constants)
         for equation in graph.equations:
             self.count += 1
-            for v in equation.inputs:
-                if v in leaves:
-                    self.order.setdefault(leaves[v][0], self.count)
-            if equation.subgraphs:
+            for leaf in (leaves[v][0] for v in equation.inputs if v in leaves):
+                self.order.setdefault(leaf, self.count)
+            if self.constants.issuperset(equation.inputs):
+                self.constants.update(equation.outputs)
+            elif equation.subgraphs:
                 self.enter(equation, leaves)
-            elif _follows(graph, equation, leaves):
+            elif _follows(equation, leaves, self.constants):
                 source = next(v for v in equation.inputs if v in leaves)
                 leaf, axes = leaves[source]
                 if equation.name in STRUCTURAL:
@@ -125,7 +128,7 @@ def contracted(equation: Equation) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (numbers[0][1],), (numbers[1][1],)
 
 
-def _follows(graph, equation, leaves):
+def _follows(equation, leaves, constants):
     """Whether the output is the leaf moved, selected or multiplied by constants."""
     owned = [v for v in equation.inputs if v in leaves]
     if len(owned) != 1:
@@ -134,4 +137,4 @@ def _follows(graph, equation, leaves):
         return True
     others = [v for v in equation.inputs if v not in leaves]
     scaled = equation.name == "mul" or (equation.name == "div" and equation.inputs[0] in leaves)
-    return scaled and all(v in graph.constants for v in others)
+    return scaled and constants.issuperset(others)

@@ -8,11 +8,11 @@ from plprune.nodes.selection import keep_top
 
 
 def __getattr__(name: str):
-    """`shrink_model`, whose Flax is imported only when it is used."""
-    if name == "shrink_model":
-        from plprune.nodes.native import shrink_model
+    """Functions on Flax modules; Flax is imported only when they are used."""
+    if name in ("shrink_linen", "shrink_model", "widths"):
+        from plprune.nodes import native
 
-        return shrink_model
+        return getattr(native, name)
     raise AttributeError(f"module 'plprune.nodes' has no attribute {name!r}")
 
 
@@ -24,5 +24,7 @@ __all__ = [
     "mask",
     "resize",
     "shrink",
+    "shrink_linen",
     "shrink_model",
+    "widths",
 ]

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.errors import FlaxError
 
 from plprune.functional import functional, paired
 from plprune.nodes.cutting import Axes, kept_axes, shrink
 from plprune.nodes.discovery import find_nodes
-from plprune.nodes.naming import display_paths
+from plprune.nodes.naming import display_paths, module_of
 from plprune.nodes.resizing import resize
 from plprune.nodes.statics import Cut, adjust
-from plprune.types import Inputs, Keep, NodeGroups
+from plprune.types import Apply, Inputs, Keep, NodeGroups
 
 
 def shrink_model(
@@ -59,6 +60,54 @@ def shrink_model(
     expected = resize(apply, found, keep)(shrink(variables, found, keep), inputs)
     check_equal(lambda: _run(small, call, inputs), expected)
     return small
+
+
+def widths(groups: NodeGroups, keep: Keep) -> dict[str, int | tuple[int, ...]]:
+    """Module path -> the features it makes after shrinking, for modules that make fewer.
+
+    A convolution or dense layer has one number, an attention projection (heads, width). These are
+    what a Linen constructor takes.
+
+    Raises:
+      ValueError: as `shrink`.
+    """
+    axes = kept_axes(groups, keep)
+    made: dict[str, dict[str, set[int]]] = {}
+    for name in keep:
+        for member in groups[name].producers:
+            module = made.setdefault(module_of(member.path), {})
+            module.setdefault(member.path, set()).add(member.axis)
+    result = {}
+    for module, leaves in made.items():
+        path = max(leaves, key=lambda p: len(axes[p]))  # The kernel knows more than the bias.
+        sizes = tuple(len(axes[path][axis]) for axis in sorted(leaves[path]))
+        result[module.removeprefix("params.")] = sizes[0] if len(sizes) == 1 else sizes
+    return result
+
+
+def shrink_linen(
+    rebuild: Callable[[dict[str, int | tuple[int, ...]]], Any],
+    variables: Mapping[str, Any],
+    apply: Apply,
+    groups: NodeGroups,
+    keep: Keep,
+) -> tuple[Any, Any]:
+    """A smaller Linen module with its variables, checked against `resize`.
+
+    Args:
+      rebuild: From `widths(groups, keep)` to a Linen module of these widths, in evaluation mode.
+      variables: Of the full module; the tree that the groups were found on.
+      apply: As given to `find_nodes`.
+      groups: From `find_nodes(apply, variables, inputs)`.
+      keep: Group name -> [g] booleans, concrete.
+
+    Raises:
+      ValueError: as `shrink`; or the module fails or computes something else.
+    """
+    module, small = rebuild(widths(groups, keep)), shrink(variables, groups, keep)
+    inputs = example(groups.inputs)
+    check_equal(lambda: module.apply(small, inputs), resize(apply, groups, keep)(small, inputs))
+    return module, small
 
 
 def _check_same(found, groups, keep):
@@ -144,7 +193,7 @@ def check_equal(run: Callable[[], Any], expected: Any) -> None:
     advice = "use resize, which runs for every model"
     try:
         outputs = run()
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, FlaxError) as error:
         raise ValueError(f"The smaller module does not run ({error}); {advice}.") from error
     for ours, theirs in zip(jax.tree.leaves(outputs), jax.tree.leaves(expected), strict=True):
         if ours.shape != theirs.shape:

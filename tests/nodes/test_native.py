@@ -1,0 +1,143 @@
+"""Smaller Flax modules compute what the resized function does, or say why they cannot."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_keep
+from flax import linen, nnx
+from zoo import fill, normal
+
+from plprune.functional import functional, paired
+from plprune.nodes import find_nodes, shrink_linen, shrink_model, widths
+
+
+class Convolutions(nnx.Module):
+    """Depthwise and grouped convolutions, both normalisations, transposed convolution."""
+
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 6, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+        self.depth = nnx.Conv(6, 12, (3, 3), feature_group_count=6, rngs=rngs)
+        self.group_norm = nnx.GroupNorm(8, num_groups=4, rngs=rngs)
+        self.point = nnx.Conv(12, 8, (1, 1), rngs=rngs)
+        self.up = nnx.ConvTranspose(8, 5, (2, 2), strides=(2, 2), rngs=rngs)
+        self.head = nnx.Linear(5, 2, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm(self.stem(x)))
+        x = nnx.relu(self.group_norm(self.point(self.depth(x))))
+        return self.head(nnx.relu(self.up(x)).mean((1, 2)))
+
+
+class Attention(nnx.Module):
+    """A pre-norm block: attention and GELU feed-forward."""
+
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(7, 6, rngs=rngs)
+        self.norm = nnx.LayerNorm(6, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 6, 8, decode=False, rngs=rngs)
+        self.up, self.down = nnx.Linear(6, 9, rngs=rngs), nnx.Linear(9, 6, rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        x = x + self.attention(self.norm(x))
+        return x + self.down(nnx.gelu(self.up(x)))
+
+
+class Recurrent(nnx.Module):
+    def __init__(self, rngs, cell):
+        self.rnn, self.head = nnx.RNN(cell(3, 6, rngs=rngs)), nnx.Linear(6, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.rnn(x)[:, -1])
+
+
+def setup(model, inputs, **options):
+    """The model with random leaves, its groups and a random keep."""
+    parts = functional(model)
+    model = parts.rebuild(fill(parts.params), fill(parts.state))
+    groups = find_nodes(paired(parts), (parts.params, parts.state), inputs, **options)
+    return model, groups, random_keep(groups, closed=0.5)
+
+
+TOKENS = jnp.arange(12).reshape(3, 4) % 7
+MODELS = {
+    "convolutions": (Convolutions, normal(1, 4, 4, 3), 4),
+    "attention": (Attention, TOKENS, 4),
+    "lstm": (lambda rngs: Recurrent(rngs, nnx.OptimizedLSTMCell), normal(2, 3, 3), 1),
+    "gru": (lambda rngs: Recurrent(rngs, nnx.GRUCell), normal(2, 3, 3), 1),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_smaller_modules_pass_the_check_and_leave_the_model_alone(name):
+    build, inputs, num_groups = MODELS[name]
+    model, groups, keep = setup(build(nnx.Rngs(0)), inputs)
+    before = jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    assert len(keep) == num_groups
+    small = shrink_model(model, groups, keep)
+    assert type(small) is type(model)
+    sizes = [sum(x.size for x in jax.tree.leaves(nnx.state(m))) for m in (model, small)]
+    assert sizes[1] < sizes[0]
+    assert jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(model, nnx.Param))) == before
+
+
+def test_widths_that_enter_the_arithmetic_are_found_out():
+    model, groups, keep = setup(Attention(nnx.Rngs(0)), TOKENS, mode="baked")
+    stream = next(n for n, g in groups.items() if g.kind == "residual stream")
+    with pytest.raises(ValueError, match="a width enters its arithmetic; use resize"):
+        shrink_model(model, groups, {stream: keep[stream]})
+
+
+def test_sizes_written_into_the_code_are_found_out():
+    class Reshaping(nnx.Module):
+        def __init__(self, rngs):
+            self.a, self.b = nnx.Linear(4, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.b(jnp.tanh(self.a(x)).reshape(-1, 6))
+
+    model, groups, keep = setup(Reshaping(nnx.Rngs(0)), normal(4, 4))
+    with pytest.raises(ValueError, match="does not run .*; use resize"):
+        shrink_model(model, groups, keep)
+
+
+def test_groups_of_another_model_are_refused():
+    _, groups, keep = setup(Attention(nnx.Rngs(0)), TOKENS)
+    other = Recurrent(nnx.Rngs(0), nnx.GRUCell)
+    groups = type(groups)(
+        **{**vars(groups), "inputs": jax.ShapeDtypeStruct((2, 3, 3), jnp.float32)}
+    )
+    with pytest.raises(ValueError, match="is no group of this model"):
+        shrink_model(other, groups, keep)
+
+
+class LinenNet(linen.Module):
+    channels: int = 6
+    hidden: int = 8
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Conv(self.channels, (3, 3), name="conv")(x)
+        x = linen.relu(linen.BatchNorm(use_running_average=True, name="norm")(x))
+        x = linen.Dense(self.hidden, name="hidden")(x.reshape(len(x), -1))
+        return linen.Dense(3, name="output")(linen.gelu(x))
+
+
+def test_linen_modules_are_rebuilt_from_widths():
+    images = normal(2, 3, 3, 3)
+    variables = fill(jax.eval_shape(LinenNet().init, jax.random.key(0), images))
+    groups = find_nodes(LinenNet().apply, variables, images)
+    keep = {"conv": np.arange(6) > 1, "hidden": np.arange(8) % 2 == 0}
+    assert groups.prunable == {"conv": 6, "hidden": 8}
+    assert widths(groups, keep) == {"conv": 4, "norm": 4, "hidden": 4}
+
+    def rebuild(sizes):
+        return LinenNet(channels=sizes["conv"], hidden=sizes["hidden"])
+
+    module, small = shrink_linen(rebuild, variables, LinenNet().apply, groups, keep)
+    assert module.channels == 4
+    assert small["params"]["hidden"]["kernel"].shape == (36, 4)
+    with pytest.raises(ValueError, match="does not run"):
+        shrink_linen(lambda _: LinenNet(), variables, LinenNet().apply, groups, keep)

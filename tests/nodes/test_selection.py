@@ -1,0 +1,78 @@
+"""Budgets, rounding, minima and exclusions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import found
+
+from plprune.nodes import keep_top
+
+GROUPS = found("mlp")  # "0" of 8 nodes, "1" of 6.
+SCORES = {"0": jnp.array([3.0, 9, 1, 7, 5, 8, 2, 6]), "1": jnp.array([30.0, 10, 20, 60, 50, 40])}
+
+
+def counts(keep):
+    return {name: int(kept.sum()) for name, kept in keep.items()}
+
+
+def test_the_best_half_of_every_group_stays():
+    keep = keep_top(SCORES, GROUPS, 0.5)
+    np.testing.assert_array_equal(keep["0"], SCORES["0"] >= 6)
+    np.testing.assert_array_equal(keep["1"], SCORES["1"] >= 40)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "options", "expected"),
+    [
+        (1.0, {}, {"0": 8, "1": 6}),
+        (0.25, {}, {"0": 2, "1": 2}),  # 1.5 rounds up.
+        (0.01, {}, {"0": 1, "1": 1}),
+        (0.01, {"min_nodes": 3}, {"0": 3, "1": 3}),
+        (0.4, {"round_to": 4}, {"0": 4, "1": 4}),
+        (0.7, {"round_to": 4}, {"0": 8, "1": 4}),
+        (0.9, {"round_to": 4}, {"0": 8, "1": 6}),
+        (0.5, {"exclude": ("0",)}, {"1": 3}),
+        (0.5, {"exclude": ("[01]",)}, {}),
+        (0.5, {"budget": "global"}, {"0": 1, "1": 6}),
+        (0.5, {"budget": "global", "min_nodes": 3}, {"0": 3, "1": 4}),
+        (0.5, {"budget": "global", "round_to": 2}, {"0": 2, "1": 6}),
+    ],
+)
+def test_counts(fraction, options, expected):
+    assert counts(keep_top(SCORES, GROUPS, fraction, **options)) == expected
+
+
+def test_ties_go_to_the_first_and_nan_goes_last():
+    keep = keep_top({"0": jnp.array([1.0, 1, jnp.nan, 1, 1, jnp.inf, 1, 1])}, GROUPS, 0.5)
+    assert jnp.flatnonzero(keep["0"]).tolist() == [0, 1, 3, 5]
+
+
+@pytest.mark.parametrize("budget", ["group", "global"])
+def test_it_jits(budget):
+    keep = jax.jit(lambda s: keep_top(s, GROUPS, 0.5, budget=budget))(SCORES)
+    expected = keep_top(SCORES, GROUPS, 0.5, budget=budget)
+    jax.tree.map(np.testing.assert_array_equal, keep, expected)
+
+
+def test_groups_that_cannot_be_pruned_are_ignored():
+    assert keep_top({"2": jnp.ones(3)}, GROUPS, 0.5) == {}
+    assert keep_top({"2": jnp.ones(3)}, GROUPS, 0.5, budget="global") == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_fraction": 0.0}, r"keep_fraction must lie in \(0, 1\], got 0.0"),
+        ({"budget": "layer"}, r"budget must be one of \('group', 'global'\), got 'layer'"),
+        ({"round_to": 0}, "round_to must be at least 1, got 0"),
+        ({"min_nodes": 0}, "min_nodes must be at least 1, got 0"),
+        ({"exclude": ("conv.*",)}, r"exclude names 'conv\.\*'; the groups are"),
+        ({"scores": {"9": jnp.ones(8)}}, r"scores names \['9'\]"),
+        ({"scores": {"0": jnp.ones(7)}}, r"scores\['0'\] must have shape \(8,\), got \(7,\)"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    arguments = {"scores": SCORES, "keep_fraction": 0.5, **options}
+    with pytest.raises(ValueError, match=message):
+        keep_top(groups=GROUPS, **arguments)
