@@ -32,7 +32,7 @@ def mlp_params(key, widths, dtype=jnp.float64):
     keys = jax.random.split(key, len(widths))
     return [
         (
-            jax.random.normal(k, (m, n), dtype) / np.sqrt(m),
+            jax.random.normal(k, (m, n), dtype) / float(np.sqrt(m)),
             0.1 * jax.random.normal(jax.random.fold_in(k, 1), (n,), dtype),
         )
         for k, m, n in zip(keys, widths[:-1], widths[1:], strict=False)

@@ -188,8 +188,8 @@ def test_path_and_ball_see_the_quartic_s_curvature(key):
     np.testing.assert_allclose(path.values, [1, 0, 1, 4, 9], atol=1e-9)
     assert path.lower_bound == path.values[-1]
     ball = lipschitz_in_ball(quartic, jnp.array([1.0]), 0.5, None, key=key, num_points=50)
-    assert 2 <= ball.lower_bound <= 1.5**2
-    assert (ball.values >= 0.25).all()
+    assert 1.5 <= ball.lower_bound <= 1.5**2 + 1e-9
+    assert (ball.values >= 0.25 - 1e-9).all()
     with pytest.raises(ValueError, match="num_points must be at least 2, got 1"):
         lipschitz_on_path(quartic, jnp.ones(1), jnp.ones(1), None, key=key, num_points=1)
     with pytest.raises(ValueError, match=r"not be negative, got -1\.0"):
