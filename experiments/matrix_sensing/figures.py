@@ -145,6 +145,8 @@ def _error(record, curves):
     axes.plot(sizes, rate, ":", color=INK, label="\u03c3\u00b2rd / n")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=9)
+    axes.minorticks_off()
     _label(axes, "measurements n", "squared error $|UU'-U_*U_*'|_F^2$")
     axes.legend()
     return figure
