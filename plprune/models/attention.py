@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
-from plprune.models.layers import Dense, check_sizes, fan_in_normal, normal, one_of
+from plprune.models.layers import Dense, Embed, check_sizes, fan_in_normal, one_of
 
 NORMS = ("pre", "post")
 
@@ -17,9 +17,8 @@ class Embedding(nnx.Module):
 
     def __init__(self, vocabulary: int, positions: int, features: int, *, rngs: nnx.Rngs):
         check_sizes(vocabulary=vocabulary, positions=positions, features=features)
-        init = normal(0.02)
-        self.token = nnx.Embed(vocabulary, features, embedding_init=init, rngs=rngs)
-        self.position = nnx.Embed(positions, features, embedding_init=init, rngs=rngs)
+        self.token = Embed(vocabulary, features, deviation=0.02, rngs=rngs)
+        self.position = Embed(positions, features, deviation=0.02, rngs=rngs)
         self.limit = positions
 
     def __call__(self, tokens: Integer[Array, "b t"]) -> Float[Array, "b t d"]:
@@ -40,6 +39,20 @@ class FeedForward(nnx.Module):
     def __call__(self, inputs: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """Each position on its own."""
         return self.output(jax.nn.gelu(self.hidden(inputs)))
+
+
+def dot_product_attention(
+    query: Float[Array, "b t h k"],
+    key: Float[Array, "b s h k"],
+    value: Float[Array, "b s h v"],
+    mask: Bool[Array, "b _ t s"] | None = None,
+    **_: object,
+) -> Float[Array, "b t h v"]:
+    """Attention in the type of its arguments; JAX's own takes every softmax in float32."""
+    logits = jnp.einsum("bthk,bshk->bhts", query, key) / query.shape[-1] ** 0.5
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    return jnp.einsum("bhts,bshv->bthv", jax.nn.softmax(logits, axis=-1), value)
 
 
 class Block(nnx.Module):
@@ -72,7 +85,12 @@ class Block(nnx.Module):
         check_block(features, heads, dropout)
         self.norm_first = one_of("norm", norm, NORMS) == "pre"
         self.attention = nnx.MultiHeadAttention(
-            heads, features, decode=False, kernel_init=fan_in_normal(1.0), rngs=rngs
+            heads,
+            features,
+            decode=False,
+            kernel_init=fan_in_normal(1.0),
+            attention_fn=dot_product_attention,
+            rngs=rngs,
         )
         self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
         self.mlp = mlp

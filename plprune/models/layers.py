@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
 
 Activation = Callable[[Array], Array]
 
@@ -108,6 +108,22 @@ class Dense(nnx.Module):
         outputs = inputs @ self.kernel[...]
         outputs = outputs if self.scale == 1.0 else self.scale * outputs
         return outputs if self.bias is None else outputs + self.bias[...]
+
+
+class Embed(nnx.Module):
+    """A vector for each token; computes in the type of its parameters, whatever that becomes."""
+
+    def __init__(self, num_tokens: int, features: int, *, deviation: float, rngs: nnx.Rngs):
+        check_sizes(num_tokens=num_tokens, features=features)
+        self.embedding = nnx.Param(normal(deviation)(rngs.params(), (num_tokens, features)))
+
+    def __call__(self, tokens: Integer[Array, "..."]) -> Float[Array, "... d"]:
+        """Vectors of tokens; NaN for a token outside [0, num_tokens)."""
+        return jnp.take(self.embedding[...], tokens, axis=0, mode="fill", fill_value=jnp.nan)
+
+    def attend(self, inputs: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """Products with every token's vector."""
+        return inputs @ self.embedding[...].T
 
 
 def convolution(

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from plprune.models.layers import Dense, check_sizes, fan_in_normal, normal
+from plprune.models.layers import Dense, Embed, check_sizes, fan_in_normal
 
 
 class LSTMLayer(nnx.Module):
@@ -75,8 +75,8 @@ class LSTMLanguageModel(nnx.Module):
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}.")
         if tied and hidden[-1] != embedding:
             raise ValueError(f"hidden must end in embedding = {embedding}, got {hidden[-1]}.")
-        init = normal(embedding**-0.5)
-        self.embedding = nnx.Embed(vocabulary, embedding, embedding_init=init, rngs=rngs)
+        deviation = embedding**-0.5
+        self.embedding = Embed(vocabulary, embedding, deviation=deviation, rngs=rngs)
         features = embedding
         self.layers = len(hidden)
         for i, size in enumerate(hidden):

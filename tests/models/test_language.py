@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from plprune.models import CausalTransformer, Encoder, LSTMLanguageModel, SwitchTransformer
-from plprune.models.attention import Block, FeedForward
+from plprune.models.attention import Block, FeedForward, dot_product_attention
 from plprune.models.switch import Switch
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -94,6 +94,14 @@ def test_unrolled_and_scanned_lstm_agree(fill):
     )
     outputs = [jax.jit(f.net.apply)(scanned.params, {}, TOKENS) for f in (scanned, unrolled)]
     chex.assert_trees_all_close(*outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_equals_the_library_s(key):
+    query, keys, values = jax.random.normal(key, (3, 2, 5, 2, 4), jnp.float32)
+    mask = nnx.make_causal_mask(TOKENS, dtype=bool)
+    expected = jax.nn.dot_product_attention(query, keys, values, mask=mask)
+    outputs = dot_product_attention(query, keys, values, mask=mask)
+    chex.assert_trees_all_close(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_each_position_uses_its_own_expert(key, fill):
