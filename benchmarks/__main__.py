@@ -1,0 +1,26 @@
+"""Entry point: ``python -m benchmarks NAME [--repeats R]``."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+
+import benchmarks
+
+_INTERNAL = {"__main__", "contestants", "environments", "problems", "race"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark and print its table; 2 for bad input."""
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=[n for n in names if n not in _INTERNAL])
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls; the median counts")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    return importlib.import_module(f"benchmarks.{options.name}").main(options.repeats)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

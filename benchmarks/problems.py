@@ -1,0 +1,30 @@
+"""The arrays that all contestants get: seeded NumPy, no framework."""
+
+from itertools import pairwise
+
+import numpy as np
+
+
+def mlp(widths: tuple[int, ...], num_examples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """ReLU net: weights w0, b0, ..., inputs x [n, d], labels y [n]."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for k, (fan_in, width) in enumerate(pairwise(widths)):
+        arrays[f"w{k}"] = rng.normal(size=(fan_in, width)) * np.sqrt(2 / fan_in)
+        arrays[f"b{k}"] = 0.1 * rng.normal(size=width)
+    arrays["x"] = rng.normal(size=(num_examples, widths[0]))
+    single = {name: a.astype(np.float32) for name, a in arrays.items()}
+    return single | {"y": rng.integers(0, widths[-1], num_examples)}
+
+
+def cnn(num_examples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Two 3x3 convolutions (16, 32 channels) on 16x16x3, each pooled by 2; then mean, dense."""
+    rng = np.random.default_rng(seed)
+    shapes = {"w0": (3, 3, 3, 16), "w1": (3, 3, 16, 32), "w2": (32, 10)}
+    arrays = {
+        name: rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+        for name, shape in shapes.items()
+    }
+    arrays |= {f"b{k}": 0.1 * rng.normal(size=width) for k, width in enumerate((16, 32, 10))}
+    arrays["x"] = rng.normal(size=(num_examples, 16, 16, 3))
+    return {name: a.astype(np.float32) for name, a in arrays.items()}

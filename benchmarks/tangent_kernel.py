@@ -1,0 +1,36 @@
+"""The full tangent kernel of an MLP and a CNN, and of a wide MLP whose Jacobian fits nowhere."""
+
+from benchmarks import problems
+from benchmarks.race import Contestant, run, table
+
+OURS = Contestant("plprune", "jax_kernel", "plprune")
+FIELD = [
+    OURS,
+    Contestant("neural-tangents, structured", "jax_kernel", "structured", "neural-tangents"),
+    Contestant("neural-tangents, contraction", "jax_kernel", "contraction", "neural-tangents"),
+    Contestant("vmap(jacrev) and one product", "jax_kernel", "jacrev"),
+    Contestant("reference", "jax_kernel", "float64"),
+]
+
+
+def main(repeats: int) -> int:
+    """Print the tables."""
+    small = problems.mlp((784, 256, 256, 10), 128)
+    title = "MLP 784-256-256-10, 128 examples, float32: kernel 1280 x 1280"
+    table(title, FIELD, small, repeats)
+    title = "CNN 16x16x3 (16, 32 channels), 64 examples, float32: kernel 640 x 640"
+    table(title, FIELD, problems.cnn(64), repeats)
+    wide = run(OURS, problems.mlp((784, 1024, 1024, 10), 1024), min(repeats, 3))
+    print("\nMLP 784-1024-1024-10, 1024 examples: kernel 10240 x 10240, 400 MiB")  # noqa: T201
+    if wide.numbers is None:
+        print(f"failed: {wide.reason}")  # noqa: T201
+        return 1
+    numbers = wide.numbers
+    operations = 2 * 1024**2 * (784 + 2 * 1024 + 100 * (2 * 1024 + 10))
+    rate = operations / numbers["best"] / 1e9
+    print(  # noqa: T201
+        f"{numbers['best']:.2f} s, {rate:.0f} GFLOP/s counting the full square = "
+        f"{rate / numbers['peak_gflops']:.0%} of a product's {numbers['peak_gflops']:.0f}; "
+        f"peak memory {numbers['mib'] / 400:.2f} x the kernel"
+    )
+    return 0
