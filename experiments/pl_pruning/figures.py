@@ -78,7 +78,12 @@ def _told(regime):
     return (
         f"Regime {regime['name']}: {loss}{centred}; {regime['train_examples']:,} training images, "
         f"{batch}, at most {regime['max_steps']:,} steps, learning rates "
-        f"{_joined(regime['rates'])}{unit}; nodes are chosen {chosen}; the target is {target}."
+        f"{_joined(regime['rates'])}{unit}; nodes are chosen {chosen}; the target is {target}. "
+        + (
+            "Test images: the test split and the training split's other images."
+            if regime["tests_on_rest"]
+            else "Test images: the test split."
+        )
     )
 
 

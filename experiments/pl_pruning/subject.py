@@ -62,17 +62,20 @@ def load_splits(config: Config) -> tuple[Dataset, Dataset]:
 
 
 def regime_data(splits: tuple[Dataset, Dataset], regime: Regime, key: jax.Array) -> Data:
-    """The regime's training examples, drawn by `key`, and the whole test split."""
+    """The regime's training examples, drawn by `key`, and the test examples: the split's first."""
     train, test = splits
-    chosen = np.asarray(jax.random.permutation(key, len(train.labels))[: regime.train_examples])
+    order = np.asarray(jax.random.permutation(key, len(train.labels)))
+    chosen, rest = order[: regime.train_examples], order[regime.train_examples :]
+    if not regime.tests_on_rest:
+        rest = rest[:0]
     labels = jnp.asarray(train.labels[chosen], jnp.int32)
     square = regime.loss == "square"
     targets = jax.nn.one_hot(labels, train.num_classes) - 0.1 if square else labels
     return Data(
         jnp.asarray(train.images[chosen]),
         targets,
-        jnp.asarray(test.images),
-        jnp.asarray(test.labels, jnp.int32),
+        jnp.asarray(np.concatenate([test.images, train.images[rest]])),
+        jnp.asarray(np.concatenate([test.labels, train.labels[rest]]), jnp.int32),
     )
 
 
