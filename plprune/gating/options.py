@@ -1,14 +1,13 @@
 """The options that `pl_gating` and `score_gating` share, checked."""
 
+import fnmatch
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from plprune.gating.budgets import BUDGETS, keep_within, kept_fraction
 from plprune.gating.relaxations import Choose
-from plprune.nodes import keep_top
 from plprune.types import NodeGroups
 
 
@@ -93,7 +92,14 @@ def gated_sizes(groups: NodeGroups, exclude: tuple[str, ...]) -> dict[str, int]:
     if not gated:
         reasons = "; ".join(f"{name}: {groups[name].reason}" for name in groups)
         raise ValueError(f"groups must hold one that can be pruned and gated; {reasons or 'none'}.")
-    chosen = keep_top({n: jnp.zeros(s) for n, s in gated.items()}, groups, 1.0, exclude=exclude)
+    for pattern in exclude:
+        if not fnmatch.filter(groups, pattern):
+            raise ValueError(f"exclude names {pattern!r}; the groups are {list(groups)}.")
+    chosen = {
+        name: size
+        for name, size in gated.items()
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in exclude)
+    }
     if not chosen:
         raise ValueError(f"exclude must leave a group to gate, got {exclude}.")
-    return {name: gated[name] for name in chosen}
+    return chosen

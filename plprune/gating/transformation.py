@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -88,7 +89,8 @@ def pl_gating(
       min_fraction: Part of every group that "global" and "cost" keep in any case.
       node_costs: Group name -> cost of one node, such as `node_flops`; "cost" needs it.
       exclude: Names or patterns of groups to leave alone.
-      probe_size: Examples of the probe that each gate update draws; a smaller probe is used whole.
+      probe_size: Examples that each gate update draws, one from each of as many equal runs of the
+        probe; a smaller probe is used whole.
       network: Where the gates' logits come from: "logits", a free one per node, or "mlp", a
         perceptron shared by the nodes of a kind that reads `node_statistics`.
       objective: What the gates minimise; `log_condition_number()` if None.
@@ -228,11 +230,16 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
 
 
 def _sub_batch(batch, size, key):
-    """`size` examples drawn without replacement, or all of a smaller batch."""
+    """One example of each of `size` equal runs of the batch, or all of a smaller batch.
+
+    Distinct examples without the sort of a draw without replacement, which would cost more than
+    the gate update.
+    """
     available = jax.tree.leaves(batch)[0].shape[0]
     if available <= size:
         return batch
-    chosen = jax.random.choice(key, available, (size,), replace=False)
+    edges = np.arange(size + 1) * available // size
+    chosen = jax.random.randint(key, (size,), edges[:-1], edges[1:])
     return jax.tree.map(lambda leaf: leaf[chosen], batch)
 
 
