@@ -24,7 +24,7 @@ def dot_general(labels: Labels, equation: Equation) -> None:
     free_right = [x for j, x in enumerate(b) if j not in (*right_contracted, *right_batch)]
     labels[equation.outputs[0]] = [a[i] for i in left_batch] + free_left + free_right
     for i, j in zip(left_contracted, right_contracted, strict=True):
-        labels.reductions.append(Reduction(equation, ((left, i), (right, j)), 0.0))
+        labels.reductions.append(Reduction(equation, ((left, int(i)), (right, int(j))), 0.0))
 
 
 def convolution(labels: Labels, equation: Equation) -> None:

@@ -217,7 +217,7 @@ def fold(labels: Labels, equation: Equation) -> None:
         axes = labels[source]
         labels[target] = [x for d, x in enumerate(axes) if d not in folded]
         for d in folded:
-            labels.reductions.append(Reduction(equation, ((source, d),), identity))
+            labels.reductions.append(Reduction(equation, ((source, int(d)),), identity))
             if equation.name in ("argmax", "argmin"):
                 labels.choices[target] = axes[d]
                 labels.ranked.append(axes[d])

@@ -57,7 +57,7 @@ def shrink_model(
     axes = {shown[path]: kept for path, kept in axes.items()}
     small = _adjusted(_cut_arrays(model, axes), axes, shown, found)
     inputs = example(groups.inputs)
-    expected = resize(apply, found, keep)(shrink(variables, found, keep), inputs)
+    expected = jax.jit(resize(apply, found, keep))(shrink(variables, found, keep), inputs)
     check_equal(lambda: _run(small, call, inputs), expected)
     return small
 
@@ -72,16 +72,18 @@ def widths(groups: NodeGroups, keep: Keep) -> dict[str, int | tuple[int, ...]]:
       ValueError: as `shrink`.
     """
     axes = kept_axes(groups, keep)
+    tree = jax.tree.unflatten(groups.structure, groups.paths)
+    shown = dict(zip(groups.paths, display_paths(tree, groups.paths), strict=True))
     made: dict[str, dict[str, set[int]]] = {}
     for name in keep:
         for member in groups[name].producers:
-            module = made.setdefault(module_of(member.path), {})
+            module = made.setdefault(module_of(shown[member.path]), {})
             module.setdefault(member.path, set()).add(member.axis)
     result = {}
     for module, leaves in made.items():
         path = max(leaves, key=lambda p: len(axes[p]))  # The kernel knows more than the bias.
         sizes = tuple(len(axes[path][axis]) for axis in sorted(leaves[path]))
-        result[module.removeprefix("params.")] = sizes[0] if len(sizes) == 1 else sizes
+        result[module] = sizes[0] if len(sizes) == 1 else sizes
     return result
 
 
@@ -106,7 +108,8 @@ def shrink_linen(
     """
     module, small = rebuild(widths(groups, keep)), shrink(variables, groups, keep)
     inputs = example(groups.inputs)
-    check_equal(lambda: module.apply(small, inputs), resize(apply, groups, keep)(small, inputs))
+    expected = jax.jit(resize(apply, groups, keep))(small, inputs)
+    check_equal(lambda: jax.jit(module.apply)(small, inputs), expected)
     return module, small
 
 
@@ -174,7 +177,7 @@ def _rescale_query(layer, cut):
 
 def _run(module, call, inputs):
     parts = functional(module, call=call)
-    return parts.apply(parts.params, parts.state, inputs)
+    return jax.jit(parts.apply)(parts.params, parts.state, inputs)
 
 
 def example(shapes: Any) -> Any:

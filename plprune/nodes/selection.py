@@ -13,7 +13,7 @@ BUDGETS = ("group", "global")
 
 
 def keep_top(
-    scores: Mapping[str, Float[Array, " g"]],
+    scores: Mapping[str, Float[Array, " _"]],
     groups: NodeGroups,
     keep_fraction: float | Float[Array, ""],
     *,
@@ -21,7 +21,7 @@ def keep_top(
     round_to: int = 1,
     min_nodes: int = 1,
     exclude: tuple[str, ...] = (),
-) -> dict[str, Bool[Array, " g"]]:
+) -> dict[str, Bool[Array, " _"]]:
     """The nodes with the largest scores, as `mask`, `shrink` and `resize` take them.
 
     Ties go to the earlier node, and a score that is not a number ranks last. Works under jit, with

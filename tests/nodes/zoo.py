@@ -21,7 +21,7 @@ class Case(NamedTuple):
     mode: str = "strict"
 
 
-def fill(tree, seed=0):
+def fill(tree, seed=0, dtype=float):
     """Random leaves: weights of order 1 / sqrt(fan-in), shifted biases, variances above 1/2."""
     draws = np.random.default_rng(seed)
 
@@ -30,7 +30,7 @@ def fill(tree, seed=0):
         values = draws.normal(size=shape) / np.sqrt(max(1, np.prod(shape[:-1]))) ** (len(shape) > 1)
         if jax.tree_util.keystr(path).endswith("var']"):
             values = np.abs(values) + 0.5
-        return jnp.asarray(values + 0.3 * (len(shape) == 1))
+        return jnp.asarray(values + 0.3 * (len(shape) == 1), dtype)
 
     return jax.tree_util.tree_map_with_path(draw, tree)
 
