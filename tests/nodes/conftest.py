@@ -38,12 +38,11 @@ def found(name):
 def random_keep(groups, seed=0, closed=0.4):
     """A random keep that closes about `closed` of every prunable group, but at least one node."""
     draws = np.random.default_rng(seed)
-    return {
-        name: np.isin(
-            np.arange(size), draws.permutation(size)[: max(1, int(closed * size))], invert=True
-        )
-        for name, size in groups.prunable.items()
-    }
+    keep = {}
+    for name, size in groups.prunable.items():
+        count = min(size - 1, max(1, int(closed * size)))
+        keep[name] = np.isin(np.arange(size), draws.permutation(size)[:count], invert=True)
+    return keep
 
 
 @cache
