@@ -1,0 +1,91 @@
+"""Graphs evaluate to the function, with its derivatives, and know where equations come from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plprune.graph.origins import origins
+from plprune.graph.reshaping import common_factors
+from plprune.graph.tracing import evaluate, trace
+
+pytestmark = pytest.mark.usefixtures("models_broadcast")
+PARAMS = {"a": {"w": jnp.arange(12.0).reshape(3, 4) / 9 - 0.5}, "b": jnp.ones((4, 2))}
+INPUTS = jnp.linspace(-1, 1, 15).reshape(5, 3)
+
+
+@jax.jit
+def layer(w, x):
+    return jax.nn.relu(x @ w)
+
+
+def function(params, x):
+    h = layer(params["a"]["w"], x)
+    h, _ = jax.lax.scan(lambda c, w: (jnp.tanh(c * w), None), h, jnp.arange(3.0))
+    h = jax.lax.cond(x.sum() > 0, lambda h: h, jnp.sin, h)
+    return {"out": jax.checkpoint(jnp.cos)(h) @ params["b"], "same": x}
+
+
+def test_evaluation_equals_the_function():
+    graph = trace(function, PARAMS, INPUTS)
+    flat = evaluate(graph, jax.tree.leaves((PARAMS, INPUTS)))
+    expected = function(PARAMS, INPUTS)
+    actual = jax.tree.unflatten(graph.out_tree, flat)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), actual, expected)
+
+
+def test_derivatives_are_the_functions_own():
+    graph = trace(lambda x: jax.nn.relu(x).sum(), INPUTS)
+    slope = jax.grad(lambda x: evaluate(graph, [x])[0])(jnp.zeros_like(INPUTS))
+    assert not slope.any()  # The maximum alone would give 1/2.
+
+
+def test_inputs_are_named_and_shapes_are_enough():
+    shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), PARAMS)
+    graph = trace(function, shaped, INPUTS)
+    assert graph.paths == (("a.w", "b"), ("",))
+    assert [graph.shape(v) for v in graph.inputs] == [(3, 4), (4, 2), (5, 3)]
+
+
+def test_a_function_called_twice_has_two_copies():
+    graph = trace(lambda w, x: layer(w, layer(w, x)), jnp.eye(3), INPUTS)
+    outputs = [v for e in graph.equations for v in e.outputs]
+    assert [e.name for e in graph.equations] == ["dot_general", "custom_jvp_call"] * 2
+    assert len(set(outputs)) == len(outputs)
+
+
+def test_unused_equations_are_dropped():
+    graph = trace(lambda x: (jnp.sort(x), x + 1)[1], INPUTS)
+    assert [e.name for e in graph.equations] == ["add"]
+
+
+def test_the_source_is_the_users_line_even_inside_the_library():
+    graph = trace(lambda x: jnp.sort(x).sum(), INPUTS)
+    assert all("test_tracing.py" in e.source for e in graph.equations)
+
+
+def test_parameters_are_followed_through_moves():
+    graph = trace(lambda p, x: x @ p.T.reshape(3, 2, 2).reshape(3, 4), jnp.ones((4, 3)), INPUTS)
+    (product,) = (e for e in graph.equations if e.name == "dot_general")
+    origin = origins(graph, [0])[product.inputs[1]]
+    assert origin.leaf == 0
+    assert origin.axes == (frozenset({1}), frozenset({0}))
+    assert [e.name for e in origin.equations] == ["transpose", "reshape", "reshape"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sizes", "old_factors", "new_factors"),
+    [
+        ((6, 4), (2, 12), (2, 3, 4), ((0, 1), (2,)), ((0,), (1, 2))),
+        ((5, 1, 4), (20,), (5, 4), ((0,), (), (1,)), ((0, 1),)),
+        ((), (1, 1), (), (), ((), ())),
+        ((8,), (2, 2, 2), (2, 2, 2), ((0, 1, 2),), ((0,), (1,), (2,))),
+    ],
+)
+def test_reshapes_share_factors(old, new, sizes, old_factors, new_factors):
+    assert common_factors(old, new) == (sizes, old_factors, new_factors)
+
+
+def test_reshapes_that_do_not_divide_have_no_factors():
+    assert common_factors((4, 6), (6, 4)) is None
+    assert common_factors((0, 3), (0,)) is None
