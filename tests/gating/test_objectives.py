@@ -1,0 +1,179 @@
+"""Objectives against kernels computed directly, and their slopes against finite differences."""
+
+from functools import partial
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plprune.gating import (
+    Setting,
+    log_condition_number,
+    log_largest_eigenvalue,
+    log_median_ratio,
+    log_smoothness_ratio,
+    log_trace,
+    node_statistics,
+    with_risk,
+)
+from plprune.gating.objectives import safe_log
+from plprune.losses import cross_entropy
+from plprune.nodes import find_nodes, gate
+from plprune.nodes.gated_apply import gated
+from tests.gating.cases import FIRST, GROUPS, KEY, LABELS, SECOND, apply, draw
+
+WIDE = draw(jax.random.key(1), jnp.float64)
+INPUTS = jax.random.normal(jax.random.key(2), (7, 3), jnp.float64)
+LABELS = LABELS[:7]
+SETTING = Setting(gated(apply, GROUPS), WIDE, INPUTS, LABELS, cross_entropy, KEY)
+SIGNS = jax.random.rademacher(KEY, (2,), jnp.float64)
+SIZES = {FIRST: 8, SECOND: 6}
+GATES = {
+    name: 0.5 + jax.random.uniform(jax.random.fold_in(KEY, n), (n,), jnp.float64)
+    for name, n in SIZES.items()
+}
+
+
+def gated_params(params, gates):
+    return gate(params, GROUPS, gates)
+
+
+@jax.jit
+def direct_kernel(gates):
+    """By whole per-example Jacobians of the model at gated weights."""
+
+    def one(x):
+        return jax.grad(lambda p: apply(gated_params(p, gates), x[None])[0] @ SIGNS)(WIDE)
+
+    jacobians = jax.vmap(one)(INPUTS)
+    flat = jnp.concatenate([j.reshape(7, -1) for j in jax.tree.leaves(jacobians)], axis=1)
+    return flat @ flat.T
+
+
+def mean_loss(params, gates):
+    return jnp.mean(cross_entropy(apply(gated_params(params, gates), INPUTS), LABELS))
+
+
+@jax.jit
+def direct_hessian(gates):
+    flat, unravel = jax.flatten_util.ravel_pytree(WIDE)
+    return jax.hessian(lambda v: mean_loss(unravel(v), gates))(flat)
+
+
+def reference(name, gates):
+    values = np.linalg.eigvalsh(np.asarray(direct_kernel(gates)))
+    if name == "smoothness":
+        top = np.abs(np.linalg.eigvalsh(np.asarray(direct_hessian(gates)))).max()
+        return np.log(top) - np.log(values[:2].mean() / 7)
+    return {
+        "kappa": np.log(values[-1]) - np.log(values[:2].mean()),
+        "median": np.log(values[-1]) - np.log(values[3]),
+        "largest": np.log(values[-1]),
+        "trace": np.log(values.sum()),
+        "risk": np.log(values[-1]) + 0.7 * float(mean_loss(WIDE, gates)),
+    }[name]
+
+
+OBJECTIVES = {
+    "kappa": log_condition_number(2),
+    "median": log_median_ratio(),
+    "largest": log_largest_eigenvalue(),
+    "trace": log_trace(),
+    "risk": with_risk(log_largest_eigenvalue(), weight=0.7),
+    "smoothness": log_smoothness_ratio(2, num_products=60),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_slopes_are_finite_differences_of_the_direct_computation(name):
+    objective = OBJECTIVES[name]
+    value, slope = jax.jit(jax.value_and_grad(lambda g: objective(SETTING, g, g)))(GATES)
+    np.testing.assert_allclose(value, reference(name, GATES), rtol=1e-7)
+    for group, index in ((FIRST, 0), (FIRST, 5), (SECOND, 2)):
+        moved = [
+            reference(name, GATES | {group: GATES[group].at[index].add(step)})
+            for step in (1e-5, -1e-5)
+        ]
+        difference = (moved[0] - moved[1]) / 2e-5
+        np.testing.assert_allclose(slope[group][index], difference, rtol=1e-4, atol=1e-7)
+
+
+def test_single_precision_slopes_agree_with_double():
+    def single(tree):
+        return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, tree)
+
+    narrow = SETTING._replace(params=single(WIDE), inputs=single(INPUTS))
+    objective = OBJECTIVES["kappa"]
+    slopes = [
+        jax.jit(jax.grad(lambda g, s=s: objective(s, g, g)))(g)
+        for s, g in ((SETTING, GATES), (narrow, single(GATES)))
+    ]
+    for name in SIZES:
+        assert slopes[1][name].dtype == jnp.float32
+        np.testing.assert_allclose(slopes[1][name], slopes[0][name], rtol=2e-3, atol=2e-4)
+
+
+def test_kappa_of_a_two_layer_network_without_output_bias_ignores_the_gates_common_scale():
+    def two_layers(p, x):
+        return jnp.tanh(x @ p["in"]) @ p["out"]
+
+    params = {"in": WIDE["in"], "out": WIDE["mid"][:, :2]}
+    groups = find_nodes(two_layers, params, INPUTS)
+    (name,) = groups.prunable
+    setting = SETTING._replace(model=gated(two_layers, groups), params=params)
+    kappa = jax.jit(lambda g: OBJECTIVES["kappa"](setting, g, g))
+    once, tripled = (float(kappa({name: scale * GATES[FIRST]})) for scale in (1, 3))
+    np.testing.assert_allclose(once, tripled, rtol=1e-9)
+
+
+def test_dead_models_have_no_slope_and_no_nan():
+    dead = SETTING._replace(params=jax.tree.map(jnp.zeros_like, WIDE))
+    objective = OBJECTIVES["largest"]
+    value, slope = jax.jit(jax.value_and_grad(lambda g: objective(dead, g, g)))(GATES)
+    assert np.isfinite(value)
+    assert all(np.isfinite(s).all() for s in slope.values())
+
+
+def test_safe_log_keeps_the_derivative_below_its_floor():
+    value, slope = jax.value_and_grad(partial(safe_log, floor=0.5))(jnp.asarray(0.1))
+    np.testing.assert_allclose([value, slope], [np.log(0.5), 2.0])
+    value, slope = jax.value_and_grad(safe_log)(jnp.asarray(0.25))
+    np.testing.assert_allclose([value, slope], [np.log(0.25), 4.0])
+
+
+def test_objectives_of_the_loss_ask_for_it():
+    bare = SETTING._replace(loss=None)
+    for name, text in (("risk", "with_risk needs a loss"), ("smoothness", "log_smoothness_ratio")):
+        with pytest.raises(ValueError, match=text):
+            OBJECTIVES[name](bare, GATES, GATES)
+
+
+def test_counts_and_weights_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="num_smallest must be at least 1, got 0"):
+        log_condition_number(0)
+    with pytest.raises(ValueError, match="num_products must be at least 1, got 0"):
+        log_smoothness_ratio(num_products=0)
+    with pytest.raises(ValueError, match=r"weight must be at least 0, got -1.0"):
+        with_risk(log_trace(), weight=-1.0)
+    with pytest.raises(ValueError, match=r"num_smallest must lie in \[1, 7\], got 8"):
+        log_condition_number(8)(SETTING, GATES, GATES)
+
+
+def test_statistics_are_standardised_slopes_and_norms():
+    tables = jax.jit(lambda p: node_statistics(SETTING._replace(params=p), GROUPS, SIZES))(WIDE)
+
+    def standard(values):
+        return (values - values.mean()) / values.std()
+
+    ones = {name: jnp.ones(n) for name, n in SIZES.items()}
+    slopes = jax.grad(lambda g: OBJECTIVES["largest"](SETTING, g, g))(ones)
+    risks = jax.grad(lambda g: mean_loss(WIDE, g))(ones)
+    norms = 0.5 * np.log((np.asarray(WIDE["in"]) ** 2).sum(0) + np.asarray(WIDE["a"]) ** 2)
+    readers = 0.5 * np.log((np.asarray(WIDE["mid"]) ** 2).sum(1))
+    for column, expected in ((0, norms), (1, readers), (2, slopes[FIRST]), (4, risks[FIRST])):
+        table = np.asarray(tables[FIRST][:, column])
+        np.testing.assert_allclose(table, standard(np.asarray(expected)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(tables[FIRST][:, 5], np.log(8) / 5, rtol=1e-6)
+    np.testing.assert_allclose([tables[FIRST][0, 6], tables[SECOND][0, 6]], [0, 1])

@@ -1,0 +1,52 @@
+"""Data-parallel gating over four host devices, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from plprune.gating import pl_gating
+from plprune.losses import cross_entropy
+from tests.gating.cases import GROUPS, KEY, PARAMS, apply
+
+assert len(jax.devices()) == 4
+inputs = jax.random.normal(jax.random.key(2), (16, 3))
+labels = jnp.arange(16) % 2
+tx = pl_gating(optax.adam(0.01), apply, GROUPS, keep_fraction=0.5, key=KEY, initial_updates=2,
+               period=1)
+
+@jax.jit
+def step(params, state, inputs, labels):
+    loss = lambda p: jnp.mean(cross_entropy(apply(p, inputs), labels))
+    updates, state = tx.update(jax.grad(loss)(params), state, params, probe=inputs)
+    return optax.apply_updates(params, updates), state
+
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+results = []
+for batch_spec in (None, P("data")):
+    data = (inputs, labels)
+    params, state = PARAMS, tx.init(PARAMS)
+    if batch_spec is not None:
+        data = jax.device_put(data, NamedSharding(mesh, batch_spec))
+        params, state = jax.device_put((params, state), NamedSharding(mesh, P()))
+    for _ in range(2):
+        params, state = step(params, state, *data)
+    results.append((params, state.gates, state.keep))
+one, four = (jax.tree.map(np.asarray, r) for r in results)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, four)
+print("equal")
+"""
+
+
+def test_four_devices_gate_as_one():
+    root = Path(__file__).parents[2]
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, cwd=root
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "equal"
