@@ -1,0 +1,121 @@
+"""How strongly outputs bend and move with the parameters: |H_F| and L_F = |DF| at a point."""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import PRNGKeyArray
+
+from plprune.constants.ends import kernel_ends
+from plprune.kernels.problem import differentiable
+from plprune.operators import flat_outputs, hessian_product
+from plprune.spectra import ritz_ends
+from plprune.types import Apply, Estimate, Inputs, Params
+
+
+def hessian_norms(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    *,
+    key: PRNGKeyArray,
+    tol: float = 1e-3,
+    max_steps: int = 60,
+    tile: int = 1,
+) -> Estimate:
+    """Spectral norms [b, c] of the Hessians, in the parameters, of every single output.
+
+    Lanczos on each output's Hessian until the end farther from zero, of either sign, has a residual
+    below `tol`. The outputs are those of `apply` itself: no loss, no mean.
+
+    Args:
+      apply: ``(params, inputs) -> outputs`` [b, ...], flattened to [b, c].
+      params: Tree of arrays; what cannot be differentiated is held fixed.
+      inputs: Tree of arrays [b, ...].
+      key: Draws the first Krylov directions.
+      tol: Relative residual at which Lanczos stops; the value's own error is of order tol^2.
+      max_steps: Most Hessian products per output.
+      tile: Outputs that are iterated together; memory is ``tile * max_steps`` parameter vectors.
+
+    Returns:
+      `error` is the measured residual. A Hessian that vanishes identically, as that of a linear
+      model, has norm 0 and is resolved; one that is not finite is not.
+
+    Raises:
+      ValueError: no examples, no outputs, no parameters, or a `tile` below 1.
+    """
+    function, leaves, _ = differentiable(apply, params)
+    vector, unravel = ravel_pytree(leaves)
+    shape = jax.eval_shape(flat_outputs(function), leaves, inputs).shape
+    if vector.size == 0 or 0 in shape:
+        raise ValueError(f"apply must have parameters and outputs, got {vector.size} and {shape}.")
+    if tile < 1:
+        raise ValueError(f"tile must be at least 1, got {tile}.")
+
+    def output(vector, place):
+        example = jax.tree.map(lambda a: jnp.asarray(a)[place // shape[1]][None], inputs)
+        return flat_outputs(function)(unravel(vector), example)[0, place % shape[1]]
+
+    def norm(place):
+        product = hessian_product(output, vector, place)
+        options = {"key": key, "tol": tol, "max_steps": max_steps, "which": "magnitude"}
+        ends = ritz_ends(product, vector, **options)
+        sizes = jnp.abs(ends.values)
+        return sizes.max(), ends.residuals[jnp.argmax(sizes)]
+
+    with jax.default_matmul_precision("highest"):
+        places = jnp.arange(shape[0] * shape[1])
+        values, residuals = jax.lax.map(norm, places, batch_size=min(tile, len(places)))
+    return _reshaped(values, residuals, shape)
+
+
+def hessian_norm(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    *,
+    key: PRNGKeyArray,
+    tol: float = 1e-3,
+    max_steps: int = 60,
+    tile: int = 1,
+) -> Estimate:
+    """|H_F|: the largest of `hessian_norms`, which see for arguments and errors [Liu 2022].
+
+    The Jacobian of all b c outputs changes by at most sqrt(b c) sup |H_F| per unit of distance:
+    derived in docs/mathematics/pl_star.md.
+    """
+    options = {"key": key, "tol": tol, "max_steps": max_steps, "tile": tile}
+    each = hessian_norms(apply, params, inputs, **options)
+    value = jnp.max(each.value)
+    # The true maximum may belong to another output than the measured one.
+    error = jnp.maximum(jnp.max(each.value + each.error) - value, 0)
+    return Estimate(value, error, jnp.all(each.resolved))
+
+
+def jacobian_norm(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    *,
+    method: str = "auto",
+    key: PRNGKeyArray | None = None,
+    tol: float = 1e-6,
+) -> Estimate:
+    """L_F = |DF|_2 = sqrt(lambda_max(K)) at `params`, with K unnormalised over b c outputs.
+
+    The supremum over a convex set is the Lipschitz constant of the outputs there; `seen_in_ball`
+    bounds it from below. Methods and errors are those of `pl_constant`.
+    """
+    highest = kernel_ends(apply, params, inputs, method=method, key=key, tol=tol).highest
+    value = jnp.sqrt(highest.value)
+    least = jnp.sqrt(jnp.maximum(highest.value - highest.error, 0))
+    most = jnp.sqrt(highest.value + highest.error)
+    return Estimate(value, jnp.maximum(most - value, value - least), highest.resolved)
+
+
+def _reshaped(values, residuals, shape):
+    error = residuals + 10 * jnp.finfo(values.dtype).eps * values
+    finite = jnp.isfinite(values) & jnp.isfinite(error)
+    resolved = finite & (values >= error)
+    error = jnp.where(resolved, error, jnp.where(finite, values + error, jnp.inf))
+    values = jnp.where(resolved, values, 0)
+    return Estimate(values.reshape(shape), error.reshape(shape), resolved.reshape(shape))
