@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian of cross-entropy, matrix-free."""
+"""The largest eigenvalue of a Hessian, matrix-free, and both ends of dense kernels."""
 
 from benchmarks import problems
 from benchmarks.race import Contestant, table
@@ -10,10 +10,18 @@ FIELD = [
     Contestant("PyHessian, power method, tol 1e-3", "torch_hessian", "pyhessian", "torch"),
     Contestant("reference", "jax_hessian", "reference"),
 ]
+DENSE = [
+    Contestant("plprune, certified", "dense_spectrum", "plprune"),
+    Contestant("numpy eigvalsh", "dense_spectrum", "eigvalsh"),
+]
 
 
 def main(repeats: int) -> int:
-    """Print the table."""
+    """Print the tables."""
     title = "MLP 784-256-256-10, 512 examples, float32: largest Hessian eigenvalue"
     table(title, FIELD, problems.mlp((784, 256, 256, 10), 512), repeats)
+    for size in (2048, 4096):
+        title = f"Extreme eigenvalues of a dense {size} x {size} kernel, float64"
+        factor = problems.kernel_factor(size)
+        table(title, [*DENSE, DENSE[1]], factor, min(repeats, 3))
     return 0

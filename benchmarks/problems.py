@@ -28,3 +28,10 @@ def cnn(num_examples: int, seed: int = 0) -> dict[str, np.ndarray]:
     arrays |= {f"b{k}": 0.1 * rng.normal(size=width) for k, width in enumerate((16, 32, 10))}
     arrays["x"] = rng.normal(size=(num_examples, 16, 16, 3))
     return {name: a.astype(np.float32) for name, a in arrays.items()}
+
+
+def kernel_factor(size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """J [size, 2 size] of a kernel J J' with condition number of some thousands."""
+    rng = np.random.default_rng(seed)
+    scales = np.geomspace(1, 0.05, 2 * size)
+    return {"factor": (rng.normal(size=(size, 2 * size)) * scales).astype(np.float32)}

@@ -29,6 +29,7 @@ def report(call, value, **more):
     result = call()
     first, seconds = time.perf_counter() - start, []
     for _ in range(repeats):
+        del result  # Else two results would be alive at once and count as the method's memory.
         start = time.perf_counter()
         result = call()
         seconds.append(time.perf_counter() - start)

@@ -16,7 +16,7 @@ from plprune.types import Inputs
 _FACTOR_BYTES = 2**27  # Factors of a whole batch are kept below this, else made tile by tile.
 # Rows of a block: on a CPU what the caches hold, less where arithmetic outweighs memory traffic,
 # since small blocks waste less of the symmetry; accelerators want larger ones.
-_CPU_ROWS, _CPU_ROWS_HEAVY, _ACCELERATOR_ROWS = 2048, 256, 8192
+_CPU_ROWS, _CPU_ROWS_HEAVY, _ACCELERATOR_ROWS = 1600, 256, 8192
 _HEAVY = 4000  # Operations per entry of the kernel.
 
 
@@ -74,9 +74,16 @@ def _reader(
     """First example of a tile -> its factors, from memory if the whole batch's are small."""
     if batch_size(inputs) * per_example > _FACTOR_BYTES:
         return lambda start: make(take(inputs, start, tile))
-    # Some hundred examples at once fill the cores; more would only hold more memory.
-    whole = over_tiles(make, inputs, max(tile, 128))
+    whole = over_tiles(make, inputs, _chunk(batch_size(inputs)))
     return lambda start: take(whole, start, tile)
+
+
+def _chunk(size):
+    """Some hundred examples, which fill the cores; more would only hold more memory.
+
+    Dividing the batch evenly saves a copy of all factors.
+    """
+    return next((n for n in range(min(size, 256), 63, -1) if size % n == 0), min(size, 128))
 
 
 def _tile(problem, per_example):
