@@ -34,7 +34,7 @@ def test_masking_any_group_changes_the_function(name):
         assert jnp.abs(closed - full).max() > 1e-6, n
 
 
-@pytest.mark.parametrize("name", ["depth multiplier", "lstm, scanned", "switch"])
+@pytest.mark.parametrize("name", ["lstm, scanned", "switch"])
 def test_single_nodes_and_all_but_one_can_go(name):
     groups = found(name)
     for n, size in groups.prunable.items():
