@@ -23,7 +23,10 @@ def apply(params, inputs):
 
 
 def relu_apply(params, inputs):
-    return jax.nn.relu(inputs @ params["in"] + params["shift"][None]) @ params["out"] + params["end"][None]
+    return (
+        jax.nn.relu(inputs @ params["in"] + params["shift"][None]) @ params["out"]
+        + params["end"][None]
+    )
 
 
 def draw(key, dtype=jnp.float64):
