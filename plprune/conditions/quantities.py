@@ -1,0 +1,62 @@
+"""Ratios whose smallest value over the points is the constant of a condition.
+
+Each works elementwise, so that it can be plotted along a run. Where a ratio says nothing (its
+denominator vanishes) it is inf, which leaves the minimum alone.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Numbers = Float[Array | np.ndarray, "..."]
+
+
+def aiming_cosine(inner: Numbers, gradient_norm: Numbers, distance: Numbers) -> Numbers:
+    """Cosine of the angle between grad f(x) and x - x_p, in [-1, 1].
+
+    0 where either vanishes: then <grad f(x), x - x_p> = 0, and there is no angle. Positive where a
+    small gradient step leads towards x_p.
+
+    Args:
+      inner: <grad f(x), x - x_p>.
+      gradient_norm: |grad f(x)|.
+      distance: |x - x_p|.
+    """
+    product = jnp.asarray(gradient_norm) * distance
+    cosine = jnp.where(product > 0, inner, 0) / jnp.where(product > 0, product, 1)
+    return jnp.clip(cosine, -1, 1)
+
+
+def aiming_ratio(inner: Numbers, excess: Numbers) -> Numbers:
+    """<grad f(x), x - x_p> / (f(x) - f*), whose minimum is the aiming constant theta [Liu 2023]."""
+    return _ratio(inner, excess)
+
+
+def quasar_ratio(inner: Numbers, gap: Numbers) -> Numbers:
+    """<grad f(x), x - x_p> / (f(x) - f(x_p)), for quasar-convexity [Hardt 2018].
+
+    With x_p the only minimiser, the minimum is the quasar-convexity constant theta. Points that
+    are no higher than x_p say nothing.
+    """
+    return _ratio(inner, gap)
+
+
+def pl_ratio(gradient_norm: Numbers, excess: Numbers, *, power: float = 2.0) -> Numbers:
+    """|grad f(x)|^2 / (2 (f(x) - f*)^(2/power)), whose minimum is the relaxed PL constant mu.
+
+    Power 2 is the PL condition |grad f|^2 >= 2 mu (f - f*); the relaxed condition is
+    |grad f|^power >= (2 mu)^(power/2) (f - f*).
+
+    Raises:
+      ValueError: power is outside [1, 2].
+    """
+    if not 1 <= power <= 2:
+        raise ValueError(f"power must lie in [1, 2], got {power}.")
+    excess = jnp.maximum(jnp.asarray(excess), 0)
+    return _ratio(jnp.square(gradient_norm), 2 * excess ** (2 / power))
+
+
+def _ratio(numerator, denominator):
+    denominator = jnp.asarray(denominator)
+    says = denominator > 0
+    return jnp.where(says, jnp.asarray(numerator) / jnp.where(says, denominator, 1), jnp.inf)

@@ -1,0 +1,59 @@
+"""Normalised gradient descent with momentum: steps of a given length."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from plprune.optimizers.scaling import descend, ratio, squared_norm
+
+
+class NsgdState(NamedTuple):
+    """The step, for schedules, and the running mean of gradients."""
+
+    step: Int[Array, ""]
+    momentum: optax.Updates
+
+
+def nsgd(
+    step_size: optax.ScalarOrSchedule, *, momentum: float = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """Steps of length `step_size` against a running mean of gradients.
+
+    m_k = momentum m_{k-1} + (1 - momentum) g_k with m_{-1} = g_0, and x moves by
+    -step_size m_k / |m_k|; it stays where m_k = 0.
+
+    Args:
+      step_size: Length of a step, > 0, or a schedule of it.
+      momentum: In [0, 1); 0 normalises the gradient itself.
+
+    Returns:
+      A transformation whose `update` may be given `value` and ignores it.
+
+    Raises:
+      ValueError: A constant step_size that is not positive, or momentum outside [0, 1).
+
+    References:
+      [Cutkosky 2020]; convergence: `plprune.optimizers.bounds.nsgd_bound`.
+    """
+    if not callable(step_size) and not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}.")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1), got {momentum}.")
+
+    def init(params):
+        return NsgdState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None, **extra):
+        del params, extra
+        kept = jnp.where(state.step == 0, 0.0, momentum)  # The first mean is the first gradient.
+        mean = jax.tree.map(
+            lambda m, g: (kept * m + (1 - kept) * g).astype(g.dtype), state.momentum, updates
+        )
+        length = step_size(state.step) if callable(step_size) else step_size
+        rate = ratio(length, jnp.sqrt(squared_norm(mean)), otherwise=0.0)
+        return descend(mean, rate), NsgdState(optax.safe_increment(state.step), mean)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,103 @@
+"""Stochastic Polyak steps: the loss over the squared gradient, capped or decreasing."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from plprune.optimizers.scaling import check_positive, descend, ratio, squared_norm
+
+
+class StepSizeState(NamedTuple):
+    """The step count, and the step size of the last step for people and plots."""
+
+    step: Int[Array, ""]
+    step_size: Float[Array, ""]
+
+
+def sps_max(
+    *, c: float = 0.5, max_step_size: float = 1.0, lower_bound: float = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent with the capped stochastic Polyak step.
+
+    gamma_k = min{(f_i(x) - f_i*) / (c |grad f_i(x)|^2), max_step_size}, at least
+    min{1 / (2 c L), max_step_size} where f_i is L-smooth. Where the gradient vanishes the cap is
+    taken; the update is then zero.
+
+    Args:
+      c: Divides the Polyak step, > 0; the theory wants c > 1 / (2 (alpha - beta)).
+      max_step_size: The cap gamma_b, > 0.
+      lower_bound: f_i*, or any number below it. A loss below it gives step 0.
+
+    Returns:
+      A transformation whose `update` needs the loss of the batch as `value`. One inner product a
+      step.
+
+    Raises:
+      ValueError: c or max_step_size is not positive.
+
+    References:
+      [Loizou 2021]; convergence: `plprune.optimizers.bounds.sps_max_bound`.
+    """
+    check_positive(c=c, max_step_size=max_step_size)
+
+    def init(params):
+        del params
+        return StepSizeState(jnp.zeros((), jnp.int32), jnp.zeros(()))
+
+    def update(updates, state, params=None, *, value, **extra):
+        del params, extra
+        polyak = _polyak(value, lower_bound, updates)
+        step_size = jnp.minimum(polyak / c, max_step_size).astype(state.step_size.dtype)
+        count = optax.safe_increment(state.step)
+        return descend(updates, step_size), StepSizeState(count, step_size)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def dec_sps(
+    *, c: float = 1.0, max_step_size: float = 1.0, lower_bound: float = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent with the decreasing stochastic Polyak step.
+
+    gamma_k = min{(f_i(x) - f_i*) / |grad f_i(x)|^2, c_{k-1} gamma_{k-1}} / c_k with
+    c_k = c sqrt(k + 1), c_{-1} = c_0 and gamma_{-1} = max_step_size: it never increases. A loss
+    equal to its lower bound with a nonzero gradient therefore ends all motion.
+
+    Args:
+      c: c_0 > 0; the theory wants c > 1 / (2 (alpha - beta)).
+      max_step_size: gamma_{-1} > 0.
+      lower_bound: f_i*, or any number below it. A loss below it gives step 0.
+
+    Returns:
+      A transformation whose `update` needs the loss of the batch as `value`. One inner product a
+      step.
+
+    Raises:
+      ValueError: c or max_step_size is not positive.
+
+    References:
+      [Orvieto 2022]; convergence: `plprune.optimizers.bounds.dec_sps_bound`.
+    """
+    check_positive(c=c, max_step_size=max_step_size)
+
+    def init(params):
+        del params
+        return StepSizeState(jnp.zeros((), jnp.int32), jnp.asarray(max_step_size, float))
+
+    def update(updates, state, params=None, *, value, **extra):
+        del params, extra
+        now, before = c * jnp.sqrt(state.step + 1.0), c * jnp.sqrt(jnp.maximum(state.step, 1.0))
+        polyak = _polyak(value, lower_bound, updates)
+        step_size = jnp.minimum(polyak, before * state.step_size) / now
+        step_size = step_size.astype(state.step_size.dtype)
+        count = optax.safe_increment(state.step)
+        return descend(updates, step_size), StepSizeState(count, step_size)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _polyak(value, lower_bound, updates):
+    excess = jnp.maximum(value - lower_bound, 0)
+    return ratio(excess, squared_norm(updates), otherwise=jnp.inf)
