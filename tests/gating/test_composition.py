@@ -10,16 +10,14 @@ import optax
 import pytest
 
 from plprune.gating import (
-    hard_concrete,
     log_condition_number,
     pl_gating,
     score_gating,
-    straight_through,
     thresholded,
     with_risk,
 )
 from plprune.losses import cross_entropy
-from plprune.nodes import find_nodes
+from plprune.nodes import find_nodes, gate
 from plprune.storage import load_checkpoint, save_checkpoint
 from tests.gating.cases import (
     FIRST,
@@ -59,11 +57,6 @@ def assert_half_closed(params, keep):
 @pytest.fixture(scope="module")
 def kappa_step():
     tx = learned(optax.adam(0.01), key=KEY, period=2, freeze_at=5)
-    return tx, stepper(tx)
-
-
-def test_learned_gates_close_half_and_trace_once(kappa_step):
-    tx, _ = kappa_step
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -71,6 +64,11 @@ def test_learned_gates_close_half_and_trace_once(kappa_step):
         updates, state = tx.update(GRADS, state, params, probe=INPUTS)
         return optax.apply_updates(params, updates), state
 
+    return tx, step
+
+
+def test_learned_gates_close_half_and_trace_once(kappa_step):
+    tx, step = kappa_step
     params, state = PARAMS, tx.init(PARAMS)
     for _ in range(6):
         params, state = step(params, state)
@@ -113,13 +111,14 @@ def test_vmap_over_seeds_is_a_loop():
     "options",
     [
         {"network": "mlp"},
-        {"relaxation": hard_concrete()},
-        {"relaxation": straight_through()},
-        {"relaxation": thresholded(optax.linear_schedule(1.0, 0.1, 2)), "budget": "global",
-         "min_fraction": 0.5},
+        {
+            "relaxation": thresholded(optax.linear_schedule(1.0, 0.1, 2)),
+            "budget": "global",
+            "min_fraction": 0.5,
+        },
     ],
-    ids=["mlp", "hard_concrete", "straight_through", "thresholded"],
-)  # fmt: skip
+    ids=["mlp", "thresholded"],
+)
 def test_networks_and_relaxations_learn_gates_with_mean_one(options):
     tx = learned(optax.sgd(0.1), key=KEY, **options)
     params, state = stepper(tx)(PARAMS, tx.init(PARAMS))
@@ -127,13 +126,6 @@ def test_networks_and_relaxations_learn_gates_with_mean_one(options):
     for gates in state.gates.values():
         np.testing.assert_allclose(gates.mean(), 1, rtol=1e-5)
         assert float(gates.std()) > 1e-3  # They have moved.
-
-
-def test_probes_with_labels_feed_objectives_that_need_the_loss():
-    objective = with_risk(log_condition_number(2), weight=1.0)
-    tx = learned(optax.sgd(0.1), key=KEY, objective=objective, loss=cross_entropy)
-    params, state = stepper(tx)(PARAMS, tx.init(PARAMS), probe=(INPUTS, LABELS))
-    assert_half_closed(params, state.keep)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +155,19 @@ def _matrices(params):
     return jax.tree.map(lambda p: p.ndim == 2, params)
 
 
-def test_bfloat16_parameters_close_exactly_and_keep_their_dtype():
+def test_bfloat16_parameters_close_exactly_with_labels_in_the_probe():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    tx = learned(optax.adam(0.1), key=KEY)
-    params, state = stepper(tx)(params, tx.init(params), gradients=params)
+    objective = with_risk(log_condition_number(2), weight=1.0)
+    tx = learned(optax.adam(0.1), key=KEY, objective=objective, loss=cross_entropy)
+    step = stepper(tx)
+    params, state = step(params, tx.init(params), gradients=params, probe=(INPUTS, LABELS))
     assert_half_closed(params, state.keep)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def by_outputs(apply, params, groups, *, inputs, **_):
+    ones = {name: jnp.ones(n) for name, n in groups.prunable.items()}
+    return jax.grad(lambda g: jnp.sum(apply(gate(params, groups, g), inputs) ** 2))(ones)
 
 
 def test_model_state_is_passed_to_the_model():
@@ -176,15 +175,14 @@ def test_model_state_is_passed_to_the_model():
         return apply(params, inputs / state["scale"])
 
     state = {"scale": jnp.float32(2.0)}
-    with jax.numpy_rank_promotion("allow"):
-        groups = find_nodes(lambda v, x: stateful(*v, x), (PARAMS, state), INPUTS)
+    groups = find_nodes(lambda v, x: stateful(*v, x), (PARAMS, state), INPUTS)
     results = []
     for function, found, extra, probe in (
         (stateful, groups, {"model_state": state}, INPUTS),
         (apply, GROUPS, {}, INPUTS / 2),
     ):
-        tx = pl_gating(
-            optax.sgd(0.1), function, found, keep_fraction=0.5, key=KEY, initial_updates=2
+        tx = score_gating(
+            optax.sgd(0.1), function, found, score=by_outputs, keep_fraction=0.5, key=KEY
         )
         results.append(stepper(tx)(PARAMS, tx.init(PARAMS), probe=probe, **extra))
     (pair_params, pair), (plain_params, plain) = results
@@ -202,12 +200,11 @@ def test_inner_receives_further_keywords():
 
     inner = optax.GradientTransformationExtraArgs(lambda _: (), update)
     tx = scored(inner, key=KEY)
-    tx.update(GRADS, tx.init(PARAMS), PARAMS, probe=INPUTS, value=3)
+    jax.eval_shape(lambda p: tx.update(GRADS, tx.init(p), p, probe=INPUTS, value=3), PARAMS)
     assert seen == [3]
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_a_gated_step_lowers_for_accelerators(platform):
+def test_a_gated_step_lowers_for_accelerators():
     tx = learned(optax.adamw(0.01), key=KEY, period=2)
 
     def step(params, state, inputs):
@@ -217,7 +214,5 @@ def test_a_gated_step_lowers_for_accelerators(platform):
         updates, state = tx.update(jax.grad(objective)(params), state, params, probe=inputs)
         return optax.apply_updates(params, updates), state.keep
 
-    exported = jax.export.export(jax.jit(step), platforms=[platform])(
-        PARAMS, tx.init(PARAMS), INPUTS
-    )
-    assert exported.platforms == (platform,)
+    export = jax.export.export(jax.jit(step), platforms=["cuda", "tpu"])
+    assert export(PARAMS, tx.init(PARAMS), INPUTS).platforms == ("cuda", "tpu")

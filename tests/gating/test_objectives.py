@@ -1,6 +1,6 @@
 """Objectives against kernels computed directly, and their slopes against finite differences."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.flatten_util
@@ -86,10 +86,20 @@ OBJECTIVES = {
 }
 
 
+@cache
+def value_and_slope(name):
+    """``(params, inputs, gates) -> (value, slope)``, compiled once per dtype."""
+
+    def value(gates, params, inputs):
+        setting = SETTING._replace(params=params, inputs=inputs)
+        return OBJECTIVES[name](setting, gates, gates)
+
+    return jax.jit(lambda params, inputs, gates: jax.value_and_grad(value)(gates, params, inputs))
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_slopes_are_finite_differences_of_the_direct_computation(name):
-    objective = OBJECTIVES[name]
-    value, slope = jax.jit(jax.value_and_grad(lambda g: objective(SETTING, g, g)))(GATES)
+    value, slope = value_and_slope(name)(WIDE, INPUTS, GATES)
     np.testing.assert_allclose(value, reference(name, GATES), rtol=1e-7)
     for group, index in ((FIRST, 0), (FIRST, 5), (SECOND, 2)):
         moved = [
@@ -104,12 +114,8 @@ def test_single_precision_slopes_agree_with_double():
     def single(tree):
         return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, tree)
 
-    narrow = SETTING._replace(params=single(WIDE), inputs=single(INPUTS))
-    objective = OBJECTIVES["kappa"]
-    slopes = [
-        jax.jit(jax.grad(lambda g, s=s: objective(s, g, g)))(g)
-        for s, g in ((SETTING, GATES), (narrow, single(GATES)))
-    ]
+    arguments = (WIDE, INPUTS, GATES)
+    slopes = [value_and_slope("kappa")(*tree)[1] for tree in (arguments, single(arguments))]
     for name in SIZES:
         assert slopes[1][name].dtype == jnp.float32
         np.testing.assert_allclose(slopes[1][name], slopes[0][name], rtol=2e-3, atol=2e-4)
@@ -129,9 +135,8 @@ def test_kappa_of_a_two_layer_network_without_output_bias_ignores_the_gates_comm
 
 
 def test_dead_models_have_no_slope_and_no_nan():
-    dead = SETTING._replace(params=jax.tree.map(jnp.zeros_like, WIDE))
-    objective = OBJECTIVES["largest"]
-    value, slope = jax.jit(jax.value_and_grad(lambda g: objective(dead, g, g)))(GATES)
+    dead = jax.tree.map(jnp.zeros_like, WIDE)
+    value, slope = value_and_slope("largest")(dead, INPUTS, GATES)
     assert np.isfinite(value)
     assert all(np.isfinite(s).all() for s in slope.values())
 
@@ -158,7 +163,7 @@ def test_counts_and_weights_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"weight must be at least 0, got -1.0"):
         with_risk(log_trace(), weight=-1.0)
     with pytest.raises(ValueError, match=r"num_smallest must lie in \[1, 7\], got 8"):
-        log_condition_number(8)(SETTING, GATES, GATES)
+        jax.eval_shape(lambda g: log_condition_number(8)(SETTING, g, g), GATES)
 
 
 def test_statistics_are_standardised_slopes_and_norms():
@@ -168,8 +173,8 @@ def test_statistics_are_standardised_slopes_and_norms():
         return (values - values.mean()) / values.std()
 
     ones = {name: jnp.ones(n) for name, n in SIZES.items()}
-    slopes = jax.grad(lambda g: OBJECTIVES["largest"](SETTING, g, g))(ones)
-    risks = jax.grad(lambda g: mean_loss(WIDE, g))(ones)
+    slopes = value_and_slope("largest")(WIDE, INPUTS, ones)[1]
+    risks = jax.jit(jax.grad(lambda g: mean_loss(WIDE, g)))(ones)
     norms = 0.5 * np.log((np.asarray(WIDE["in"]) ** 2).sum(0) + np.asarray(WIDE["a"]) ** 2)
     readers = 0.5 * np.log((np.asarray(WIDE["mid"]) ** 2).sum(1))
     for column, expected in ((0, norms), (1, readers), (2, slopes[FIRST]), (4, risks[FIRST])):
