@@ -1,0 +1,1 @@
+"""The PL* condition on real networks: constants, certificates, and where they are loose."""

@@ -1,0 +1,98 @@
+"""The loss of gradient descent, and the mean loss of its stochastic form, beside their rates."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from experiments.pl_star.config import Config
+from experiments.pl_star.descent import ROUNDING
+from experiments.pl_star.tracing import curvature, descent_system, descent_trace
+from plprune.constants import descent_rate, stochastic_rate
+
+MARGIN = 1.1  # Constants of a path that is not yet known; checked along it.
+
+
+def rate(config: Config, seed: int):
+    """Gradient descent at 1/beta, and stochastic gradient descent for each size of batch."""
+    width = config.widths[-1]
+    trace, smoothness = descent_trace(config, width, seed)
+    mu = trace.lowest.min()
+    bound = float(descent_rate(mu, smoothness).factor) ** np.arange(len(trace.loss)) * trace.loss[0]
+    found = {
+        "gd/rate_violations": int((trace.loss > bound * (1 + ROUNDING)).sum()),
+        "gd/pl_constant": mu,
+        "gd/smoothness": smoothness,
+        "gd/loss": trace.loss,
+        "gd/bound": bound,
+    }
+    system = descent_system(config, width, seed)
+    constants = mu / MARGIN, MARGIN * smoothness, MARGIN * float(_example_smoothness(system))
+    for size in config.batch_sizes:
+        one = _stochastic(config, system, constants, size, seed)
+        found |= {f"sgd_{size}/{name}": value for name, value in one.items()}
+    return found
+
+
+def _stochastic(config, system, constants, size, seed):
+    rate = stochastic_rate(*constants, num_examples=config.examples, batch_size=size)
+    run = _compiled(system.apply, config.sgd_steps, config.checks, max(config.batch_sizes))
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), size), config.repeats)
+    arguments = system.params, system.inputs, system.targets
+    losses, seen = run(*arguments, rate.step_size, size, keys)
+    losses, (lowest, curved, worst) = np.asarray(losses), map(np.asarray, seen)
+    mean, error = losses.mean(0), losses.std(0, ddof=1) / config.repeats**0.5
+    bound = float(rate.factor) ** np.arange(losses.shape[1]) * mean[0]
+    mu, smoothness, example_smoothness = constants
+    broken = (lowest < mu) | (curved > smoothness) | (worst > example_smoothness)
+    return {
+        # The mean over the repeats has an error of its own.
+        "rate_violations": int((mean - 3 * error > bound * (1 + ROUNDING)).sum()),
+        "constant_violations": int(broken.sum()),
+        "step_size": float(rate.step_size),
+        "loss": mean,
+        "bound": bound,
+    }
+
+
+def _example_smoothness(system):
+    """The largest K_ii: |grad l_i|^2 = 2 K_ii l_i for l_i = 1/2 r_i^2."""
+    vector, unravel = ravel_pytree(system.params)
+    rows = jax.jacrev(lambda v: system.apply(unravel(v), system.inputs)[:, 0])(vector)
+    return jnp.max(jnp.sum(rows**2, axis=1))
+
+
+@functools.cache
+def _compiled(apply, num_steps, checks, largest):
+    def one(params, inputs, targets, step_size, size, key):
+        start, unravel = ravel_pytree(params)
+
+        def outputs(vector):
+            return apply(unravel(vector), inputs)[:, 0]
+
+        def step(vector, key):
+            values, pull = jax.vjp(outputs, vector)
+            residual = values - targets
+            drawn = jax.random.randint(key, (largest,), 0, len(targets))
+            # One compiled program for every size: the first `size` draws count.
+            counted = jnp.where(jnp.arange(largest) < size, 1.0, 0.0)
+            counts = jnp.zeros(len(targets)).at[drawn].add(counted)
+            return vector - step_size * pull(counts * residual)[0], residual @ residual / 2
+
+        def stretch(vector, keys):
+            rows = jax.jacrev(outputs)(vector)
+            seen = (
+                jnp.linalg.eigvalsh(rows @ rows.T)[0],
+                curvature(apply, unravel(vector), inputs, targets),
+                jnp.max(jnp.sum(rows**2, axis=1)),
+            )
+            vector, losses = jax.lax.scan(step, vector, keys)
+            return vector, (losses, seen)
+
+        keys = jax.random.split(key, (checks, num_steps // checks))
+        _, (losses, seen) = jax.lax.scan(stretch, start, keys)
+        return losses.reshape(-1), seen
+
+    return jax.jit(jax.vmap(one, in_axes=(None,) * 5 + (0,)))
