@@ -48,17 +48,18 @@ def choose(
     if regime.period == 0:
         if method == "dense":
             return Choice(params, _all_open(groups), None, 0.0, 0.0)
-        gate = _gate_once(config, regime, method, subject, groups)
+        gate = _gate_once(_budget(config), regime, method, subject, groups)
         (params, keep), seconds = timed(gate, keys[0], params, probe)
         return Choice(params, _concrete(keep), None, seconds, seconds)
     indices = minibatches(len(probe), regime.batch_size, regime.freeze_at, key=keys[1])
     batches = (data.inputs, data.targets), indices, rate
-    plain = _warm_up(config, regime, "dense", subject, groups)
+    budget = _budget(config)
+    plain = _warm_up(budget, regime, "dense", subject, groups)
     arguments = keys[0], params, subject.anchored(params), *batches
     (trained, keep, info), plain_seconds = timed(plain, *arguments)
     if method == "dense":
         return Choice(trained, _all_open(groups), info, plain_seconds, 0.0)
-    gated = _warm_up(config, regime, method, subject, groups)
+    gated = _warm_up(budget, regime, method, subject, groups)
     (trained, keep, info), seconds = timed(gated, *arguments)
     return Choice(trained, _concrete(keep), info, seconds, max(0.0, seconds - plain_seconds))
 
@@ -69,6 +70,17 @@ def dense_subject(
     """The trainer of the dense network and its node groups."""
     subject = trainer_of(config, regime, params)
     return subject, _groups(subject, jax.eval_shape(lambda: (params, data.inputs[:2])))
+
+
+class _Budget(NamedTuple):
+    """What the compiled gating depends on, of the configuration."""
+
+    keep_fraction: float
+    probe_size: int
+
+
+def _budget(config):
+    return _Budget(config.keep, config.probe_size)
 
 
 def _all_open(groups):
@@ -88,11 +100,11 @@ def _groups(subject, shapes):
     return _FOUND[subject]
 
 
-def _transformation(config, regime, method, subject, groups, inner, key):
+def _transformation(budget, regime, method, subject, groups, inner, key):
     """The gated optimiser of a method; plain `inner` for dense."""
     if method == "dense":
         return inner
-    options: dict[str, Any] = {"keep_fraction": config.keep, "probe_size": config.probe_size}
+    options: dict[str, Any] = budget._asdict()
     if regime.period:
         options |= {"period": regime.period, "freeze_at": regime.freeze_at, "schedule": "cubic"}
 
@@ -107,11 +119,11 @@ def _transformation(config, regime, method, subject, groups, inner, key):
 
 
 @cache
-def _gate_once(config, regime, method, subject, groups) -> Callable:
+def _gate_once(budget, regime, method, subject, groups) -> Callable:
     """(key, params, probe) -> (params, keep): the first call of the transformation, no gradient."""
 
     def gate(key, params, probe):
-        optimizer = _transformation(config, regime, method, subject, groups, optax.identity(), key)
+        optimizer = _transformation(budget, regime, method, subject, groups, optax.identity(), key)
         zeros = optax.tree.zeros_like(params)
         updates, state = optimizer.update(zeros, optimizer.init(params), params, probe=probe)
         return optax.apply_updates(params, updates), state.keep
@@ -120,11 +132,11 @@ def _gate_once(config, regime, method, subject, groups) -> Callable:
 
 
 @cache
-def _warm_up(config, regime, method, subject, groups) -> Callable:
+def _warm_up(budget, regime, method, subject, groups) -> Callable:
     """The first `freeze_at` steps: (key, params, state, data, indices, rate) to the end of them."""
 
     def run(key, params, state, data, indices, rate):
-        optimizer = _transformation(config, regime, method, subject, groups, optax.sgd(rate), key)
+        optimizer = _transformation(budget, regime, method, subject, groups, optax.sgd(rate), key)
         step = make_step(subject.train, subject.per_example, optimizer)
         extra = {} if method == "dense" else {"probe": data[0]}
         first = start(params, state, optimizer, key=key)

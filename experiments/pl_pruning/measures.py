@@ -8,21 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pl_pruning.subject import HELD_OUT, Data, Trainer
-from plprune.constants import condition_number, lipschitz_constant, pl_constant
+from plprune.constants import lipschitz_constant
+from plprune.constants.ends import kernel_ends
 from plprune.costs import flops, parameters
-from plprune.types import Estimate
 
 HESSIAN_EXAMPLES = 2000  # Training examples in the Hessian; all of them where there are fewer.
 _HESSIAN_TOL = 1e-4
 
 
-def conditioning(subject: Trainer, params: Any, state: Any, data: Data) -> dict[str, float | None]:
+def conditioning(subject: Trainer, params: Any, data: Data) -> dict[str, float | None]:
     """Kappa and the PL constant on held-out examples, in float64; None where not resolved."""
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (params, state))
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
         held_out = jnp.asarray(np.asarray(data.test_inputs[:HELD_OUT]), jnp.float64)
-        kappa, pl = _kernel_constants(subject)(*wide, held_out)
-        return {"kappa": _resolved(kappa), "pl_constant": _resolved(pl)}
+        # Outputs less their initial values have the same kernel.
+        ends = _kernel_ends(subject.model.apply)(wide, held_out)
+        if not ends.lowest.resolved:
+            return {"kappa": None, "pl_constant": None}
+        low, high = float(ends.lowest.value), float(ends.highest.value)
+        return {"kappa": high / low, "pl_constant": low / len(held_out)}
 
 
 def hessian_norm(subject: Trainer, params: Any, state: Any, data: Data) -> float:
@@ -34,26 +38,25 @@ def hessian_norm(subject: Trainer, params: Any, state: Any, data: Data) -> float
     return float(estimate.value)
 
 
-def size_of(subject: Trainer, params: Any, state: Any, data: Data) -> dict[str, float]:
+def size_of(subject: Trainer, params: Any, data: Data) -> dict[str, float]:
     """Parameters, and FLOPs of one forward pass of one example."""
-    one = data.test_inputs[:1]
-    count = flops(lambda p, x: subject.apply(p, state, x), params, one)
-    return {"parameters": parameters(params), "flops": count}
-
-
-def _resolved(estimate: Estimate) -> float | None:
-    return float(estimate.value) if estimate.resolved else None
+    shape = jax.ShapeDtypeStruct((1, *data.test_inputs.shape[1:]), data.test_inputs.dtype)
+    return {"parameters": parameters(params), "flops": _flops(subject, shape)}
 
 
 @cache
-def _kernel_constants(subject):
-    def constants(params, state, inputs):
-        def apply(p, x):
-            return subject.apply(p, state, x)
+def _flops(subject, shape):
+    return flops(lambda p, x: subject.model.apply(p, {}, x), subject.model.params, shape)
 
-        return condition_number(apply, params, inputs), pl_constant(apply, params, inputs)
 
-    return jax.jit(constants)
+@cache
+def _kernel_ends(apply):
+    def ends(params, inputs):
+        return kernel_ends(
+            lambda p, x: apply(p, {}, x), params, inputs, method="auto", key=None, tol=1e-6
+        )
+
+    return jax.jit(ends)
 
 
 @cache

@@ -164,9 +164,9 @@ def _measure_and_train(config, regime, method, rate, splits, seed, task: Task) -
     small, params, state = _shrunk(config, regime, choice, subject)
     norm = hessian_norm(small, params, state, subject.data)
     scaled = rate if regime.rate_unit == "1" else rate / norm
-    numbers = conditioning(small, params, state, subject.data)
+    numbers = conditioning(small, params, subject.data)
     numbers |= {"lipschitz_constant": norm, "kept_nodes": _kept(choice.keep)}
-    numbers |= size_of(small, params, state, subject.data)
+    numbers |= size_of(small, params, subject.data)
     numbers["masked_difference"] = _masked_difference(
         config, regime, choice, subject, small, params
     )

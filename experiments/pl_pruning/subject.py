@@ -93,11 +93,19 @@ def initial(config: Config, splits: tuple[Dataset, Dataset], key: jax.Array) -> 
 
 
 @cache
-def trainer(config: Config, regime: Regime, in_features: int, out_features: int, widths) -> Trainer:
-    """The functions of a network with these widths, which may be the shrunk ones."""
-    model = functional(
-        MLP(in_features, widths, out_features, activation=config.activation, rngs=nnx.Rngs(0))
+def _network(activation: str, in_features: int, out_features: int, widths) -> Functional:
+    """One object for all regimes, so that what is compiled for its `apply` serves them all."""
+    return functional(
+        MLP(in_features, widths, out_features, activation=activation, rngs=nnx.Rngs(0))
     )
+
+
+@cache
+def trainer(
+    activation: str, regime: Regime, in_features: int, out_features: int, widths: tuple[int, ...]
+) -> Trainer:
+    """The functions of a network with these widths, which may be the shrunk ones."""
+    model = _network(activation, in_features, out_features, widths)
     per_example = squared_error if regime.loss == "square" else cross_entropy
 
     def outputs(params, state, inputs):
@@ -153,4 +161,4 @@ def trainer_of(config: Config, regime: Regime, params: Any) -> Trainer:
     layers = [params[f"hidden_{i}"]["kernel"] for i in range(len(config.widths))]
     widths = tuple(layer.shape[1] for layer in layers)
     out_features = params["output"]["kernel"].shape[1]
-    return trainer(config, regime, layers[0].shape[0], out_features, widths)
+    return trainer(config.activation, regime, layers[0].shape[0], out_features, widths)
