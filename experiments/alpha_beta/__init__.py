@@ -1,0 +1,1 @@
+"""The alpha-beta-condition: on analytic examples and along training runs."""
