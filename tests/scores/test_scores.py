@@ -49,8 +49,8 @@ def scored(name, params=PARAMS, function=apply, **options):
     return getattr(scores, name)(function, params, GROUPS, **options)
 
 
-def node_score(name, **options):
-    result = scored(name, **options)
+def node_score(name, params=PARAMS, **options):
+    result = jax.jit(lambda p: scored(name, p, **options))(params)
     assert set(result) == {NAME}
     return np.asarray(result[NAME])
 
