@@ -23,12 +23,14 @@ class Switch(nnx.Module):
     """Feed-forward experts, of which the router's first choice is used, scaled by its probability.
 
     No expert has a capacity, so that examples stay independent; in exchange every expert is
-    evaluated at every position, which costs `experts` times the operations of one.
+    evaluated at every position, which costs `experts` times the operations of one. The router has
+    a bias, zero at the start and unlike [Fedus 2022], so that experts can be pruned.
     """
 
     def __init__(self, features: int, width: int, experts: int, *, rngs: nnx.Rngs):
         check_sizes(width=width, experts=experts)
-        self.router = Dense(features, experts, use_bias=False, rngs=rngs)
+        # A bias of minus infinity is what closes an expert.
+        self.router = Dense(features, experts, rngs=rngs)
         init = normal((2 / features) ** 0.5)
         self.hidden_kernel = nnx.Param(init(rngs.params(), (experts, features, width)))
         self.hidden_bias = nnx.Param(jnp.zeros((experts, width), jnp.float32))

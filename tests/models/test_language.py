@@ -64,7 +64,7 @@ def test_experts_multiply_the_feed_forward_parameters_alone(count_of):
     dense = count_of(lambda rngs: CausalTransformer(*SIZES, rngs=rngs))
     switch = count_of(lambda rngs: SwitchTransformer(*SIZES, 3, rngs=rngs))
     feed_forward = 8 * 12 + 12 + 12 * 8 + 8
-    assert switch - dense == 2 * (2 * feed_forward + 8 * 3)
+    assert switch - dense == 2 * (2 * feed_forward + 8 * 3 + 3)
 
 
 def test_lstm_equals_its_equations(fill):
@@ -108,7 +108,7 @@ def test_each_position_uses_its_own_expert(key, fill):
     net, params, _ = fill(lambda rngs: Switch(4, 6, 3, rngs=rngs))
     x = jax.random.normal(key, (2, 5, 4), jnp.float32)
     outputs = jax.jit(net.apply)(params, {}, x)
-    logits = np.asarray(x @ params["router"]["kernel"], np.float64)
+    logits = np.asarray(x @ params["router"]["kernel"] + params["router"]["bias"], np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     for b, t in np.ndindex(2, 5):
         e = probabilities[b, t].argmax()
@@ -121,7 +121,8 @@ def test_each_position_uses_its_own_expert(key, fill):
 def test_imbalance_is_one_if_even_and_the_number_of_experts_if_one_takes_all(fill):
     options = {"call": lambda module, x: module.imbalance(x)}
     net, params, _ = fill(lambda rngs: Switch(3, 2, 3, rngs=rngs), **options)
-    routed = {**params, "router": {"kernel": 50 * jnp.eye(3, dtype=jnp.float32)}}
+    kernel, bias = 50 * jnp.eye(3, dtype=jnp.float32), jnp.zeros(3, jnp.float32)
+    routed = {**params, "router": {"kernel": kernel, "bias": bias}}
     even = jnp.eye(3, dtype=jnp.float32)[None]
     one = jnp.zeros((1, 3, 3), jnp.float32).at[..., 1].set(1)
     np.testing.assert_allclose(net.apply(routed, {}, even), [1.0], rtol=1e-5)
@@ -152,7 +153,10 @@ def test_parts_have_readable_names(shapes_of):
     names = shapes_of(SMALL["encoder"])
     assert names["encoder"]["block_1"]["mlp"]["hidden"] == {"kernel": (8, 12), "bias": (12,)}
     assert names["encoder"]["block_0"]["attention"]["query"]["kernel"] == (8, 2, 4)
-    assert shapes_of(SMALL["switch"])["block_1"]["mlp"]["router"] == {"kernel": (8, 3)}
+    assert shapes_of(SMALL["switch"])["block_1"]["mlp"]["router"] == {
+        "kernel": (8, 3),
+        "bias": (3,),
+    }
 
 
 def test_rejects_bad_arguments():
