@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
@@ -31,7 +32,7 @@ def shrink(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     """
     axes = kept_axes(groups, keep)
     full = dict(zip(groups.paths, groups.shapes, strict=True))
-    return edit_leaves(tree, groups, lambda path, leaf: _cut(leaf, axes[path]), full)
+    return edit_leaves(tree, groups, lambda path, leaf: cut_leaf(leaf, axes[path]), full)
 
 
 def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
@@ -52,8 +53,7 @@ def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     full = dict(zip(groups.paths, groups.shapes, strict=True))
 
     def spread(path, leaf):
-        leaf = jnp.asarray(leaf)
-        return jnp.zeros(full[path], leaf.dtype).at[np.ix_(*axes[path])].set(leaf)
+        return _spread(leaf, axes[path], full[path])
 
     return edit_leaves(tree, groups, spread, small_shapes(axes))
 
@@ -76,7 +76,29 @@ def small_shapes(axes: Mapping[str, Axes]) -> dict[str, tuple[int, ...]]:
     return {path: tuple(map(len, positions)) for path, positions in axes.items()}
 
 
-def _cut(leaf, axes):
+def cut_leaf(leaf: jax.Array | np.ndarray, axes: Axes) -> jax.Array:
+    """The positions `axes` of a leaf."""
+    if _on_host(leaf):
+        return jnp.asarray(np.asarray(leaf)[np.ix_(*axes)])
     for axis, positions in enumerate(axes):
         leaf = take(jnp.asarray(leaf), positions, axis)
     return leaf
+
+
+def _spread(leaf, axes, shape):
+    if _on_host(leaf):
+        whole = np.zeros(shape, leaf.dtype)
+        whole[np.ix_(*axes)] = leaf
+        return jnp.asarray(whole)
+    leaf = jnp.asarray(leaf)
+    return jnp.zeros(shape, leaf.dtype).at[np.ix_(*axes)].set(leaf)
+
+
+def _on_host(leaf):
+    """Whether NumPy can index it without a copy; XLA would compile a program for every shape."""
+    if isinstance(leaf, np.ndarray):
+        return True
+    try:
+        return [device.platform for device in leaf.devices()] == ["cpu"]
+    except (AttributeError, jax.errors.ConcretizationTypeError):  # A number, a traced array.
+        return False

@@ -11,7 +11,7 @@ from flax import nnx
 from flax.errors import FlaxError
 
 from plprune.functional import functional, paired
-from plprune.nodes.cutting import Axes, kept_axes, shrink
+from plprune.nodes.cutting import Axes, cut_leaf, kept_axes, shrink
 from plprune.nodes.discovery import find_nodes
 from plprune.nodes.naming import display_paths, module_of
 from plprune.nodes.resizing import resize
@@ -124,13 +124,11 @@ def _check_same(found, groups, keep):
 def _cut_arrays(model, axes):
     graph, state = nnx.split(model)
 
-    def cut(path, leaf):
+    def smaller(path, leaf):
         name = ".".join(map(str, path))
-        if name not in axes:
-            return leaf
-        return leaf[np.ix_(*axes[name])] if leaf.ndim else leaf
+        return cut_leaf(leaf, axes[name]) if name in axes else leaf
 
-    flat = {path: cut(path, leaf) for path, leaf in _flat(nnx.to_pure_dict(state)).items()}
+    flat = {path: smaller(path, leaf) for path, leaf in _flat(nnx.to_pure_dict(state)).items()}
     state = jax.tree.map(lambda x: x, state)
     nnx.replace_by_pure_dict(state, _nested(flat))
     return nnx.merge(graph, state)
@@ -182,11 +180,14 @@ def _run(module, call, inputs):
 
 def example(shapes: Any) -> Any:
     """Inputs of given shapes: normal floats, and integers that alternate between 0 and 1."""
+    draws = np.random.default_rng(0)
 
     def draw(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jax.random.normal(jax.random.key(0), leaf.shape, leaf.dtype)
-        return (jnp.arange(int(np.prod(leaf.shape))) % 2).reshape(leaf.shape).astype(leaf.dtype)
+            return jnp.asarray(draws.normal(size=leaf.shape), leaf.dtype)
+        return jnp.asarray(
+            (np.arange(int(np.prod(leaf.shape))) % 2).reshape(leaf.shape), leaf.dtype
+        )
 
     return jax.tree.map(draw, shapes)
 
@@ -198,13 +199,14 @@ def check_equal(run: Callable[[], Any], expected: Any) -> None:
         outputs = run()
     except (ValueError, TypeError, AssertionError, FlaxError) as error:
         raise ValueError(f"The smaller module does not run ({error}); {advice}.") from error
-    for ours, theirs in zip(jax.tree.leaves(outputs), jax.tree.leaves(expected), strict=True):
+    pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(expected), strict=True)
+    for ours, theirs in ((np.asarray(a), np.asarray(b)) for a, b in pairs):
         if ours.shape != theirs.shape:
             raise ValueError(
                 f"The smaller module returns {ours.shape}, not {theirs.shape}; {advice}."
             )
         if jnp.issubdtype(ours.dtype, jnp.inexact):
-            scale, gap = jnp.abs(theirs).max(), jnp.abs(ours - theirs).max()
+            scale, gap = np.abs(theirs).max(), np.abs(ours - theirs).max()
             if not gap <= 300 * jnp.finfo(ours.dtype).eps * scale:
                 raise ValueError(
                     f"The smaller module is off by {gap:.1e} of {scale:.1e}: a width enters its "

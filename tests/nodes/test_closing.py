@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import found, jit, masked_function, random_keep
+from discovered import found, jit, masked_function, random_keep
 from zoo import CASES, batch_norm, conv
 
 from plprune.nodes import find_nodes, gate, mask

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import FAST_COMPILATION, found, random_keep, shrunk_output
+from discovered import FAST_COMPILATION, found, random_keep, shrunk_output
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zoo import CASES, normal

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import found, jit, random_keep
+from discovered import found, jit, random_keep
 from zoo import CASES, batch_norm, fill, normal
 
 from plprune.nodes import expand, find_nodes, mask, resize, shrink
@@ -36,6 +36,21 @@ def test_expanding_gives_the_masked_parameters_and_shrinks_back(name):
     again = expand(small, groups, keep)
     jax.tree.map(np.testing.assert_array_equal, again, mask(case.params, groups, keep))
     jax.tree.map(np.testing.assert_array_equal, shrink(again, groups, keep), small)
+
+
+def test_traced_and_single_precision_trees_are_cut_alike():
+    groups = found("mlp")
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), MLP.params)
+
+    @jit
+    def both(tree):
+        small = shrink(tree, groups, KEEP)
+        return small, expand(small, groups, KEEP)
+
+    small = shrink(params, groups, KEEP)
+    eager = small, expand(small, groups, KEEP)
+    assert {x.dtype for x in jax.tree.leaves(eager)} == {jnp.dtype("float32")}
+    jax.tree.map(np.testing.assert_array_equal, both(params), eager)
 
 
 def test_positions_of_several_factors_go_with_any_of_them():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import found, masked_function, random_keep, shrunk_output
+from discovered import found, masked_function, random_keep, shrunk_output
 from zoo import CASES, TWO, conv, lstm_scanned, normal, shapes, transformer, weight_norm
 
 from plprune.nodes import find_nodes

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_keep
+from discovered import random_keep
 from flax import linen, nnx
 from zoo import fill, normal
 
@@ -54,9 +54,21 @@ class Recurrent(nnx.Module):
         return self.head(self.rnn(x)[:, -1])
 
 
-def setup(model, inputs, **options):
-    """The model with random leaves, its groups and a random keep."""
-    parts = functional(model)
+def shaped(build):
+    """A model of shapes, with a random state; initialisation would be compiled."""
+    graph, random, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.RngState, ...)
+
+    def zero(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map(zero, random), rest)
+
+
+def setup(build, inputs, **options):
+    """A model with random leaves, its groups and a random keep."""
+    parts = functional(shaped(build))
     model = parts.rebuild(*(fill(tree, dtype="float32") for tree in (parts.params, parts.state)))
     groups = find_nodes(paired(parts), (parts.params, parts.state), inputs, **options)
     return model, groups, random_keep(groups, closed=0.5)
@@ -78,7 +90,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_smaller_modules_pass_the_check_and_leave_the_model_alone(name):
     build, inputs, num_groups = MODELS[name]
-    model, groups, keep = setup(build(nnx.Rngs(0)), inputs)
+    model, groups, keep = setup(build, inputs)
     before = jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     assert len(keep) == num_groups
     small = shrink_model(model, groups, keep)
@@ -89,7 +101,7 @@ def test_smaller_modules_pass_the_check_and_leave_the_model_alone(name):
 
 
 def test_widths_that_enter_the_arithmetic_are_found_out():
-    model, groups, keep = setup(Attention(nnx.Rngs(0)), TOKENS, mode="baked")
+    model, groups, keep = setup(Attention, TOKENS, mode="baked")
     stream = next(n for n, g in groups.items() if g.kind == "residual stream")
     with pytest.raises(ValueError, match="a width enters its arithmetic; use resize"):
         shrink_model(model, groups, {stream: keep[stream]})
@@ -103,14 +115,14 @@ def test_sizes_written_into_the_code_are_found_out():
         def __call__(self, x):
             return self.b(jnp.tanh(self.a(x)).reshape(-1, 6))
 
-    model, groups, keep = setup(Reshaping(nnx.Rngs(0)), normal(4, 4))
+    model, groups, keep = setup(Reshaping, normal(4, 4))
     with pytest.raises(ValueError, match=r"does not run .*; use resize"):
         shrink_model(model, groups, keep)
 
 
 def test_groups_of_another_model_are_refused():
-    _, groups, keep = setup(Attention(nnx.Rngs(0)), TOKENS)
-    other = Recurrent(nnx.Rngs(0), nnx.GRUCell)
+    _, groups, keep = setup(Attention, TOKENS)
+    other = shaped(lambda rngs: Recurrent(rngs, nnx.GRUCell))
     groups = type(groups)(
         **{**vars(groups), "inputs": jax.ShapeDtypeStruct((2, 3, 3), jnp.float32)}
     )

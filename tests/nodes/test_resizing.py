@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import found, jit, random_keep
+from discovered import found, jit, random_keep
 from zoo import CASES, TOKENS, normal
 
 from plprune.nodes import find_nodes, mask, resize, shrink

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import found
+from discovered import found
 
 from plprune.nodes import keep_top
 
