@@ -111,8 +111,18 @@ def draw_curve(axes: Axes, steps, values, **look) -> None:
         )
 
 
-def draw_points(axes: Axes, methods: Mapping[str, Mapping[str, Any]], metric: str, label: str):
-    """One row per method: every seed as a dot, the mean with its standard error."""
+def draw_points(
+    axes: Axes,
+    methods: Mapping[str, Mapping[str, Any]],
+    metric: str,
+    label: str,
+    *,
+    missing: str = "not resolved",
+) -> None:
+    """One row per method: every seed as a dot, the mean with its standard error.
+
+    Where seeds have no value there is no mean, and the row says `missing` and on how many.
+    """
     shown = [m for m, entries in methods.items() if metric in entries]
     for row, method in enumerate(shown):
         entry, look = methods[method][metric], method_style(method, shown)
@@ -123,6 +133,10 @@ def draw_points(axes: Axes, methods: Mapping[str, Mapping[str, Any]], metric: st
                 entry["mean"], row, xerr=entry["stderr"], color=look["color"],
                 marker=look["marker"], ms=7, capsize=3,
             )  # fmt: skip
+        else:
+            unseen = f"{missing} on {len(entry['values']) - len(values)} of {len(entry['values'])}"
+            place = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
+            axes.annotate(f"{unseen} seeds", (0.02, row), **place)
     axes.set_yticks(range(len(shown)), [m.rpartition("/")[2] for m in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(label)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import draw_curve, draw_points, method_style, new_figure, style
+from experiments.figures import draw_curve, draw_points, method_style, new_figure, style, tidy
 from experiments.tables import Metric
 
 METRICS = {
@@ -96,10 +96,11 @@ def _regime(record, curves, regime):
     methods = {m: e for m, e in record["results"].items() if m.startswith(f"{name}/")}
     figure, ((loss, steps), (kappa, accuracy)) = new_figure(2, 2)
     _loss(loss, record, curves, regime, methods)
-    draw_points(steps, methods, "steps_to_target", "steps to the target")
+    draw_points(steps, methods, "steps_to_target", "steps to the target", missing="not reached")
     draw_points(kappa, methods, "kappa", "condition number on held-out examples")
     kappa.set_xscale("log")
     draw_points(accuracy, methods, "test_accuracy", "test accuracy")
+    tidy(figure)
     figure.suptitle(f"Regime {name}, {record['config']['keep']:.0%} of the nodes kept")
     return figure
 

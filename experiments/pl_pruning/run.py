@@ -231,9 +231,9 @@ def _columns(rows: list[dict[str, float | None]]) -> dict[str, list[float | None
 
 
 def _padded(curves: list[np.ndarray]) -> np.ndarray:
-    """[seed, step], with NaN after a seed has reached its target."""
+    """[seed, step]; a seed that has reached its target stays where it is."""
     length = max(map(len, curves))
-    return np.stack([np.pad(c, (0, length - len(c)), constant_values=np.nan) for c in curves])
+    return np.stack([np.pad(c, (0, length - len(c)), mode="edge") for c in curves])
 
 
 def _add_steps_to_target(config: Config, results: dict, curves: dict) -> None:
