@@ -57,12 +57,15 @@ def _width(record, curves):
         look = {"color": colour, "linestyle": line, "label": f"{label}: slope {slope:.2f}"}
         draw_curve(left, widths, curves[f"{name}/hessian_norms"], **look)
     _log(left, "hidden units", "$|H_F|$ at initialisation")
-    left.legend(fontsize=8)
+    left.set_title(f"n = {record['config']['hessian_examples']}")
+    left.set_ylim(None, 40 * left.get_ylim()[1])  # Room for the legend.
+    left.legend(fontsize=8, loc="upper left")
     widths = sorted(record["config"]["widths"])
     slope = record["results"]["descent"]["kernel_change_slope"]["mean"]
     look = {"color": COLOURS[0], "label": f"slope {slope:.2f}"}
     draw_curve(right, widths, curves["descent/kernel_change"], **look)
     _log(right, "hidden units", "$|K - K_0| / |K_0|$ after training")
+    right.set_title(f"n = {record['config']['examples']}")
     right.legend()
     return figure
 
@@ -81,10 +84,14 @@ def _eigenvalue(record, curves):
         ):
             look = {"color": colour, "linestyle": line, "label": label}
             draw_curve(axes, steps, curves[f"{method}/{name}"], **look)
-        m = record["results"][method]["parameters"]["mean"]
+        entry = record["results"][method]
+        m, end = entry["parameters"]["mean"], entry["distance"]["mean"]
+        # Loose at these widths: the bounds end long before the run does.
+        told = f"bounds reach {entry['certified_distance']['mean']:.2g} of a distance of {end:.2g}"
+        axes.annotate(told, (0.5, 0.1), xycoords="axes fraction", ha="center", fontsize=8)
         axes.set(xscale="log", title=f"{width} units, m = {m:,.0f}", ylim=(0, None))
         _label(axes, "step + 1", "eigenvalue")
-    row[0].legend(fontsize=8)
+    row[0].legend(fontsize=8, loc="center right")
     return figure
 
 
@@ -101,6 +108,7 @@ def _rate(record, curves):
         axes.set(yscale="log", title=title)
         _label(axes, "step", "loss (sum)")
     row[0].legend()
+    figure.suptitle(_run_of(record), fontsize=11)
     return figure
 
 
@@ -118,9 +126,17 @@ def _radius(record, curves):
         if radius is not None:
             axes.axhline(radius, color=INK, ls=line, lw=1.2, label=f"{label} = {radius:.0f}")
     axes.set_yscale("log")
+    axes.set_ylim(0.01, None)
+    axes.set_title(_run_of(record), fontsize=11)
     _label(axes, "step", "distance in parameters")
-    axes.legend(fontsize=8, loc="center right")
+    axes.legend(fontsize=8, loc="lower right")
     return figure
+
+
+def _run_of(record):
+    """Sizes of the run that two figures show."""
+    config = record["config"]
+    return f"n = {config['examples']}, {config['widths'][-1]} hidden units, sum loss"
 
 
 def _nonconvex(record, curves):
@@ -183,7 +199,8 @@ def _almost(record, curves):
             shown = [v for v in values if v is not None]
             label = metric.replace("_", " ") if fraction == config["fractions"][0] else None
             right.plot([fraction] * len(shown), shown, marker, color=colour, ms=5, label=label)
-    _log(right, "threshold \u03b5 / first loss", "steps")
+    right.set_yscale("log")
+    _label(right, "threshold \u03b5 / first loss", "steps")
     right.legend()
     return figure
 

@@ -64,7 +64,8 @@ def hessian_norms(
 
     with jax.default_matmul_precision("highest"):
         places = jnp.arange(shape[0] * shape[1])
-        values, residuals = jax.lax.map(norm, places, batch_size=min(tile, len(places)))
+        size = min(tile, len(places)) if tile > 1 else None  # A batch of one compiles for longer.
+        values, residuals = jax.lax.map(norm, places, batch_size=size)
     return _reshaped(values, residuals, shape)
 
 
