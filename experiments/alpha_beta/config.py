@@ -70,8 +70,8 @@ PRESETS = {
     "quick": Config(
         scale="A smoke test: 8 x 8 digits and tiny models.",
         seeds=2, grid=21, samples=4000, halfspace_steps=2000, examples=512, epochs=4,
-        widths=(8, 64), channels=(4, 16), conv_epochs=1, batches=(32, 64),
-        optimizers=("sgd", "adam"), text=4096, text_steps=40, text_width=16, length=16, heat=21,
+        widths=(8, 64), channels=(8,), conv_epochs=1, batches=(32,),
+        optimizers=("adam",), text=4096, text_steps=40, text_width=16, length=16, heat=21,
     ),
     # The pair against the width; half an hour on 2 cores.
     "cpu": Config(

@@ -16,7 +16,7 @@ from plprune.conditions import (
 )
 
 HIGHEST = 2.0  # The largest alpha of a heat map (at least 1), over the smallest that works.
-SHOWN = 500  # Points of a curve, at most.
+SHOWN = 200  # Points of a curve, at most.
 
 
 def measured(config: Config, found: Replay, losses_at_end, indices) -> dict[str, np.ndarray]:

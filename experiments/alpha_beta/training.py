@@ -34,11 +34,16 @@ class Training(NamedTuple):
 
 def runner(config: Config, training: Training) -> Callable[[int], dict[str, np.ndarray]]:
     """Seed -> numbers and curves; compiled once for all seeds."""
-    model = functional(training.build(nnx.Rngs(0)))
+    # Shapes are enough to take the model apart.
+    model = functional(nnx.eval_shape(lambda: training.build(nnx.Rngs(0))))
     if jax.tree.leaves(model.state):
         raise ValueError("build must give a model without state, or a batch's loss is not a mean.")
     optimizer = recording(training.optimizer, training.steps)
     step = make_step(model.train, cross_entropy, optimizer)
+
+    @jax.jit
+    def initial(key):
+        return functional(training.build(nnx.Rngs(key))).params
 
     @jax.jit
     def run(first, reference, data, indices):
@@ -53,7 +58,7 @@ def runner(config: Config, training: Training) -> Callable[[int], dict[str, np.n
         key = jax.random.key(seed)
         count = len(training.data[1])
         indices = minibatches(count, training.batch, training.steps, key=key)
-        params = functional(training.build(nnx.Rngs(seed))).params
+        params = initial(key)
         first = start(params, {}, optimizer, key=key)
         found = replay(lambda reference: run(first, reference, training.data, indices), params)
         at_end = _of_all(losses, found.reference, training.data)
