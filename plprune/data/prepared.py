@@ -24,14 +24,16 @@ def prepare(name: str, data_dir: str | Path | None = None) -> None:
       data_dir: Where to; by default TFDS_DATA_DIR, else TFDS's own folder.
 
     Raises:
-      ValueError: If TensorFlow is missing, which TFDS needs for this one step, or if TFDS has
-        no data set of this name.
+      ValueError: If TFDS has no data set of this name, or if TensorFlow is missing, which TFDS
+        needs for this one step.
     """
+    if name == "digits":
+        raise ValueError("digits need no preparing: they ship with scikit-learn.")
+    _check_known(name)
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             f"preparing {name} needs TensorFlow: pip install 'plprune[prepare]' and try again."
         )
-    _check_known(name)
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=folders(data_dir)[0], file_format="array_record")

@@ -93,6 +93,12 @@ def test_preparing_without_tensorflow_names_the_extra(monkeypatch):
         prepare("mnist")
 
 
+@pytest.mark.parametrize(("name", "message"), [("nosuch", "no data set"), ("digits", "ship with")])
+def test_what_cannot_be_prepared_is_named_before_tensorflow(name, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(name)
+
+
 @prepared
 def test_fashion_mnist_is_decoded_once_and_then_read(tmp_path, monkeypatch):
     first = load("fashion_mnist", split="test[:500]", cache_dir=tmp_path)
