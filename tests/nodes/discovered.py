@@ -3,7 +3,9 @@
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from zoo import CASES
 
 from plprune.nodes import find_nodes, mask, resize, shrink
@@ -50,3 +52,15 @@ def shrunk_output(name, keep):
     case, groups = CASES[name], found(name)
     small = jit(resize(case.apply, groups, keep))
     return small(shrink(case.params, groups, keep), case.inputs)
+
+
+def shaped(build):
+    """A model of shapes, with a random state; initialisation would be compiled."""
+    graph, random, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.RngState, ...)
+
+    def zero(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map(zero, random), rest)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from discovered import FAST_COMPILATION, found, random_keep, shrunk_output
+from discovered import found, jit, random_keep, shrunk_output
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zoo import CASES, normal
@@ -80,7 +80,7 @@ def random_params(count):
     return {"in": weight(100, 4, WIDTH), "layers": layers, "out": weight(101, WIDTH, 2)}
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.sampled_from(PIECES), st.sampled_from(ACTIVATIONS)), min_size=1, max_size=3
@@ -97,11 +97,12 @@ def test_masked_equals_shrunk_for_any_composition(layers, mode, seed):
     keep = random_keep(groups, seed)
     small = resize(apply, groups, keep)
 
+    @jit
     def both(params):
         masked = apply(mask(params, groups, keep), inputs)
         return masked, small(shrink(params, groups, keep), inputs)
 
-    masked, shrunk = jax.jit(both, compiler_options=FAST_COMPILATION)(params)
+    masked, shrunk = both(params)
     np.testing.assert_allclose(shrunk, masked, atol=1e-9 * float(jnp.abs(masked).max() + 1))
 
 
@@ -133,7 +134,7 @@ def test_swapping_the_index_map_of_one_member_is_noticed(case, name, path):
     keep = {name: np.arange(found(case)[name].size) > 0}
     correct = shrunk_output(case, keep)
     small = shrink(params, swapped(found(case), name, path), keep)
-    wrong = resize(apply, found(case), keep)(small, inputs)
+    wrong = jit(resize(apply, found(case), keep))(small, inputs)
     assert jnp.abs(wrong - correct).max() > 1e-3
     with pytest.raises(ValueError, match=f"nodes of {name} differ"):
         resize(apply, swapped(found(case), name, path), keep)(small, inputs)

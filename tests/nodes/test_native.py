@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from discovered import random_keep
+from discovered import random_keep, shaped
 from flax import linen, nnx
 from zoo import fill, normal
 
@@ -52,18 +52,6 @@ class Recurrent(nnx.Module):
 
     def __call__(self, x):
         return self.head(self.rnn(x)[:, -1])
-
-
-def shaped(build):
-    """A model of shapes, with a random state; initialisation would be compiled."""
-    graph, random, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.RngState, ...)
-
-    def zero(leaf):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.key(0)
-        return jnp.zeros(leaf.shape, leaf.dtype)
-
-    return nnx.merge(graph, jax.tree.map(zero, random), rest)
 
 
 def setup(build, inputs, **options):
