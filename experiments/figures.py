@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from plprune.records import write_file
 
@@ -148,7 +148,11 @@ def tidy(figure: Figure) -> None:
         for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
             low, high = sorted(limits)
             if axis.get_scale() == "log" and high < 50 * low:
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                narrow = high < 10 * low
+                ticks = (
+                    MaxNLocator(4, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5))
+                )
+                axis.set_major_locator(ticks)
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.set_minor_formatter(NullFormatter())
 
