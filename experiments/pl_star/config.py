@@ -33,7 +33,7 @@ class Config:
     seeds: int = 3
     dataset: str = flag("digits, or an image set that TFDS has prepared.", "digits")
     examples: int = flag("Training examples n of the runs of gradient descent.", 8)
-    steps: int = 500  # Of gradient descent.
+    steps: int = 400  # Of gradient descent.
     checks: int = 10  # Points along it where Hessians are measured.
     # Surfaces of a network with two parameters.
     grid: int = 61
@@ -41,10 +41,10 @@ class Config:
     hessian_widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
     hessian_examples: int = 8
     # Gradient descent against the width; the last width is that of `rate` and `radius`.
-    widths: tuple[int, ...] = (1024, 512, 64, 256)
+    widths: tuple[int, ...] = (64, 512, 256)
     # Stochastic gradient descent.
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    sgd_steps: int = 500
+    sgd_steps: int = 300
     repeats: int = 32
     # Around a solution.
     solution_width: int = 12
@@ -60,7 +60,7 @@ class Config:
     # Fewer parameters than examples.
     almost_examples: int = 80
     almost_width: int = 4
-    almost_steps: int = 3000
+    almost_steps: int = 2000
     fractions: tuple[float, ...] = (0.5, 0.3, 0.2, 0.1)  # Thresholds, in units of the first loss.
 
 
@@ -93,7 +93,7 @@ def check(config: Config) -> None:
         raise ValueError(f"no model {unknown[0]!r}; there are {', '.join(MODELS)}.")
     if not 2 <= config.examples <= 1000:
         raise ValueError(f"examples must lie in [2, 1000], got {config.examples}.")
-    if config.steps % config.checks or config.sgd_steps % config.checks:
+    if any(n % config.checks for n in (config.steps, config.sgd_steps, config.almost_steps)):
         raise ValueError(f"checks must divide the numbers of steps, got {config.checks}.")
     if len(config.hessian_widths) < 2 or min(config.hessian_widths) < 1:
         raise ValueError(f"hessian_widths must be two at least, got {config.hessian_widths}.")
