@@ -43,7 +43,7 @@ def test_examples_are_independent_in_evaluation_mode(key, options, fill):
     apply = jax.jit(net.apply)
     whole = apply(params, state, images)
     assert whole.shape == (4, 5)
-    changed = apply(params, state, images.at[1:].mul(-3))
+    changed = apply(params, state, images * np.float32([1, -3, -3, -3])[:, None, None, None])
     chex.assert_trees_all_close(whole[0], changed[0], rtol=1e-5)
 
 
@@ -56,12 +56,12 @@ def test_one_stage_equals_a_direct_sum(key, fill):
     sums = [(padded[i : i + 3, j : j + 3] * kernel).sum() for i in range(2) for j in range(2)]
     hidden = np.mean(sums) + params["conv_0"]["bias"]
     expected = hidden * params["output"]["kernel"] + params["output"]["bias"]
-    np.testing.assert_allclose(net.apply(params, {}, image), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(net.apply)(params, {}, image), expected, rtol=1e-5)
 
 
 def test_convolutions_start_with_he_variance():
     conv = convolution(16, 256, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(np.var(conv.kernel[...]), 2 / (9 * 16), rtol=0.03)
+    np.testing.assert_allclose(np.var(np.asarray(conv.kernel[...])), 2 / (9 * 16), rtol=0.03)
 
 
 def test_training_moves_the_statistics(key, fill):

@@ -87,7 +87,7 @@ def test_identity_block_adds_its_input(fill):
     silent = {**params, "stage_0": {"block_0": block}}
     state["stage_0"]["block_0"] = jax.tree.map(jnp.zeros_like, state["stage_0"]["block_0"])
     impulse = jnp.ones((1, 8, 8, 2), jnp.float32)
-    outputs = net.apply(silent, state, impulse)
+    outputs = jax.jit(net.apply)(silent, state, impulse)
     stem = jax.lax.conv_general_dilated(
         impulse, params["stem"]["kernel"], (2, 2), ((3, 3), (3, 3)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
