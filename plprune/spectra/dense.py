@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
+from plprune.spectra.factors import cholesky_solver, is_definite, shifted_cholesky
 from plprune.spectra.krylov import krylov_size, top_block
 
 METHODS = ("auto", "eigh", "cholesky")
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-_SHIFTS = 12  # Each 8 times the one before; the first is 4 eps lambda_max.
 _SMALL = 512  # Below it a full eigen-decomposition is as fast.
 
 
@@ -89,39 +88,18 @@ def _by_cholesky(matrix, k, tol):
     """Pairs and whether both ends are certified."""
     n, dtype = len(matrix), matrix.dtype
     top = top_block(lambda x: _dot(matrix, x), n, dtype, 1, tol)
-    factor = _shifted_factor(matrix, jnp.maximum(top.values[0], jnp.finfo(dtype).tiny))
-    low = top_block(lambda x: cho_solve((factor, True), x), n, dtype, k, tol)
+    factor = shifted_cholesky(matrix, jnp.maximum(top.values[0], jnp.finfo(dtype).tiny))
+    low = top_block(cholesky_solver(factor), n, dtype, k, tol)
     # The inverse's Ritz values carry the shift; those of the matrix itself do not.
     projected = _dot(low.vectors.T, _dot(matrix, low.vectors))
     values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
     vectors = _dot(low.vectors, rotation)
     pairs = _pairs(matrix, values[:k], vectors[:, :k], top.values[0], top.vectors[:, 0])
-    eye = jnp.eye(n, dtype=dtype)
-    below = jnp.linalg.cholesky(matrix - (pairs.lower + pairs.slack) * eye)
-    above = jnp.linalg.cholesky((pairs.upper - pairs.slack) * eye - matrix)
+    below = is_definite(matrix, -(pairs.lower + pairs.slack))
+    above = is_definite(-matrix, pairs.upper - pairs.slack)
     # Eigenvalues at the level of rounding are as good as zero whatever their certificate says.
     is_noise = pairs.smallest[0] <= pairs.slack
-    certified = (jnp.isfinite(below[-1, -1]) | is_noise) & jnp.isfinite(above[-1, -1])
-    return pairs, certified
-
-
-def _shifted_factor(matrix, scale):
-    """Cholesky factor of the matrix plus the least tried shift that makes it definite."""
-    eye = jnp.eye(len(matrix), dtype=matrix.dtype)
-    eps = jnp.finfo(matrix.dtype).eps
-
-    def failed(carry):
-        factor, _, count = carry
-        # Matrices that are zero, not finite or far from semidefinite fail at every shift.
-        return ~jnp.isfinite(factor[-1, -1]) & (count < _SHIFTS)
-
-    def retry(carry):
-        _, shift, count = carry
-        return jnp.linalg.cholesky(matrix + 8 * shift * eye), 8 * shift, count + 1
-
-    shift = 4 * eps * scale
-    first = jnp.linalg.cholesky(matrix + shift * eye), shift, 0
-    return jax.lax.while_loop(failed, retry, first)[0]
+    return pairs, (below | is_noise) & above
 
 
 def _pairs(matrix, low, low_vectors, high, high_vector):

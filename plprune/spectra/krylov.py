@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 BlockProduct = Callable[[Float[Array, "n q"]], Float[Array, "n q"]]
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-_COLUMNS = 48  # Size of a Krylov space, where one wanted pair does not ask for more.
+_COLUMNS = 64  # Size of a Krylov space, where one wanted pair does not ask for more.
 _RESTARTS = 20
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plprune.spectra import extreme_eigenpairs, extreme_eigenvalues, smallest_mean
 from tests import problems
 
-N = 60
+N = 72
 SPECTRA = {
     "spread": np.geomspace(1e-3, 1, N),
     "clustered": np.repeat([1.0, 1.0 + 1e-9, 7.0], N // 3),
