@@ -80,7 +80,7 @@ def random_params(count):
     return {"in": weight(100, 4, WIDTH), "layers": layers, "out": weight(101, WIDTH, 2)}
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.sampled_from(PIECES), st.sampled_from(ACTIVATIONS)), min_size=1, max_size=3
