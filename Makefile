@@ -1,7 +1,9 @@
 # Two commands: `make run` shows the whole idea on real data, `make test` checks everything.
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough; a name alone may be a shim of a version manager.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { command -v $$p; break; }; done)
 
 .PHONY: run test install clean
 
@@ -16,7 +18,7 @@ test: install
 install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
-	@test -n "$(PYTHON)" || { echo "plprune needs Python 3.11 or newer; no python3 was found. Install it, or say make PYTHON=/path/to/python."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "plprune needs Python 3.11 or newer, and none was found. Install it, or say make PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "plprune needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian: apt install python3-venv."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
