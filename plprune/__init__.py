@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "conditions": ("alpha_beta_frontier", "smallest_beta"),
     "constants": ("condition_number", "lipschitz_constant", "pl_constant"),
     "gating": ("GatingState", "pl_gating", "score_gating"),
     "kernels": (
@@ -30,18 +31,19 @@ _HOMES = {
         "shrink_model",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
-    "optimizers": ("group_lasso",),
+    "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
     "storage": ("load_shrunk", "save_shrunk"),
     "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
-    "constants", "costs", "data", "functional", "gating", "graph", "kernels", "losses",
+    "conditions", "constants", "costs", "data", "functional", "gating", "graph", "kernels", "losses",
     "matrix_sensing", "models", "nodes", "operators", "optimizers", "records", "scores", "spectra",
     "storage", "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from plprune.conditions import alpha_beta_frontier, smallest_beta
     from plprune.constants import condition_number, lipschitz_constant, pl_constant
     from plprune.gating import GatingState, pl_gating, score_gating
     from plprune.kernels import (
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     )
     from plprune.nodes import expand, find_nodes, gate, keep_top, mask, resize, shrink, shrink_model
     from plprune.operators import hessian_product, tangent_kernel_product
-    from plprune.optimizers import group_lasso
+    from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
     from plprune.storage import load_shrunk, save_shrunk
     from plprune.types import Estimate, Member, NodeGroup, NodeGroups
 
@@ -64,7 +66,10 @@ __all__ = [
     "Member",
     "NodeGroup",
     "NodeGroups",
+    "adagrad_norm_max",
+    "alpha_beta_frontier",
     "condition_number",
+    "dec_sps",
     "expand",
     "find_nodes",
     "gate",
@@ -75,7 +80,9 @@ __all__ = [
     "lipschitz_constant",
     "load_shrunk",
     "mask",
+    "ngn",
     "node_kernels",
+    "nsgd",
     "pl_constant",
     "pl_gating",
     "projected_kernel",
@@ -85,6 +92,8 @@ __all__ = [
     "sharded_kernel",
     "shrink",
     "shrink_model",
+    "smallest_beta",
+    "sps_max",
     "tangent_kernel",
     "tangent_kernel_product",
     "traced_kernel",
