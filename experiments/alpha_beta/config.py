@@ -8,7 +8,8 @@ with the width of a network and falls again when it is over-parametrised, while 
     python -m experiments alpha_beta width --preset cpu
 
 Expected: in the table of examples a finite pair in every row, where aiming, quasar-convexity and
-the PL condition fail; in half-space learning a loss that stays near .5 before it falls to .3.
+the PL condition fail. In half-space learning the drawn loss is that of single examples, averaged
+over stretches of steps, so the paper's plateaus of the whole loss are not to be seen in it.
 """
 
 from dataclasses import dataclass, field
