@@ -172,7 +172,7 @@ def _measure_and_train(config, regime, method, rate, splits, seed, task: Task) -
     )
     task.advance(_steps_taken(choice))
     trained = _train(config, regime, small, params, state, choice, subject, scaled, task)
-    return Outcome(numbers | trained.numbers, trained.curve)
+    return Outcome(trained.numbers | numbers, trained.curve)
 
 
 def _train(config, regime, small, params, state, choice, subject, rate, task) -> Outcome:
