@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 from plprune.functional import functional, paired
-from plprune.models import MLP, ResNet
+from plprune.models import CNN, MLP, ResNet
 from plprune.nodes import find_nodes, resize, shrink, shrink_model
 
 STEP = optax.sgd(0.1, momentum=0.9)
@@ -22,6 +22,8 @@ def main(repeats: int) -> int:
     """Print the tables."""
     images = jax.random.normal(jax.random.key(0), (64, 32, 32, 3))
     forward("ResNet-20, 64 images of 32 x 32", ResNet(rngs=nnx.Rngs(0)), images, repeats)
+    cnn = CNN((32, 32, 3), (64, 128), (256,), 10, rngs=nnx.Rngs(0))
+    training("CNN 64-128-256, 64 images of 32 x 32", cnn, images, repeats)
     vectors = jax.random.normal(jax.random.key(0), (128, 784))
     model = MLP(784, (1024, 1024), 10, rngs=nnx.Rngs(0))
     training("MLP 784-1024-1024-10, 128 examples", model, vectors, repeats)
@@ -50,7 +52,7 @@ def forward(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
 
 
 def training(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> None:
-    """Half of every group: a training step of the dense and of the resized function."""
+    """Half of every group: a training step of the dense, the resized and the native model."""
     parts = functional(model)
     apply = paired(parts)
     variables = (parts.params, parts.state)
@@ -58,6 +60,8 @@ def training(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> 
     keep = {name: np.arange(size) % 2 == 0 for name, size in groups.prunable.items()}
     runs = {"dense": (apply, variables)}
     runs["resized"] = (resize(apply, groups, keep), shrink(variables, groups, keep))
+    native = functional(shrink_model(model, groups, keep))
+    runs["native"] = (paired(native), (native.params, native.state))
 
     def stepper(function, variables):
         @jax.jit
