@@ -67,10 +67,11 @@ class Config:
 PRESETS = {
     # Figure 1's claim in miniature. Under a minute on 2 cores.
     "quick": Config(
-        scale="A smoke test: 1/25 of the paper's size.",
-        seeds=2, d=20, k=20, r=2, plain_steps=300, steps=3000, cells=6, sizes=(300, 1200),
+        scale="A smoke test: 1/25 of the paper's size; grids at d = k = 12.",
+        seeds=2, d=20, k=20, r=2, plain_steps=300, steps=3000, grid_d=12, cells=6,
+        sizes=(300, 1200),
         starts=(1e-3, 0.1, 0.5), finetune_steps=100, datasets=("digits",),
-        widths=(32, 32), network_steps=1200, network_lam=1e-2, fractions=6,
+        widths=(32, 32), network_steps=1200, network_lam=1e-2, fractions=4,
     ),
     # Squared error after fine-tuning at most 1.2 sigma^2 r d / n = .0080 on average; 2 columns.
     "small": Config(
