@@ -69,7 +69,7 @@ _SGD = Regime(
 )
 
 # Claim [Chen 2023]: nodes chosen by the condition number train faster at no loss of accuracy.
-# python -m experiments pl_pruning --preset digits (the command of `make run`), about 2 minutes.
+# python -m experiments pl_pruning --preset digits (the command of `make run`), about 1.5 minutes.
 # Expected: kappa needs less than half of dense's steps in `gd`, random and magnitude as many as it.
 _DIGITS = Config(
     dataset="digits",
@@ -81,8 +81,8 @@ _DIGITS = Config(
 )
 
 # Claim: the same under the square loss at larger size; cross-entropy shows whatever comes out.
-# python -m experiments pl_pruning --preset fashion_mnist (needs TFDS_DATA_DIR), about 12 minutes.
-# Expected: in `square` kappa is the most accurate and needs half of the others' steps.
+# python -m experiments pl_pruning --preset fashion_mnist (needs TFDS_DATA_DIR), about 5 minutes.
+# Expected: in `square` kappa is the most accurate and needs a third of the others' steps.
 _FASHION_MNIST = Config(
     dataset="fashion_mnist",
     widths=(256, 256),
