@@ -115,12 +115,13 @@ def _search(config, regime, method, splits, seed, task: Task) -> np.ndarray:
     for rate in regime.rates:
         if choice is None or regime.period:
             choice = choose(config, regime, method, rate, *subject)
-        small, params, state = _shrunk(config, regime, choice, subject)
-        scaled = _scaled_rate(regime, rate, small, params, state, subject.data)
+            small, params, state = _shrunk(config, regime, choice, subject)
+            scaled = regime.rate_unit == "1/L"
+            norm = hessian_norm(small, params, state, subject.data) if scaled else 1.0
         first = start(params, state, optax.sgd(0.0), key=subject.keys[1])
         indices = _indices(regime, subject)[_steps_taken(choice) :]
         data = subject.data.inputs, subject.data.targets
-        last, _ = small.stretch(first, data, indices, scaled)
+        last, _ = small.stretch(first, data, indices, rate / norm)
         losses.append(float(small.loss(last.params, state, *data)))
         task.advance(1, rate=rate, loss=losses[-1])
     return np.asarray(losses)
@@ -138,12 +139,6 @@ def _shrunk(config, regime, choice: Choice, subject: Subject) -> tuple[Trainer, 
     params = shrink(choice.params, groups, choice.keep)
     small = trainer_of(config, regime, params)
     return small, params, small.anchored(params)
-
-
-def _scaled_rate(regime, rate, small, params, state, data) -> float:
-    if regime.rate_unit == "1":
-        return rate
-    return rate / hessian_norm(small, params, state, data)
 
 
 def _indices(regime: Regime, subject: Subject):
