@@ -1,7 +1,9 @@
-"""A toy experiment that the command line takes for one of its own; it needs milliseconds."""
+"""Figures of an experiment in miniature, and a toy experiment that needs milliseconds."""
 
 import dataclasses
+import functools
 import sys
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -10,6 +12,7 @@ import pytest
 
 import experiments
 from experiments.figures import draw_curve, method_style, new_figure
+from experiments.progress import Silent
 
 METHODS = ("dense", "kappa", "random")
 
@@ -77,6 +80,14 @@ def draw(record, curves):
     axes[0, 0].set(xlabel="step", ylabel="training loss", title=record["preset"])
     axes[0, 0].legend()
     return {"loss": figure}
+
+
+@pytest.fixture(scope="module")
+def figure_run(request):
+    """(results, curves) of a figure at the test module's `TINY` settings, run once each."""
+    config = request.module.TINY
+    run = import_module(type(config).__module__.replace("config", "run")).run
+    return functools.cache(lambda figure: run(config, figure, progress=Silent()))
 
 
 @pytest.fixture

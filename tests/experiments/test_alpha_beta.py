@@ -1,20 +1,18 @@
 """The experiment in miniature: records, figures, tables, refused settings."""
 
 import dataclasses
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from miniature import record_of
 
 from experiments.alpha_beta import config as settings
 from experiments.alpha_beta import figures, measures, run
 from experiments.progress import Silent
 from plprune.conditions import Records, Replay
 from plprune.models import CNN
-from plprune.records import check_record, summarise
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 QUICK = settings.PRESETS["quick"]
@@ -27,14 +25,8 @@ KEYS = {"smallest_alpha", "smallest_beta", "min_angle", "pl_constant"}
 
 
 def drawn(found):
-    results, curves = found
-    record = {
-        "experiment": "alpha_beta", "preset": "quick", "config": dataclasses.asdict(TINY),
-        "command": "", "versions": {}, "commit": None, "device": "", "seeds": [0, 1],
-        "results": summarise(results),
-    }  # fmt: skip
-    check_record(record, curves)
-    return figures.draw(record, curves), figures.tables(record)
+    record = record_of(TINY, found)
+    return figures.draw(record, found[1]), figures.tables(record)
 
 
 def one(figure, **changes):
@@ -136,13 +128,3 @@ def test_a_model_whose_examples_interact_is_refused():
 def test_bad_settings_are_named_before_the_run(changes, words):
     with pytest.raises(ValueError, match=words):
         settings.check(dataclasses.replace(QUICK, **changes))
-
-
-@pytest.mark.parametrize("preset", settings.PRESETS)
-def test_presets_pass_their_own_check(preset):
-    settings.check(settings.PRESETS[preset])
-
-
-def test_settings_import_no_jax():
-    code = "import sys, experiments.alpha_beta.config; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

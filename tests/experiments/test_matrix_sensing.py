@@ -1,17 +1,13 @@
 """The matrix sensing experiments in miniature: claims, records, figures, refused settings."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from miniature import record_of
 
 from experiments.matrix_sensing import config as settings
 from experiments.matrix_sensing import figures
-from experiments.matrix_sensing.run import run
-from experiments.progress import Silent
-from plprune.records import check_record, summarise
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 QUICK = settings.PRESETS["quick"]
@@ -21,28 +17,9 @@ TINY = dataclasses.replace(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def figure_run():
-    """(results, curves) of a figure of the tiny preset, run once."""
-    found = {}
-
-    def one(figure):
-        if figure not in found:
-            found[figure] = run(TINY, figure, progress=Silent())
-        return found[figure]
-
-    return one
-
-
 def drawn(found):
-    results, curves = found
-    record = {
-        "experiment": "matrix_sensing", "preset": "quick", "config": dataclasses.asdict(TINY),
-        "command": "", "versions": {}, "commit": None, "device": "", "seeds": [0, 1],
-        "results": summarise(results),
-    }  # fmt: skip
-    check_record(record, curves)
-    return figures.draw(record, curves)
+    record = record_of(TINY, found)
+    return figures.draw(record, found[1])
 
 
 def test_columns_keep_r_with_the_regulariser_and_are_destroyed_without(figure_run):
@@ -130,13 +107,3 @@ def test_network_with_group_lasso_loses_nothing_by_greedy_pruning(figure_run):
 def test_bad_settings_are_named_before_the_run(changes, words):
     with pytest.raises(ValueError, match=words):
         settings.check(dataclasses.replace(QUICK, **changes))
-
-
-@pytest.mark.parametrize("preset", settings.PRESETS)
-def test_presets_pass_their_own_check(preset):
-    settings.check(settings.PRESETS[preset])
-
-
-def test_settings_import_no_jax():
-    code = "import sys, experiments.matrix_sensing.config; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

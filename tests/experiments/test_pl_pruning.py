@@ -123,11 +123,6 @@ def test_bad_settings_are_named_before_any_work(change, message):
         check(replace(QUICK, **change))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_valid(preset):
-    check(PRESETS[preset])
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

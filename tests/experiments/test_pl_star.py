@@ -1,19 +1,16 @@
 """The PL* experiments in miniature: claims, records, figures, refused settings."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from miniature import record_of
 
 from experiments import tables
 from experiments.pl_star import config as settings
 from experiments.pl_star import figures
 from experiments.pl_star.networks import examples
-from experiments.pl_star.run import MODULES, run
-from experiments.progress import Silent
-from plprune.records import check_record, summarise
+from experiments.pl_star.run import MODULES
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 QUICK = settings.PRESETS["quick"]
@@ -26,27 +23,9 @@ TINY = dataclasses.replace(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def figure_run():
-    """(results, curves) of a figure of the tiny preset, run once."""
-    found = {}
-
-    def one(figure):
-        if figure not in found:
-            found[figure] = run(TINY, figure, progress=Silent())
-        return found[figure]
-
-    return one
-
-
 def drawn(found):
     results, curves = found
-    record = {
-        "experiment": "pl_star", "preset": "quick", "config": dataclasses.asdict(TINY),
-        "command": "", "versions": {}, "commit": None, "device": "", "seeds": [0, 1],
-        "results": summarise(results),
-    }  # fmt: skip
-    check_record(record, curves)
+    record = record_of(TINY, found)
     explained = {metric for entries in results.values() for metric in entries}
     assert explained <= figures.METRICS.keys() | tables.METRICS.keys()
     assert all(isinstance(line, str) for line in figures.measured(record))
@@ -175,13 +154,3 @@ def test_examples_are_centred_images_of_one_norm():
 def test_bad_settings_are_named_before_the_run(changes, words):
     with pytest.raises(ValueError, match=words):
         settings.check(dataclasses.replace(QUICK, **changes))
-
-
-@pytest.mark.parametrize("preset", settings.PRESETS)
-def test_presets_pass_their_own_check(preset):
-    settings.check(settings.PRESETS[preset])
-
-
-def test_settings_import_no_jax():
-    code = "import sys, experiments.pl_star.config; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

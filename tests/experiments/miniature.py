@@ -1,0 +1,18 @@
+"""A record as a run writes it, from the results and curves of an experiment in miniature."""
+
+import dataclasses
+
+from plprune.records import check_record, summarise
+
+
+def record_of(config, found):
+    """The checked record of (results, curves) of two seeds."""
+    results, curves = found
+    record = {
+        "experiment": type(config).__module__.split(".")[1], "preset": "quick",
+        "config": dataclasses.asdict(config),
+        "command": "", "versions": {}, "commit": None, "device": "", "seeds": [0, 1],
+        "results": summarise(results),
+    }  # fmt: skip
+    check_record(record, curves)
+    return record
