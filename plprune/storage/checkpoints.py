@@ -3,9 +3,12 @@
 import re
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from plprune.storage.trees import read_manifest, read_tree, write_tree
@@ -55,13 +58,60 @@ def save_checkpoint(
         shutil.rmtree(folder / f"step_{old:010d}")
 
 
-def load_checkpoint(folder: str | Path, like: PyTree, *, step: int | None = None) -> Checkpoint:
+class Saver:
+    """`save_checkpoint` in the background, one save at a time, while training goes on.
+
+    The tree is copied to the host before `save` returns, so that buffers may be donated or changed
+    afterwards. As a context manager it waits for the last save; on an error in the block, it does
+    not hide that error behind one of its own.
+    """
+
+    def __init__(self, folder: str | Path, *, max_to_keep: int = 3):
+        self.folder, self.max_to_keep = Path(folder), max_to_keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future | None = None
+
+    def save(self, step: int, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> None:
+        """Begin to save; arguments and errors are those of `save_checkpoint`.
+
+        Waits for the save before, and raises what went wrong with that one.
+        """
+        self.wait()
+        self._pending = self._thread.submit(
+            save_checkpoint, self.folder, step, jax.tree.map(_on_host, tree),
+            metadata=metadata, max_to_keep=self.max_to_keep,
+        )  # fmt: skip
+
+    def wait(self) -> None:
+        """Until the last save is on disk; raises what went wrong with it, once."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self.wait()
+
+
+def load_checkpoint(
+    folder: str | Path,
+    like: PyTree,
+    *,
+    step: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """The checkpoint of a step, or the newest that is whole and fits.
 
     Args:
       folder: Where the run's checkpoints are.
       like: A tree of the same structure, shapes and types, such as the initial TrainState.
       step: Which one; by default the newest. A damaged one is then passed over.
+      metadata: Entries that the checkpoint's own must have, such as a name of the run; one with
+        others is refused as foreign.
 
     Returns:
       The checkpoint; `refused` tells which newer ones were passed over, and why.
@@ -78,8 +128,9 @@ def load_checkpoint(folder: str | Path, like: PyTree, *, step: int | None = None
         path = folder / f"step_{number:010d}"
         try:
             manifest = read_manifest(path)
+            _check_content(path, number, manifest, metadata or {})
             tree = read_tree(path, manifest, like)
-        except ValueError as error:
+        except (ValueError, PermissionError) as error:
             refused.append(str(error))
         else:
             return Checkpoint(manifest["step"], tree, manifest["metadata"], tuple(refused))
@@ -90,3 +141,23 @@ def steps(folder: str | Path) -> list[int]:
     """Steps of the checkpoints in a folder, in order."""
     names = [path.name for path in Path(folder).glob("step_*")]
     return sorted(int(name[5:]) for name in names if re.fullmatch(r"step_\d{10,}", name))
+
+
+def _on_host(leaf):
+    """A copy: on a CPU the host's array would be the device's own buffer."""
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        data = jax.numpy.array(jax.random.key_data(leaf), copy=True)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return np.array(leaf, copy=True)
+
+
+def _check_content(path, step, manifest, wanted):
+    found, own = manifest.get("metadata"), manifest.get("step")
+    if not isinstance(found, dict) or own != step:
+        raise ValueError(f"{path} must hold a checkpoint of step {step}, got something else.")
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{path} belongs to another run: {name} must be {value!r}, "
+                f"got {found.get(name)!r:.80}."
+            )

@@ -68,12 +68,17 @@ def load_shrunk(path: str | Path, like: PyTree, groups: NodeGroups) -> Shrunk:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    if "keep" not in manifest:
+    stored = manifest.get("keep")
+    if not isinstance(stored, dict) or not all(map(_is_bits, stored.values())):
         raise ValueError(f"{path} must hold a shrunk model, got something else.")
-    keep = {name: np.array([bit == "1" for bit in bits]) for name, bits in manifest["keep"].items()}
+    keep = {name: np.array([bit == "1" for bit in bits]) for name, bits in stored.items()}
     for name, mask in keep.items():
         size = groups[name].size if name in groups else 0
         if size != len(mask):
             raise ValueError(f"{path}: group {name} must have {size} nodes, got {len(mask)}.")
     shapes = jax.eval_shape(lambda tree: shrink(tree, groups, keep), like)
     return Shrunk(read_tree(path, manifest, shapes), keep)
+
+
+def _is_bits(value):
+    return isinstance(value, str) and set(value) <= {"0", "1"}

@@ -65,12 +65,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: it has no readable {MANIFEST}.") from None
     if expected != f"{actual}  {MANIFEST}\n":
         raise ValueError(f"{path} is damaged: {MANIFEST} does not match its sum.")
-    manifest = json.loads((path / MANIFEST).read_text())
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"{path} must have format {FORMAT}, got {manifest['format']}.")
+    manifest = _parsed(path)
     files = set(_files(path)) - {MANIFEST, MANIFEST_SUM}
     for file in sorted(files | manifest["files"].keys()):
-        if file not in files or _sum(path / file) != manifest["files"].get(file):
+        # Sums vouch for damage, not for intent: a link could lead anywhere.
+        if file not in files or (path / file).is_symlink():
+            raise ValueError(f"{path} is damaged: {_owner(file)}.")
+        if _sum(path / file) != manifest["files"].get(file):
             raise ValueError(f"{path} is damaged: {_owner(file)}.")
     return manifest
 
@@ -87,11 +88,41 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
         if stored.get(name) != expected.get(name):
             have, want = (_shown(leaves.get(name)) for leaves in (stored, expected))
             raise ValueError(f"{path}: leaf {name} must be {want}, got {have}.")
-    arrays = _read_arrays(path / ARRAYS, stored)
-    for name, implementation in manifest["random"].items():
-        arrays[name] = jax.random.wrap_key_data(arrays[name], impl=implementation)
+    try:
+        arrays = _read_arrays(path / ARRAYS, stored)
+        for name, implementation in manifest["random"].items():
+            arrays[name] = jax.random.wrap_key_data(arrays[name], impl=implementation)
+    except Exception as error:  # Whatever orbax makes of a folder whose sums were forged.
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
+    for name, array in arrays.items():
+        if _described(array) != expected[name]:
+            raise ValueError(f"{path} is damaged: leaf {name} is {_shown(_described(array))}.")
     leaves = [arrays[name] for name in _named(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _parsed(path):
+    """The manifest as JSON of the expected form, whoever wrote it."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["format"]
+        parts = [manifest[part] for part in ("leaves", "random", "files")]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path} is damaged: {MANIFEST} is not one of ours.") from None
+    if found != FORMAT:
+        raise ValueError(f"{path} must have format {FORMAT}, got {found!r:.40}.")
+    leaves, random, files = parts
+    if not all(isinstance(part, dict) for part in parts) or not (
+        all(isinstance(value, str) for value in (*random.values(), *files.values()))
+        and all(map(_is_description, leaves.values()))
+        and random.keys() <= leaves.keys()
+    ):
+        raise ValueError(f"{path} is damaged: {MANIFEST} is not one of ours.")
+    return manifest
+
+
+def _is_description(value):
+    return isinstance(value, dict) and value.keys() == {"shape", "dtype"}
 
 
 def _named(tree):
@@ -120,7 +151,9 @@ def _implementation(key):
 
 
 def _folder(name):
-    return quote(name, safe="") or "%"  # A tree that is one array has the empty name.
+    if not name.strip("."):  # A tree that is one array has no name; dots lead out of the folder.
+        return name.replace(".", "%2E") or "%"
+    return quote(name, safe="")
 
 
 def _write_arrays(folder, leaves):

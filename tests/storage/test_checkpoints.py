@@ -1,6 +1,9 @@
 """Checkpoints: exact, bounded, and refused by name when damaged."""
 
+import hashlib
+import json
 import shutil
+import threading
 from typing import NamedTuple
 
 import chex
@@ -10,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from plprune.storage import load_checkpoint, save_checkpoint, steps
+from plprune.storage import Saver, load_checkpoint, save_checkpoint, steps
 
 
 class State(NamedTuple):
@@ -139,3 +142,103 @@ def test_rejects_bad_arguments(tmp_path):
         load_checkpoint(tmp_path, {})
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_checkpoint(tmp_path, {}, step=3)
+
+
+def test_saving_in_the_background_keeps_what_the_tree_was(tmp_path, monkeypatch):
+    busy, write = threading.Event(), save_checkpoint
+
+    def slow(*arguments, **options):
+        busy.wait(10)
+        write(*arguments, **options)
+
+    monkeypatch.setattr("plprune.storage.checkpoints.save_checkpoint", slow)
+    host, device = np.ones(3), jnp.ones(3)
+    bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with Saver(tmp_path, max_to_keep=2) as saver:
+        saver.save(1, {"host": host, "device": device, "key": jax.random.key(2)})
+        host += 1
+        jax.block_until_ready(bump(device))
+        assert steps(tmp_path) == []  # `save` has returned and nothing is on disk.
+        busy.set()
+        for step in (2, 3):
+            saver.save(step, {"host": host, "device": host, "key": jax.random.key(2)})
+            assert step - 1 in steps(tmp_path)  # One save at a time.
+    assert steps(tmp_path) == [2, 3]
+    saved = load_checkpoint(tmp_path, {"host": host, "device": host, "key": jax.random.key(0)})
+    assert saved.tree["host"].tolist() == [2, 2, 2]
+
+
+def test_what_went_wrong_in_the_background_is_raised_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    saver = Saver(tmp_path / "file")
+    saver.save(1, {"x": np.ones(1)})
+    with pytest.raises(OSError, match="file"):
+        saver.wait()
+    saver.wait()
+    with pytest.raises(OSError, match="file"), saver:
+        saver.save(2, {"x": np.ones(1)})
+    with pytest.raises(KeyError), Saver(tmp_path / "file") as saver:  # The block's own error wins.
+        saver.save(2, {"x": np.ones(1)})
+        raise KeyError
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path):
+    save_checkpoint(tmp_path, 1, {"x": np.ones(1)}, metadata={"run": "a"})
+    save_checkpoint(tmp_path, 2, {"x": np.ones(1)}, metadata={"run": "b"})
+    found = load_checkpoint(tmp_path, {"x": np.ones(1)}, metadata={"run": "a"})
+    assert found.step == 1
+    assert "step_0000000002 belongs to another run: run must be 'a'" in found.refused[0]
+    (tmp_path / "step_0000000001").rename(tmp_path / "step_0000000003")
+    with pytest.raises(ValueError, match="step_0000000003 must hold a checkpoint of step 3"):
+        load_checkpoint(tmp_path, {"x": np.ones(1)}, step=3)
+
+
+def forge(folder, change):
+    """A manifest with matching sums, from whoever can compute SHA-256."""
+    (path,) = folder.glob("step_*/manifest.json")
+    content = change(json.loads(path.read_text()))
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name("manifest.sha256").write_text(f"{digest}  manifest.json\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: "[" * 100_000, "not one of ours"),
+        (lambda m: [], "not one of ours"),
+        (lambda m: {"format": 1}, "not one of ours"),
+        (lambda m: m | {"format": [2]}, r"must have format 1, got \[2\]"),
+        (lambda m: m | {"files": {"../../etc/passwd": 1}}, "not one of ours"),
+        (lambda m: m | {"files": {**m["files"], "../x": "0"}}, r"file \.\./x"),
+        (lambda m: m | {"random": {"no leaf": "rbg"}}, "not one of ours"),
+        (lambda m: m | {"random": {"key": "rbg"}}, "is damaged"),
+        (lambda m: m | {"random": {}}, "leaf key is"),
+        (lambda m: m | {"leaves": {"a": 1}}, "not one of ours"),
+        (lambda m: m | {"leaves": {}, "random": {}}, "must be .*, got absent"),
+        (lambda m: m | {"metadata": []}, "something else"),
+        (lambda m: {k: v for k, v in m.items() if k != "step"}, "something else"),
+    ],
+)
+def test_forged_manifests_are_refused_in_words(copy, change, message):
+    forge(copy, change)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(copy, state())
+
+
+def test_links_out_of_a_checkpoint_are_refused(copy, tmp_path):
+    (path,) = copy.glob("step_*/arrays/params.w/0.0")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")  # The same bytes, and yet.
+    with pytest.raises(ValueError, match=r"is damaged: leaf params\.w\."):
+        load_checkpoint(copy, state())
+
+
+def test_names_of_leaves_stay_inside_the_folder(tmp_path):
+    tree = {"..": np.ones(1), "../../out": np.ones(2), "/abs": np.ones(3), "": np.ones(4)}
+    save_checkpoint(tmp_path / "in", 1, tree)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    arrays = tmp_path / "in" / "step_0000000001" / "arrays"
+    assert len([path for path in arrays.iterdir() if path.is_dir()]) == 4
+    found = load_checkpoint(tmp_path / "in", tree).tree
+    assert {name: len(leaf) for name, leaf in found.items()} == {k: len(v) for k, v in tree.items()}
