@@ -132,28 +132,3 @@ def dynamic_update_slice(labels: Labels, equation: Equation) -> None:
             for partial in (x, y):
                 labels.pin(partial, equation, "{} writes part of it at a run-time position")
     labels[equation.outputs[0]] = operand
-
-
-def gather(labels: Labels, equation: Equation) -> None:
-    """Indexed axes are fixed; axes taken whole pass, and so do those of the indices."""
-    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
-    source, indices = equation.inputs
-    axes, batch = labels[source], list(labels[indices][:-1])
-    paired = numbers.operand_batching_dims
-    for d, (x, size) in enumerate(zip(axes, sizes, strict=True)):
-        if d not in paired and (d in numbers.start_index_map or size != len(x)):
-            labels.pin(x, equation, "{} looks up positions of it")
-    for d, e in zip(paired, numbers.start_indices_batching_dims, strict=True):
-        labels.unify(axes[d], labels[indices][e], equation)
-    out = [None] * len(labels.shape(equation.outputs[0]))
-    for position, d in zip(numbers.offset_dims, whole_dims(numbers, len(axes)), strict=True):
-        full = sizes[d] == len(axes[d])
-        out[position] = axes[d] if full else np.zeros(sizes[d], np.int64)
-    remaining = iter(batch)
-    labels[equation.outputs[0]] = [next(remaining) if x is None else x for x in out]
-
-
-def whole_dims(numbers, rank: int) -> list[int]:
-    """Dimensions of a gather's operand that its windows keep, in order."""
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    return [d for d in range(rank) if d not in gone]

@@ -2,7 +2,6 @@
 
 import math
 
-from plprune.graph.contraction_rules import whole_dims
 from plprune.graph.fills import Facts, Fill, Fills
 from plprune.graph.known_values import UndefinedError, elementwise_value
 from plprune.graph.label_rules import pad_sources
@@ -223,16 +222,6 @@ def convolution(fills: Fills, equation: Equation) -> None:
     whole = 0.0 if 0.0 in (image.whole, kernel.whole) else None
     sign = min(image.sign, kernel.sign, NONNEGATIVE)
     fills[equation.outputs[0]] = Fill(whole, tuple(axes), sign)
-
-
-def gather(fills: Fills, equation: Equation) -> None:
-    """Axes taken whole keep their facts."""
-    numbers = equation.params["dimension_numbers"]
-    whole, axes, sign = fills[equation.inputs[0]]
-    result = list(fills.unknown(equation.outputs[0]).axes)
-    for position, d in zip(numbers.offset_dims, whole_dims(numbers, len(axes)), strict=True):
-        result[position] = axes[d]
-    fills[equation.outputs[0]] = Fill(whole, tuple(result), sign)
 
 
 def dynamic_update_slice(fills: Fills, equation: Equation) -> None:

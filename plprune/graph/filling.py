@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from plprune.graph import fill_rules, stacking_rules
+from plprune.graph import fill_rules, indexing_rules, stacking_rules
 from plprune.graph.atoms import Label
 from plprune.graph.fill_rules import meet
 from plprune.graph.fills import FillRule, Fills
@@ -96,7 +96,7 @@ RULES: dict[str, FillRule] = {
     "pad": fill_rules.pad,
     "dot_general": fill_rules.dot_general,
     "conv_general_dilated": fill_rules.convolution,
-    "gather": fill_rules.gather,
+    "gather": indexing_rules.fill_gather,
     "dynamic_update_slice": fill_rules.dynamic_update_slice,
     "scan": scan,
     "cond": cond,

@@ -1,6 +1,12 @@
 """The table of label rules, and the labels of a traced function."""
 
-from plprune.graph import contraction_rules, control_rules, label_rules, stacking_rules
+from plprune.graph import (
+    contraction_rules,
+    control_rules,
+    indexing_rules,
+    label_rules,
+    stacking_rules,
+)
 from plprune.graph.labels import Labels, Rule
 from plprune.graph.tracing import Graph
 
@@ -36,7 +42,7 @@ RULES: dict[str, Rule] = {
     "top_k": contraction_rules.top_k,
     "dynamic_slice": contraction_rules.dynamic_slice,
     "dynamic_update_slice": contraction_rules.dynamic_update_slice,
-    "gather": contraction_rules.gather,
+    "gather": indexing_rules.label_gather,
     "scan": control_rules.scan,
     "cond": control_rules.cond,
     "custom_jvp_call": control_rules.call,

@@ -1,7 +1,7 @@
 """First pass: one label per position of every axis of every array in a graph."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plprune.graph.atoms import Atoms, Label, LabelVector, Reason
 from plprune.graph.tracing import Equation, Graph, Variable
@@ -46,6 +46,8 @@ class Labels:
         self.positions: dict[Variable, int] = {}  # Variable -> the axis whose position it holds.
         self.choices: dict[Variable, LabelVector] = {}  # Holds a position of an axis so labelled.
         self.ranked: list[LabelVector] = []  # Axes of which argmax and top_k take the winners.
+        self.makers: dict[Variable, Equation] = {}  # Variable -> the equation that it comes from.
+        self.picks: dict[Variable, Any] = {}  # Output of a gather at fixed positions -> its Pick.
         self._rules, self._fallback = rules, fallback
         self._of: dict[Variable, list[LabelVector]] = {}
         for k, variable in enumerate(graph.inputs):
@@ -71,6 +73,7 @@ class Labels:
     def walk(self, graph: Graph) -> None:
         """Apply the rule of every equation."""
         for equation in graph.equations:
+            self.makers.update(dict.fromkeys(equation.outputs, equation))
             self._rules.get(equation.name, self._fallback)(self, equation)
             for axis in (x for v in equation.outputs for x in self[v] if len(x) == 1):
                 self.pin(axis, equation, "{} picks this one position of it")

@@ -149,6 +149,19 @@ def _convolution(resizing, equation, values):
     return _with_params(equation, values, feature_group_count=count)
 
 
+def _gather(resizing, equation, values):
+    """Fixed positions are renumbered; otherwise windows are cut."""
+    pick = resizing.labels.picks.get(equation.outputs[0])
+    if pick is None:
+        return _whole_slices(resizing, equation, values)
+    kept = resizing.axes(equation.inputs[0])[pick.axis]
+    positions = new_positions(kept, pick.positions[kept[pick.positions]])
+    taken = jnp.take(values[0], positions, axis=pick.axis, mode="clip")
+    before = sum(d < pick.place for d in equation.params["dimension_numbers"].offset_dims)
+    shape = resizing.shape(equation.outputs[0])  # More axes of size 1, perhaps.
+    return [jnp.moveaxis(taken, pick.axis, before).reshape(shape)]
+
+
 def _whole_slices(resizing, equation, values):
     """Slice sizes that took an axis whole take what is left of it."""
     axes = resizing.axes(equation.inputs[0])
@@ -225,7 +238,7 @@ _RULES: dict[str, Callable[[Resizing, Equation, Values], list[Any]]] = {
     "pad": _pad,
     "tile": _tile,
     "conv_general_dilated": _convolution,
-    "gather": _whole_slices,
+    "gather": _gather,
     "dynamic_slice": _whole_slices,
     "argmax": _winner,
     "argmin": _winner,

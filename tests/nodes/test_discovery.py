@@ -122,6 +122,10 @@ def indexed(p, x):
     return (x @ p["w"])[:, jnp.argsort(x[0])] @ p["o"][:5]
 
 
+def beyond(p, x):
+    return jnp.take(x @ p["w"], np.array([0, 6]), axis=1) @ p["o"][:2]
+
+
 REFUSALS = {
     "sort": (sorted_nodes, TWO, "w", "sort at .*test_discovery.py.* reorders it"),
     "fft": (transformed, TWO, "w", "no rule for fft at .*test_discovery.py.*; rewrite it"),
@@ -148,6 +152,7 @@ REFUSALS = {
         "slice at .* picks this one",
     ),
     "lookup": (indexed, TWO, "w", "gather at .* looks up positions of it"),
+    "beyond the end": (beyond, TWO, "w", "gather at .* looks up positions of it"),
     "output": (lambda p, x: x @ p["w"], TWO, "w", "an axis of the function's output"),
     "inputs": (lambda p, x: x @ p["w"], TWO, "w.inputs", "an axis of the inputs"),
     "unused": (lambda p, x: x @ p["w"], TWO, "o", "the function does not use o"),

@@ -368,6 +368,14 @@ def stacked_views(p, x):
     return jnp.concatenate([a, b], 1) @ jnp.tile(p["o"], (2, 1))
 
 
+def fixed_indices(p, x):
+    """Features permuted, repeated and picked by indices written into the function."""
+    h = jnp.tanh(x @ p["w"] + p["b"])
+    h = jnp.concatenate([h[:, [3, 0, -1, 1, 2, 4]], jnp.take(h, np.array([4, 0]), axis=1)], 1)
+    columns = h.T[jnp.arange(8)[::-1][None]]
+    return columns[0].T @ p["o"]
+
+
 IMAGE = normal(2, 6, 6, 3)
 TWO = shapes(w=(5, 6), b=(6,), o=(6, 2))
 CASES = {
@@ -482,5 +490,8 @@ CASES = {
     "dropout": Case(dropout, TWO, normal(4, 5), {"w": 6}),
     "unit length, baked": Case(unit_length, TWO, normal(4, 5), {"w": 6}, "baked"),
     "stacked views": Case(stacked_views, TWO, normal(4, 5), {"w": 6}),
+    "fixed indices": Case(
+        fixed_indices, shapes(w=(5, 6), b=(6,), o=(8, 2)), normal(4, 5), {"w": 2, "w.neurons": 4}
+    ),
     "dynamic window": Case(dynamic_window, TWO, normal(3, 4, 5), {"w": 6}),
 }

@@ -1,0 +1,138 @@
+"""Labels and facts of indexed arrays; indices written into the function are a selection."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from plprune.graph.fills import Fill, Fills
+from plprune.graph.labels import Labels
+from plprune.graph.tracing import Equation, Variable
+
+
+class Pick(NamedTuple):
+    """A gather that takes fixed positions of one axis and the others whole."""
+
+    axis: int  # Of the operand.
+    positions: np.ndarray  # In the operand's full numbering.
+    place: int  # The output's axis along which they lie.
+
+
+def label_gather(labels: Labels, equation: Equation) -> None:
+    """Axes taken whole pass; fixed positions are selected, others pin the axis that they index."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    source, indices = equation.inputs
+    output, axes = equation.outputs[0], labels[source]
+    pick = _pick(labels, equation)
+    paired = numbers.operand_batching_dims
+    for d, (x, size) in enumerate(zip(axes, sizes, strict=True)):
+        looked_up = d in numbers.start_index_map or size != len(x)
+        if looked_up and d not in paired and pick is None:
+            labels.pin(x, equation, "{} looks up positions of it")
+    for d, e in zip(paired, numbers.start_indices_batching_dims, strict=True):
+        labels.unify(axes[d], labels[indices][e], equation)
+    out = [None] * len(labels.shape(output))
+    for position, d in zip(numbers.offset_dims, _whole_dims(numbers, len(axes)), strict=True):
+        full = sizes[d] == len(axes[d])
+        out[position] = axes[d] if full else np.zeros(sizes[d], np.int64)
+    batch = iter(labels[indices][:-1])
+    out = [next(batch) if x is None else x for x in out]
+    if pick is not None:
+        labels.picks[output] = pick
+        out[pick.place] = axes[pick.axis][pick.positions]
+    labels[output] = out
+
+
+def fill_gather(fills: Fills, equation: Equation) -> None:
+    """Axes taken whole or by fixed positions keep their facts."""
+    numbers, output = equation.params["dimension_numbers"], equation.outputs[0]
+    whole, axes, sign = fills[equation.inputs[0]]
+    result = list(fills.unknown(output).axes)
+    for position, d in zip(numbers.offset_dims, _whole_dims(numbers, len(axes)), strict=True):
+        result[position] = axes[d]
+    if output in fills.labels.picks:
+        pick = fills.labels.picks[output]
+        result[pick.place] = axes[pick.axis]
+    fills[output] = Fill(whole, tuple(result), sign)
+
+
+def _whole_dims(numbers, rank: int) -> list[int]:
+    """Dimensions of a gather's operand that its windows keep, in order."""
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    return [d for d in range(rank) if d not in gone]
+
+
+def _pick(labels, equation) -> Pick | None:
+    """The selection that a gather is, where its indices are fixed and lie along one axis."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    source, indices = equation.inputs
+    shape = labels.shape(indices)
+    own = numbers.start_index_map
+    if numbers.collapsed_slice_dims != own or len(own) != 1 or numbers.operand_batching_dims:
+        return None
+    (axis,) = own
+    full = labels.shape(source)
+    whole = all(size == full[d] for d, size in enumerate(sizes) if d != axis)
+    positions = _fixed(labels, indices, {}) if whole and shape[-1] == 1 else None
+    if positions is None or sum(n > 1 for n in shape) > 1 or positions.size == 0:
+        return None
+    if positions.min() < 0 or positions.max() >= full[axis]:
+        return None  # What is read there depends on the gather's mode.
+    rank = len(labels.shape(equation.outputs[0]))
+    places = [d for d in range(rank) if d not in numbers.offset_dims]
+    if not places:
+        return None
+    longest = max(range(len(places)), key=lambda k: shape[k])
+    return Pick(axis, positions.ravel(), places[longest])
+
+
+def _fixed(labels: Labels, variable: Variable, known: dict) -> np.ndarray | None:
+    """The value of an array that depends on no argument and takes a few plain steps to find."""
+    if variable not in known:
+        known[variable] = _value(labels, variable, known)
+    return known[variable]
+
+
+def _value(labels, variable, known):
+    if variable in labels.graph.constants:
+        value = labels.graph.constants[variable]
+        keyed = str(getattr(value, "dtype", "")).startswith("key")
+        return None if keyed else np.asarray(value)
+    equation = labels.makers.get(variable)
+    if equation is None or equation.name not in _STEPS:
+        return None
+    operands = [_fixed(labels, v, known) for v in equation.inputs]
+    if any(x is None for x in operands):
+        return None
+    return _STEPS[equation.name](equation.params, *operands)
+
+
+def _broadcast(params, operand):
+    expanded = [1] * len(params["shape"])
+    for size, d in zip(operand.shape, params["broadcast_dimensions"], strict=True):
+        expanded[d] = size
+    return np.broadcast_to(operand.reshape(expanded), params["shape"])
+
+
+def _iota(params):
+    along = [-1 if d == params["dimension"] else 1 for d in range(len(params["shape"]))]
+    values = np.arange(params["shape"][params["dimension"]], dtype=params["dtype"])
+    return np.broadcast_to(values.reshape(along), params["shape"])
+
+
+# What JAX does with indices before it looks them up, and the usual ways to write them down.
+_STEPS: dict[str, Callable[..., np.ndarray]] = {
+    "lt": lambda _, x, y: x < y,
+    "add": lambda _, x, y: x + y,
+    "sub": lambda _, x, y: x - y,
+    "mul": lambda _, x, y: x * y,
+    "select_n": lambda _, which, *cases: np.choose(which.astype(int), cases),
+    "convert_element_type": lambda params, x: x.astype(params["new_dtype"]),
+    "broadcast_in_dim": _broadcast,
+    "reshape": lambda params, x: x.reshape(params["new_sizes"]),
+    "squeeze": lambda params, x: np.squeeze(x, params["dimensions"]),
+    "transpose": lambda params, x: np.transpose(x, params["permutation"]),
+    "rev": lambda params, x: np.flip(x, params["dimensions"]),
+    "concatenate": lambda params, *parts: np.concatenate(parts, params["dimension"]),
+    "iota": _iota,
+}
