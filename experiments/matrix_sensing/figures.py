@@ -3,45 +3,15 @@
 import numpy as np
 
 from experiments.figures import COLOURS, INK, draw_curve, new_figure
-from experiments.tables import Metric
+from experiments.matrix_sensing.explanations import METRICS, measured, setting
 
+__all__ = ["METRICS", "draw", "measured"]
 LOOKS = {
     "regularised": {"color": COLOURS[0], "linestyle": "-", "label": "group lasso"},
     "unregularised": {"color": COLOURS[1], "linestyle": (0, (5, 2)), "label": "plain"},
 }
 NETWORK_LOOKS = {"group_lasso": LOOKS["regularised"], "plain": LOOKS["unregularised"]}
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
-METRICS = {
-    "squared_error_finetuned": Metric(
-        "fine-tuned squared error",
-        "Squared distance to the ground truth after pruning and fine-tuning.",
-        better="lower",
-    ),
-    "predicted_error": Metric("\u03c3\u00b2rd/n", "The rate that theory gives, with constant 1."),
-    "steps": Metric("steps", "Gradient steps of training."),
-    "finetune_slope": Metric(
-        "fine-tuning slope", "Fitted, of the natural logarithm of the squared distance per step."
-    ),
-    "finetune_predicted_slope": Metric(
-        "predicted slope", "From the Hessian's smallest excited eigenvalue at the limit."
-    ),
-    "finetune_decades": Metric("decades", "That the fitted squared distances span."),
-    "exact_fraction": Metric(
-        "exactly r", "Share of the settings (lambda, beta) that end with r columns.", "%"
-    ),
-    "collapsed_beyond_bound": Metric(
-        "collapsed beyond the bound", "Share of the settings beyond the escape bound.", "%"
-    ),
-    "collapsed_within_bound": Metric("collapsed within the bound", "The same within it.", "%"),
-    "risk": Metric("risk", "Mean square error over all inputs, in closed form.", better="lower"),
-    "risk_pruned": Metric("pruned risk", "After greedy pruning.", better="lower"),
-    "risk_finetuned": Metric("fine-tuned risk", "After fine-tuning.", better="lower"),
-    "nodes_above_threshold": Metric("nodes above the threshold", "Of 2 sqrt(beta).", "%"),
-    "test_accuracy_pruned": Metric(
-        "pruned accuracy", "Of the shrunk model, with as many nodes as group lasso left.", "%"
-    ),
-    "test_accuracy_finetuned": Metric("fine-tuned accuracy", "Of the same, fine-tuned.", "%"),
-}
 
 
 def draw(record, curves):
@@ -72,6 +42,7 @@ def _columns(record, curves):
         xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
     )  # fmt: skip
     _label(right, "column norm", "columns (mean over seeds)")
+    figure.suptitle(setting(record["config"]), fontsize=11)
     return figure
 
 
@@ -101,6 +72,8 @@ def _start(record, curves):
     axes.set_xscale("log")
     axes.set_ylim(0, 1.03)
     _label(axes, "column norm at the start", "share of columns \u2265 half the largest")
+    config = record["config"] | {"n": 0}  # Whatever the preset: see `sensing.start`.
+    axes.set_title(setting(config, strength=False), fontsize=11)
     axes.legend(loc="upper left")
     return figure
 
@@ -108,8 +81,8 @@ def _start(record, curves):
 def _finetuning(record, curves):
     """Squared distance to the limit against steps, with the slopes that theory predicts."""
     panels = {
-        "regularised": "population" if record["config"]["n"] == 0 else "noisy measurements",
-        "noisy/regularised": "noisy measurements, d = k = {grid_d}".format(**record["config"]),
+        "regularised": setting(record["config"], strength=False),
+        "noisy/regularised": setting(record["config"], grid=True, strength=False),
     }
     figure, (row,) = new_figure(1, 2)
     for axes, (method, title) in zip(row, panels.items(), strict=True):
@@ -124,7 +97,7 @@ def _finetuning(record, curves):
         shown = line > 1e-27
         axes.plot(steps[shown], line[shown], ":", color=INK, label="predicted slope (first seed)")
         axes.set_yscale("log")
-        axes.set_title(title)
+        axes.set_title(title, fontsize=11)
         _label(axes, "fine-tuning step", "squared distance to the limit")
         axes.legend()
     return figure
@@ -148,6 +121,8 @@ def _error(record, curves):
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=9)
     axes.minorticks_off()
     _label(axes, "measurements n", "squared error $|UU'-U_*U_*'|_F^2$")
+    d, r, sigma = (record["config"][name] for name in ("grid_d", "grid_r", "grid_sigma"))
+    axes.set_title(f"d = k = {d}, r = {r}, \u03c3 = {sigma:g}", fontsize=11)
     axes.legend()
     return figure
 
@@ -184,6 +159,8 @@ def _phase(record, curves):
     bar = figure.colorbar(mesh, ticks=[0, 1, 2])
     bar.ax.set_yticklabels(["collapse", f"exactly {config['grid_r']}", "too many"])
     _label(axes, "\u03b2", "\u03bb")
+    sizes = "d = k = {grid_d}, r = {grid_r}".format(**config)
+    axes.set_title(f"{sizes}, population loss, median over seeds", fontsize=11)
     return figure
 
 
@@ -203,6 +180,8 @@ def _quadratic(record, curves):
     right.set_yscale("log")
     _label(right, "", "risk $2|D|_F^2+(\\mathrm{tr}\\,D)^2$")
     right.legend()
+    lam = (2 + record["config"]["grid_r"]) * record["config"]["grid_lam"]
+    figure.suptitle(setting(record["config"] | {"grid_lam": lam}, grid=True), fontsize=11)
     return figure
 
 
@@ -221,6 +200,12 @@ def _network(record, curves):
         right.set_title(TITLES.get(name, name))
         _label(right, "share of nodes kept, in each layer", "test accuracy")
         right.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    config = record["config"]
+    widths = "-".join(str(width) for width in config["widths"])
+    figure.suptitle(
+        f"MLP {widths}, \u03bb = {config['network_lam']:g}, \u03b2 = {config['network_beta']:g}",
+        fontsize=11,
+    )
     return figure
 
 

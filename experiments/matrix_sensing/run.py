@@ -27,6 +27,21 @@ def run(
     return collected(getattr(module, figure)(config, progress))
 
 
+def versions(config: Config) -> dict[str, str]:
+    """Notes on the classifiers' data, where a copy is not stored losslessly."""
+    from plprune.data import load
+
+    found = {}
+    for name in config.datasets:
+        try:
+            data = load(name, split="train[:1]")
+        except FileNotFoundError:
+            continue  # The figure that needs it will say so.
+        if data.notes:
+            found[data.title] = data.notes
+    return found
+
+
 def collected(per_seed: dict[str, list[dict[str, np.ndarray]]]):
     """Numbers become results and arrays become curves; methods map to one dictionary per seed."""
     results, curves = {}, {}

@@ -33,6 +33,13 @@ def run(
     return collected(_per_seed(config, progress, figure, work))
 
 
+def versions(config: Config) -> dict[str, str]:
+    """What the data set calls itself, which says so where a copy is lossy."""
+    from plprune.data import load
+
+    return {"data": load(config.dataset, split="train[:1]").title}
+
+
 def _per_seed(config, progress, name, work: Callable):
     found = []
     # The smallest eigenvalues need float64.

@@ -135,7 +135,7 @@ def curvatures(problem: Problem, factor: Factor) -> Float[Array, " m"]:
     U and U Q fit equally well, so that many directions are flat and gradient descent never moves
     along them. For the Gaussian population and U = U* Q they are 4 (sigma_i^2 + sigma_j^2) for
     i <= j, and 4 sigma_j^2 d - r times each: derived in docs/mathematics/group_lasso.md. Dense:
-    d k gradients and (d k)^2 numbers.
+    d k derivatives of gradients, a few at a time, and (d k)^2 numbers.
 
     Returns:
       Ascending, m = d k - k (k - 1) / 2.
@@ -145,7 +145,11 @@ def curvatures(problem: Problem, factor: Factor) -> Float[Array, " m"]:
     def flat(entries):
         return gradient(problem, entries.reshape(d, k)).ravel()
 
-    hessian = jax.jacfwd(flat)(factor.ravel())
+    def column(direction):
+        return jax.jvp(flat, (factor.ravel(),), (direction,))[1]
+
+    # All at once would hold d k matrices of size d x d.
+    hessian = jax.lax.map(column, jnp.eye(d * k, dtype=factor.dtype), batch_size=min(d * k, 16))
     values = jnp.linalg.eigvalsh((hessian + hessian.T) / 2)
     return values[k * (k - 1) // 2 :]
 

@@ -1,15 +1,19 @@
 """The matrix sensing experiments in miniature: claims, records, figures, refused settings."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from miniature import record_of
 
+from experiments import tables
 from experiments.matrix_sensing import config as settings
 from experiments.matrix_sensing import figures
+from experiments.matrix_sensing.explanations import setting
+from experiments.matrix_sensing.run import versions
 
-pytestmark = pytest.mark.usefixtures("models_broadcast")
+pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
 QUICK = settings.PRESETS["quick"]
 TINY = dataclasses.replace(
     QUICK, d=12, k=12, grid_d=10, grid_n=1500, sizes=(400, 1600), cells=4, starts=(1e-3, 0.5),
@@ -18,8 +22,12 @@ TINY = dataclasses.replace(
 
 
 def drawn(found):
+    results, curves = found
     record = record_of(TINY, found)
-    return figures.draw(record, found[1])
+    explained = {metric for entries in results.values() for metric in entries}
+    assert explained <= figures.METRICS.keys() | tables.METRICS.keys()
+    assert all(isinstance(line, str) for line in figures.measured(record))
+    return figures.draw(record, curves)
 
 
 def test_columns_keep_r_with_the_regulariser_and_are_destroyed_without(figure_run):
@@ -87,6 +95,30 @@ def test_network_with_group_lasso_loses_nothing_by_greedy_pruning(figure_run):
     assert np.mean(off["test_accuracy_pruned"]) < np.mean(off["test_accuracy"]) - 0.05
     assert (curves["digits/plain/accuracy_pruned"][:, -1] == off["test_accuracy"]).all()
     assert drawn((results, curves)).keys() == {"network"}
+
+
+def test_lossy_copies_are_named_in_the_record(monkeypatch):
+    def load(name, **_):
+        if name == "absent":
+            raise FileNotFoundError(name)
+        return SimpleNamespace(title=name.title(), notes="re-encoded" if name == "copy" else "")
+
+    monkeypatch.setattr("plprune.data.load", load)
+    config = dataclasses.replace(TINY, datasets=("digits", "copy", "absent"))
+    assert versions(config) == {"Copy": "re-encoded"}
+
+
+def test_figures_name_their_sizes():
+    config = dataclasses.asdict(settings.PRESETS["small"])
+    assert (
+        setting(config)
+        == "d = k = 20, r = 2, n = 1,500, \u03c3 = 0.5, \u03bb = 0.045, \u03b2 = 0.001"
+    )
+    config |= {"n": 0, "k": 30, "grid_sigma": 0.1}
+    assert setting(config, strength=False) == "d = 20, k = 30, r = 2, population loss"
+    assert (
+        setting(config, grid=True, strength=False) == "d = k = 20, r = 2, n = 1,500, \u03c3 = 0.1"
+    )
 
 
 @pytest.mark.parametrize(

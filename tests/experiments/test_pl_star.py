@@ -12,7 +12,7 @@ from experiments.pl_star import figures
 from experiments.pl_star.networks import examples
 from experiments.pl_star.run import MODULES
 
-pytestmark = pytest.mark.usefixtures("models_broadcast")
+pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
 QUICK = settings.PRESETS["quick"]
 TINY = dataclasses.replace(
     QUICK, examples=4, steps=60, checks=2, grid=15, hessian_widths=(8, 64), hessian_examples=3,
