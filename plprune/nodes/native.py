@@ -74,15 +74,18 @@ def widths(groups: NodeGroups, keep: Keep) -> dict[str, int | tuple[int, ...]]:
     axes = kept_axes(groups, keep)
     tree = jax.tree.unflatten(groups.structure, groups.paths)
     shown = dict(zip(groups.paths, display_paths(tree, groups.paths), strict=True))
-    made: dict[str, dict[str, set[int]]] = {}
+    made: dict[str, set[int]] = {}  # All that a leaf makes, also where nothing is removed.
+    for group in groups.values():
+        for member in group.producers:
+            made.setdefault(member.path, set()).add(member.axis)
+    leaves: dict[str, set[str]] = {}
     for name in keep:
         for member in groups[name].producers:
-            module = made.setdefault(module_of(shown[member.path]), {})
-            module.setdefault(member.path, set()).add(member.axis)
+            leaves.setdefault(module_of(shown[member.path]), set()).add(member.path)
     result = {}
-    for module, leaves in made.items():
-        path = max(leaves, key=lambda p: len(axes[p]))  # The kernel knows more than the bias.
-        sizes = tuple(len(axes[path][axis]) for axis in sorted(leaves[path]))
+    for module, paths in leaves.items():
+        path = max(paths, key=lambda p: len(axes[p]))  # The kernel knows more than the bias.
+        sizes = tuple(len(axes[path][axis]) for axis in sorted(made[path]))
         result[module] = sizes[0] if len(sizes) == 1 else sizes
     return result
 

@@ -121,3 +121,38 @@ class LinenMLP(linen.Module):
     @linen.compact
     def __call__(self, x):
         return linen.Dense(2)(linen.gelu(linen.Dense(5)(linen.tanh(linen.Dense(6)(x)))))
+
+
+class LinenEncoder(linen.Module):
+    """Embedding with positions, pre-norm attention and GELU feed-forward, mean over positions."""
+
+    heads: int = 2
+    inner: int = 8
+    hidden: int = 5
+
+    @linen.compact
+    def __call__(self, tokens):
+        position = self.param("position", linen.initializers.normal(), (tokens.shape[1], 6))
+        x = linen.Embed(7, 6, name="embed")(tokens) + position
+        attention = linen.MultiHeadDotProductAttention(
+            self.heads, qkv_features=self.inner, name="attention"
+        )
+        x = x + attention(linen.LayerNorm()(x))
+        h = linen.gelu(linen.Dense(self.hidden, name="up")(linen.LayerNorm()(x)))
+        return linen.Dense(2)(linen.LayerNorm()(x + linen.Dense(6)(h)).mean(1))
+
+
+class LinenSwitch(linen.Module):
+    """A residual mixture of four experts; the router's first choice is used [Fedus 2022]."""
+
+    @linen.compact
+    def __call__(self, x):
+        def weight(name, *shape):
+            return self.param(name, linen.initializers.normal(), shape)
+
+        x = linen.Dense(6)(x)
+        shares = linen.softmax(linen.Dense(4, name="router")(linen.RMSNorm()(x)))
+        chosen = jax.nn.one_hot(jnp.argmax(shares, -1), 4, dtype=x.dtype) * shares
+        h = jnp.einsum("bd,edf->ebf", x, weight("up", 4, 6, 5)) + weight("bias", 4, 5)[:, None]
+        y = jnp.einsum("ebf,efd->ebd", linen.relu(h), weight("down", 4, 5, 6))
+        return linen.Dense(2)(x + jnp.einsum("be,ebd->bd", chosen, y))

@@ -11,7 +11,9 @@ from flax_zoo import (
     Decoder,
     LinenConvolutions,
     LinenDecoder,
+    LinenEncoder,
     LinenMLP,
+    LinenSwitch,
     LinenUnrolled,
     Unrolled,
 )
@@ -59,7 +61,9 @@ MODELS = {
     "unrolled cells": (Unrolled, SEQUENCES, "neuron"),
     "Linen MLP": (LinenMLP, VECTORS, "neuron"),
     "Linen convolutions": (LinenConvolutions, IMAGES, "residual stream"),
+    "Linen encoder": (LinenEncoder, TOKENS, "head"),
     "Linen decoder": (LinenDecoder, TOKENS, "residual stream"),
+    "Linen Switch": (LinenSwitch, VECTORS, "expert"),
     "Linen cells": (LinenUnrolled, SEQUENCES, "neuron"),
 }
 BAKED = ("decoder", "cross attention", "Linen decoder", "Switch")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from discovered import random_keep, shaped
 from flax import linen, nnx
+from flax_zoo import LinenEncoder
 from zoo import fill, normal
 
 from plprune.functional import functional, paired
@@ -146,3 +147,23 @@ def test_linen_modules_are_rebuilt_from_widths():
     assert small["params"]["hidden"]["kernel"].shape == (36, 4)
     with pytest.raises(ValueError, match="does not run"):
         shrink_linen(lambda _: LinenNet(), variables, LinenNet().apply, groups, keep)
+
+
+def test_linen_attention_is_rebuilt_with_fewer_heads_but_not_with_narrower_ones():
+    variables = fill(
+        jax.eval_shape(LinenEncoder().init, jax.random.key(0), TOKENS), dtype="float32"
+    )
+    groups = find_nodes(LinenEncoder().apply, variables, TOKENS)
+    assert groups["attention"].kind == "head"
+    keep = {"attention": np.array([True, False]), "up": np.arange(5) > 1}
+    assert widths(groups, keep)["attention.query"] == (1, 4)
+
+    def rebuild(sizes):
+        heads, width = sizes["attention.query"]
+        return LinenEncoder(heads=heads, inner=heads * width, hidden=sizes.get("up", 5))
+
+    _, small = shrink_linen(rebuild, variables, LinenEncoder().apply, groups, keep)
+    assert small["params"]["attention"]["out"]["kernel"].shape == (1, 4, 6)
+    channels = {n: np.arange(4) > 1 for n in ("attention.query", "attention.value")}
+    with pytest.raises(ValueError, match="a width enters its arithmetic"):
+        shrink_linen(rebuild, variables, LinenEncoder().apply, groups, channels)
