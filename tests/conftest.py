@@ -1,8 +1,20 @@
-"""Numerics settings for every test."""
+"""Numerics settings for every test, and compilation that is quick rather than good.
+
+Compiling small functions takes most of the tests' time. What is compiled is the same program
+without XLA's and LLVM's costly passes; a module with long numerical loops asks for them by
+`pytestmark = pytest.mark.usefixtures("optimised")`. Processes that tests start inherit all this.
+"""
+
+import os
+
+# Read when the first array is made. The older emitters compile in half the time.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 import jax
 import pytest
 
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -10,6 +22,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Compile well: for loops whose steps take longer than compiling them does."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ class Filled(NamedTuple):
     state: dict
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Compile quickly: tests run each function once or twice."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def filled(build, call=None):
     """The model `build(rngs)` with normal weights of variance 1 / fan_in and positive vectors."""
     draw = np.random.default_rng(0)

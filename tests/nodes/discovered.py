@@ -10,17 +10,6 @@ from zoo import CASES
 
 from plprune.nodes import find_nodes, mask, resize, shrink
 
-# Tests run each function once: compiling is the cost.
-FAST_COMPILATION = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-
-
-def jit(function):
-    """`jax.jit` that compiles quickly."""
-    return jax.jit(function, compiler_options=FAST_COMPILATION)
-
 
 @cache
 def found(name):
@@ -44,13 +33,13 @@ def random_keep(groups, seed=0, closed=0.4):
 def masked_function(name):
     """Jitted ``keep -> apply(mask(params, keep), inputs)`` of a case."""
     case = CASES[name]
-    return jit(lambda keep: case.apply(mask(case.params, found(name), keep), case.inputs))
+    return jax.jit(lambda keep: case.apply(mask(case.params, found(name), keep), case.inputs))
 
 
 def shrunk_output(name, keep):
     """Outputs of the shrunk parameters."""
     case, groups = CASES[name], found(name)
-    small = jit(resize(case.apply, groups, keep))
+    small = jax.jit(resize(case.apply, groups, keep))
     return small(shrink(case.params, groups, keep), case.inputs)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from discovered import found, jit, masked_function, random_keep
+from discovered import found, masked_function, random_keep
 from zoo import CASES, batch_norm, conv
 
 from plprune.nodes import find_nodes, gate, mask
@@ -41,8 +41,8 @@ def gated_resnet(p, x, g):
 def test_gates_equal_multiplying_the_nodes_by_hand(name, by_hand):
     case, groups = CASES[name], found(name)
     gates = random_gates(groups)
-    expected = jit(by_hand)(case.params, case.inputs, gates)
-    actual = jit(case.apply)(gate(case.params, groups, gates), case.inputs)
+    expected = jax.jit(by_hand)(case.params, case.inputs, gates)
+    actual = jax.jit(case.apply)(gate(case.params, groups, gates), case.inputs)
     np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
@@ -54,7 +54,7 @@ def test_gates_of_zero_equal_the_mask(name):
     keep = {n: k for n, k in random_keep(groups).items() if groups[n].gateable}
     everything = {n: np.ones(size, bool) for n, size in groups.prunable.items()}
     gates = {n: jnp.asarray(k, float) for n, k in keep.items()}
-    actual = jit(lambda g: case.apply(gate(case.params, groups, g), case.inputs))(gates)
+    actual = jax.jit(lambda g: case.apply(gate(case.params, groups, g), case.inputs))(gates)
     expected = masked_function(name)({**everything, **keep})
     np.testing.assert_allclose(actual, expected, atol=1e-12 * float(jnp.abs(expected).max() + 1))
 
@@ -66,8 +66,8 @@ def test_gate_gradients_are_sums_over_consumer_slices():
         return (MLP.apply(params, MLP.inputs) ** 2).sum()
 
     ones = {n: jnp.ones(g.size) for n, g in groups.items() if g.gateable}
-    slopes = jit(jax.grad(lambda g: loss(gate(MLP.params, groups, g))))(ones)
-    gradient = jit(jax.grad(loss))(MLP.params)
+    slopes = jax.jit(jax.grad(lambda g: loss(gate(MLP.params, groups, g))))(ones)
+    gradient = jax.jit(jax.grad(loss))(MLP.params)
     products = jax.tree.map(jnp.multiply, MLP.params, gradient)
     np.testing.assert_allclose(slopes["0"], products[1][0].sum(1), rtol=1e-9)
     np.testing.assert_allclose(slopes["1"], products[2][0].sum(1), rtol=1e-9)
@@ -75,7 +75,7 @@ def test_gate_gradients_are_sums_over_consumer_slices():
 
 def test_masked_slices_are_exactly_zero_and_statistics_stay():
     case, groups = CASES["resnet"], found("resnet")
-    masked = jit(lambda p: mask(p, groups, {"stem": np.arange(6) > 1}))(case.params)
+    masked = jax.jit(lambda p: mask(p, groups, {"stem": np.arange(6) > 1}))(case.params)
     for path in (masked["stem"][..., :2], masked["n2"]["scale"][:2], masked["b1"][:, :, :2]):
         assert not path.any()
     for name in ("mean", "var"):
@@ -86,11 +86,11 @@ def test_masked_slices_are_exactly_zero_and_statistics_stay():
 def test_closed_experts_are_never_chosen():
     case, groups = CASES["switch"], found("switch")
     keep = {"router": np.array([False, True, False, True])}
-    masked = jit(lambda p: mask(p, groups, keep))(case.params)
+    masked = jax.jit(lambda p: mask(p, groups, keep))(case.params)
     assert np.isneginf(masked["router_bias"]).tolist() == [True, False, True, False]
     logits = np.asarray(case.inputs) @ masked["router"] + masked["router_bias"]
     assert set(np.asarray(logits).argmax(-1).tolist()) == {1, 3}
-    gradient = jit(jax.grad(lambda p: case.apply(p, case.inputs).sum()))(masked)
+    gradient = jax.jit(jax.grad(lambda p: case.apply(p, case.inputs).sum()))(masked)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
 
 
@@ -106,7 +106,7 @@ def test_traced_gates_and_masks_jit_and_vmap():
 def test_groups_left_out_and_dtypes_stay():
     single = jax.tree.map(lambda x: x.astype(jnp.float32), MLP.params)
     groups = found("mlp")
-    both = jit(
+    both = jax.jit(
         lambda p: (
             gate(p, groups, {"1": jnp.ones(6)}),
             mask(p, groups, {"1": np.ones(6, bool)}),
@@ -121,7 +121,7 @@ def test_gradients_and_optimiser_states_are_masked_too():
     groups, keep = found("mlp"), {"0": np.arange(8) > 2}
     state = optax.adam(1e-3).init(jax.tree.map(jnp.ones_like, MLP.params))
     ones = optax.tree.map_params(optax.adam(1e-3), jnp.ones_like, state)
-    masked = jit(lambda tree: mask(tree, groups, keep))(ones)
+    masked = jax.jit(lambda tree: mask(tree, groups, keep))(ones)
     assert not masked[0].mu[0][0][:, :3].any()
     assert masked[0].mu[0][0][:, 3:].all()
 
@@ -177,5 +177,5 @@ def test_weights_scaled_by_constants_can_still_be_gated():
     groups, gates = find_nodes(scaled, params, MLP.inputs), {"a": jnp.arange(7.0)}
     hidden = np.tanh(np.asarray(MLP.inputs) @ params["a"] / 2)
     expected = (hidden * gates["a"]) @ params["b"] / np.sqrt(7.0)
-    actual = jit(lambda p: scaled(gate(p, groups, gates), MLP.inputs))(params)
+    actual = jax.jit(lambda p: scaled(gate(p, groups, gates), MLP.inputs))(params)
     np.testing.assert_allclose(actual, expected, rtol=1e-12)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from discovered import found, jit, random_keep, shrunk_output
+from discovered import found, random_keep, shrunk_output
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zoo import CASES, normal
@@ -97,7 +97,7 @@ def test_masked_equals_shrunk_for_any_composition(layers, mode, seed):
     keep = random_keep(groups, seed)
     small = resize(apply, groups, keep)
 
-    @jit
+    @jax.jit
     def both(params):
         masked = apply(mask(params, groups, keep), inputs)
         return masked, small(shrink(params, groups, keep), inputs)
@@ -134,7 +134,7 @@ def test_swapping_the_index_map_of_one_member_is_noticed(case, name, path):
     keep = {name: np.arange(found(case)[name].size) > 0}
     correct = shrunk_output(case, keep)
     small = shrink(params, swapped(found(case), name, path), keep)
-    wrong = jit(resize(apply, found(case), keep))(small, inputs)
+    wrong = jax.jit(resize(apply, found(case), keep))(small, inputs)
     assert jnp.abs(wrong - correct).max() > 1e-3
     with pytest.raises(ValueError, match=f"nodes of {name} differ"):
         resize(apply, swapped(found(case), name, path), keep)(small, inputs)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from discovered import found, jit, random_keep
+from discovered import found, random_keep
 from zoo import CASES, batch_norm, fill, normal
 
 from plprune.nodes import expand, find_nodes, mask, resize, shrink
@@ -34,7 +34,7 @@ def test_expanding_gives_the_masked_parameters_and_shrinks_back(name):
     keep = random_keep(groups)
     small = shrink(case.params, groups, keep)
     again = expand(small, groups, keep)
-    masked = jit(lambda p: mask(p, groups, keep))(case.params)
+    masked = jax.jit(lambda p: mask(p, groups, keep))(case.params)
     jax.tree.map(np.testing.assert_array_equal, again, masked)
     jax.tree.map(np.testing.assert_array_equal, shrink(again, groups, keep), small)
 
@@ -43,7 +43,7 @@ def test_traced_and_single_precision_trees_are_cut_alike():
     groups = found("mlp")
     params = jax.tree.map(lambda x: x.astype(jnp.float32), MLP.params)
 
-    @jit
+    @jax.jit
     def both(tree):
         small = shrink(tree, groups, KEEP)
         return small, expand(small, groups, KEEP)
@@ -92,9 +92,9 @@ def test_a_gradient_of_the_shrunk_loss_is_the_shrunk_gradient():
     def loss(apply):
         return lambda p: (apply(p, MLP.inputs) ** 2).sum()
 
-    masked = jit(jax.grad(loss(MLP.apply)))(mask(MLP.params, groups, KEEP))
+    masked = jax.jit(jax.grad(loss(MLP.apply)))(mask(MLP.params, groups, KEEP))
     resized = resize(MLP.apply, groups, KEEP)
-    small = jit(jax.grad(loss(resized)))(shrink(MLP.params, groups, KEEP))
+    small = jax.jit(jax.grad(loss(resized)))(shrink(MLP.params, groups, KEEP))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9),
         small,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from discovered import jit, random_keep, shaped
+from discovered import random_keep, shaped
 from flax import linen
 from flax_zoo import (
     Convolutions,
@@ -87,7 +87,7 @@ def test_masked_equals_shrunk(name):
     keep = random_keep(groups)
     resized = resize(apply, groups, keep)
 
-    @jit
+    @jax.jit
     def both(variables, small):
         return apply(mask(variables, groups, keep), inputs), resized(small, inputs)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from discovered import found, jit, random_keep
+from discovered import found, random_keep
 from zoo import CASES, TOKENS, normal
 
 from plprune.nodes import find_nodes, mask, resize, shrink
@@ -20,8 +20,8 @@ def test_other_batch_sizes_and_lengths_run(name, inputs):
     case, groups = CASES[name], found(name)
     keep = random_keep(groups)
     small, params = resize(case.apply, groups, keep), shrink(case.params, groups, keep)
-    expected = jit(case.apply)(mask(case.params, groups, keep), inputs)
-    np.testing.assert_allclose(jit(small)(params, inputs), expected, atol=1e-12)
+    expected = jax.jit(case.apply)(mask(case.params, groups, keep), inputs)
+    np.testing.assert_allclose(jax.jit(small)(params, inputs), expected, atol=1e-12)
 
 
 def test_each_shape_of_the_inputs_is_traced_once():
@@ -44,8 +44,8 @@ def test_it_vmaps_over_parameters():
     groups, keep = found("mlp"), {"0": np.arange(8) > 3}
     small, params = resize(MLP.apply, groups, keep), shrink(MLP.params, groups, keep)
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
-    out = jit(jax.vmap(small, (0, None)))(many, MLP.inputs)
-    np.testing.assert_allclose(out[0], jit(small)(params, MLP.inputs), atol=1e-12)
+    out = jax.jit(jax.vmap(small, (0, None)))(many, MLP.inputs)
+    np.testing.assert_allclose(out[0], jax.jit(small)(params, MLP.inputs), atol=1e-12)
 
 
 @jax.custom_vjp
@@ -67,7 +67,7 @@ def test_custom_derivatives_survive(activation):
     keep = {"a": np.arange(6) % 2 == 0}
 
     def slope(function, p):
-        return jit(jax.grad(lambda p: (function(p, inputs) ** 2).sum()))(p)
+        return jax.jit(jax.grad(lambda p: (function(p, inputs) ** 2).sum()))(p)
 
     expected = shrink(slope(apply, mask(params, groups, keep)), groups, keep)
     actual = slope(resize(apply, groups, keep), shrink(params, groups, keep))
@@ -81,7 +81,7 @@ def test_second_derivatives_run():
     def gradient(p):
         return jax.grad(lambda p: small(p, MLP.inputs).sum())(p)
 
-    _, product = jit(lambda p: jax.jvp(gradient, (p,), (p,)))(params)
+    _, product = jax.jit(lambda p: jax.jvp(gradient, (p,), (p,)))(params)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(product))
 
 
