@@ -117,3 +117,47 @@ def run_full_batch(
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
     return jax.lax.scan(lambda carry, _: step(carry, data, **extra), train_state, length=num_steps)
+
+
+def minibatch_losses(
+    train: Train,
+    loss: Loss,
+    params: Params,
+    state: PyTree,
+    data: Batch,
+    indices: Int[Array, "steps batch"],
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, " steps"]:
+    """f_k(params) for every step k: the function that `run_minibatches` descended there.
+
+    f_k is the mean loss of the step's minibatch in training mode, a function of the parameters
+    alone: BatchNorm normalises by this very minibatch, and dropout keeps what it kept at the step.
+    At the parameters of step k it is that step's loss; `jax.grad` of it is its gradient. Evaluation
+    mode, or another minibatch's statistics, would be another function (derived in
+    docs/mathematics/alpha_beta.md). Costs one forward pass a step, and no memory for activations.
+
+    Args:
+      train: As given to `make_step`.
+      loss: As given to `make_step`.
+      params: Where to evaluate, such as the last iterate.
+      state: Of the model; only its shapes matter. A model whose outputs in training mode depend on
+        its values has no such f_k, and gets NaN.
+      data: (inputs, labels) of all examples.
+      indices: Examples of each step.
+      key: As given to `start`.
+    """
+    unknown = jax.tree.map(_unknown, state)
+
+    def one(step_and_chosen):
+        step, chosen = step_and_chosen
+        inputs, labels = jax.tree.map(lambda a: a[chosen], data)
+        outputs, _ = train(params, unknown, inputs, key=jax.random.fold_in(key, step))
+        return risk(loss, outputs, labels)
+
+    return jax.lax.map(one, (jnp.arange(len(indices), dtype=jnp.int32), indices))
+
+
+def _unknown(leaf):
+    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jnp.full(leaf.shape, jnp.nan, leaf.dtype) if inexact else jnp.zeros_like(leaf)

@@ -1,11 +1,15 @@
 """Figures and tables of the alpha-beta-condition, from records only."""
 
+import textwrap
+
 import numpy as np
 
+from experiments.alpha_beta.config import POWERS
 from experiments.alpha_beta.tables import METRICS, tables
+from experiments.alpha_beta.trends import OPTIMIZERS, ordered, size, trends
 from experiments.figures import COLOURS, INK, draw_curve, method_style, new_figure, shades
 
-__all__ = ["METRICS", "draw", "tables"]
+__all__ = ["METRICS", "draw", "measured", "tables"]
 TITLES = {
     "line": "1: a line of minimisers",
     "two_wells": "2: two minimisers and a saddle",
@@ -15,31 +19,51 @@ ORDERED = {
     "width": "width of the second layer",
     "channels": "channels of the second layer",
     "batch": "batch size",
+    "depth": "layers",
 }
-RUNS = ("halfspace", "lstm", "transformer")
-OPTIMIZERS = ("adam", "momentum", "sgd")
+COLUMNS = 15  # Letters of a title per inch.
 
 
 def draw(record, curves):
-    """Every figure whose data the record holds."""
-    drawn = {}
+    """Every figure whose data the record holds, each with the sentence on its trend."""
+    drawn, told = {}, trends(record)
     if all(f"{name}/surface" in curves for name in TITLES):
         drawn["examples"] = _surfaces(record, curves)
     for prefix, label in ORDERED.items():
-        methods = [m for m in record["results"] if m.rpartition("_")[0] == prefix]
+        methods = ordered(record["results"], prefix)
         if methods:
-            drawn[prefix] = _ordered(record, curves, prefix, methods, label)
+            drawn[prefix] = _compared(record, curves, methods, label)
+            drawn[f"{prefix}_heat"] = _heat_maps(curves, methods)
     found = [m for m in OPTIMIZERS if m in record["results"]]
     if found:
-        drawn["optimizer"] = _optimizers(record, curves, found)
-    for name in RUNS:
+        drawn["optimizer"] = _compared(record, curves, found, "")
+        drawn["optimizer_heat"] = _heat_maps(curves, found)
+    for name, figure in RUNS.items():
         if name in record["results"]:
-            drawn[name] = _run(record, curves, name)
+            drawn[name] = figure(curves, name)
+    for name, trend in told.items():
+        _say(drawn[name], trend.sentence())
     return drawn
 
 
+def measured(record) -> list[str]:
+    """What was measured, and every trend in a sentence."""
+    how = (
+        "Each run is made twice from its seed. The second time records, at every step, the "
+        "gradient's product with the way from the first run's last iterate and the loss of the "
+        "minibatch there and here, in training mode with that minibatch's own statistics; f* of a "
+        "minibatch is taken to be 0."
+    )
+    return [how, *(trend.sentence() for trend in trends(record).values())]
+
+
+def _say(figure, sentence):
+    width = int(COLUMNS * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(sentence, width), fontsize=9.5, x=0.01, ha="left")
+
+
 def _surfaces(record, curves):
-    """Figure 3 of the paper: level lines, with the smallest sampled value marked."""
+    """Figure 3 of the paper: level lines over the plane."""
     figure, (row,) = new_figure(1, 3, panel=(4.0, 3.4))
     for axes, (name, title) in zip(row, TITLES.items(), strict=True):
         values, points = curves[f"{name}/surface"][0], curves[f"{name}/surface_points"][0]
@@ -54,51 +78,57 @@ def _surfaces(record, curves):
     return figure
 
 
-def _ordered(record, curves, prefix, methods, label):
-    """The smallest pair against the ordered setting, one heat map, and the loss curves."""
+def _compared(record, curves, methods, label):
+    """The smallest pair, the noise factor and the loss of several methods."""
     figure, ((left, middle, right),) = new_figure(1, 3)
-    methods = sorted(methods, key=_size)
-    _pairs(left, record, methods, [_size(m) for m in methods])
-    left.set_xscale("log", base=2)
-    left.set_xlabel(label)
-    name = methods[len(methods) // 2]
-    _heat_map(figure, middle, curves, name, f"{prefix} {_size(name)}")
+    where = [size(m) for m in methods] if label else list(range(len(methods)))
+    for metric, look, name in (
+        ("smallest_alpha", {"color": COLOURS[0], "marker": "o"}, "smallest \u03b1"),
+        ("smallest_beta", {"color": COLOURS[1], "marker": "s"}, "its tightest \u03b2"),
+    ):
+        _against(left, record, methods, where, metric, label=name, **look)
+    left.set_ylabel("smallest pair with \u03b1 \u2265 \u03b2 + 0.1")
+    left.legend()
+    _against(middle, record, methods, where, "noise_factor", color=COLOURS[2], marker="D")
+    middle.set_ylabel("smallest \u03b2 / (\u03b1 - \u03b2)")
+    for axes in (left, middle):
+        if label:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(where, [str(x) for x in where])
+            axes.set_xlabel(label)
+        else:
+            axes.set_xticks(where, methods)
     for method, colour in zip(methods, shades(len(methods)), strict=True):
-        _loss(right, curves, method, color=colour, label=f"{_size(method)}")
+        look = {"color": colour} if label else method_style(method, methods)
+        _loss(right, curves, method, label=f"{size(method)}" if label else method, **look)
     right.legend(title=label, fontsize=8, title_fontsize=8)
     return figure
 
 
-def _size(method):
-    return int(method.rpartition("_")[2])
+def _against(axes, record, methods, where, metric, *, label=None, **look):
+    """Every seed as a dot, and means with standard errors."""
+    entries = [record["results"][m][metric] for m in methods]
+    for x, entry in zip(where, entries, strict=True):
+        values = [v for v in entry["values"] if v is not None]
+        axes.plot([x] * len(values), values, ".", color=look["color"], alpha=0.35, ms=5)
+    means = [np.nan if e["mean"] is None else e["mean"] for e in entries]
+    errors = [e["stderr"] or 0.0 for e in entries]
+    axes.errorbar(where, means, errors, capsize=3, label=label, **look)
 
 
-def _pairs(axes, record, methods, where):
-    for metric, colour, marker in (
-        ("smallest_alpha", COLOURS[0], "o"),
-        ("smallest_beta", COLOURS[1], "s"),
-    ):
-        entries = [record["results"][m][metric] for m in methods]
-        for x, entry in zip(where, entries, strict=True):
-            values = [v for v in entry["values"] if v is not None]
-            axes.plot([x] * len(values), values, ".", color=colour, alpha=0.35, ms=5)
-        means = [np.nan if e["mean"] is None else e["mean"] for e in entries]
-        errors = [e["stderr"] or 0.0 for e in entries]
-        label = {"smallest_alpha": "\u03b1", "smallest_beta": "\u03b2 = tightest for it"}[metric]
-        axes.errorbar(where, means, errors, color=colour, marker=marker, capsize=3, label=label)
-    axes.set_ylabel("smallest pair with \u03b1 \u2265 \u03b2 + 0.1")
-    axes.legend()
+def _heat_maps(curves, methods):
+    """The smallest margin over steps and seeds; a pair works where it is >= 0, above the line."""
+    figure, (row,) = new_figure(1, len(methods), panel=(2.9, 2.7))
+    for axes, method in zip(row, methods, strict=True):
+        _heat_map(figure, axes, curves, method)
+    return figure
 
 
-def _heat_map(figure, axes, curves, method, title):
-    """The smallest margin over the steps of the first seed; a pair works where it is >= 0."""
-    if f"{method}/heat" not in curves:
-        axes.set_axis_off()
-        return
-    axis, heat = curves[f"{method}/heat_axis"][0], curves[f"{method}/heat"][0]
+def _heat_map(figure, axes, curves, method):
+    axis, heat = curves[f"{method}/heat_axis"][0], curves[f"{method}/heat"].min(0)
     heat = heat.reshape(len(axis), len(axis)).copy()
     alpha, beta = np.meshgrid(axis, axis, indexing="ij")
-    heat[alpha < beta + 0.1] = np.nan
+    heat[alpha < beta + 0.1 - 1e-9] = np.nan
     limit = np.nanmax(np.abs(heat)) if np.isfinite(heat).any() else 1.0
     mesh = axes.pcolormesh(
         axis, axis, heat.T, cmap="RdBu", vmin=-limit, vmax=limit, shading="nearest",
@@ -107,29 +137,17 @@ def _heat_map(figure, axes, curves, method, title):
     if np.nanmin(heat, initial=np.inf) < 0 < np.nanmax(heat, initial=-np.inf):
         axes.contour(axis, axis, heat.T, levels=[0.0], colors=INK, linewidths=1.2)
     axes.grid(False)
-    axes.set(xlabel="\u03b1", ylabel="\u03b2", title=f"smallest margin: {title}, first seed")
+    axes.set(xlabel="\u03b1", ylabel="\u03b2", title=method.replace("_", " "))
     figure.colorbar(mesh, ax=axes)
 
 
 def _loss(axes, curves, method, **look):
     draw_curve(axes, curves[f"{method}/steps"][0], curves[f"{method}/loss_curve"], **look)
-    axes.set(xlabel="step", ylabel="training loss")
+    axes.set(xlabel="step", ylabel="training loss of a minibatch")
 
 
-def _optimizers(record, curves, methods):
-    """The smallest pair of each optimiser, a heat map, and the loss curves."""
-    figure, ((left, middle, right),) = new_figure(1, 3)
-    _pairs(left, record, methods, range(len(methods)))
-    left.set_xticks(range(len(methods)), methods)
-    _heat_map(figure, middle, curves, methods[-1], methods[-1])
-    for method in methods:
-        _loss(right, curves, method, label=method, **method_style(method, methods))
-    right.legend()
-    return figure
-
-
-def _run(record, curves, name):
-    """Loss, gradient norm, angle and PL ratio along one kind of run, and its heat map."""
+def _run(curves, name):
+    """Loss, gradient norm, angle and relaxed PL ratios along one kind of run, and its heat map."""
     figure, ((loss, angle), (ratio, heat)) = new_figure(2, 2)
     steps = curves[f"{name}/steps"][0]
     _loss(loss, curves, name, color=COLOURS[0], label="loss")
@@ -140,9 +158,37 @@ def _run(record, curves, name):
     draw_curve(angle, steps, curves[f"{name}/angle_curve"], color=COLOURS[2])
     angle.axhline(0, color=INK, lw=0.8)
     angle.set(xlabel="step", ylabel="cosine(gradient, $x^k - x^K$)")
-    draw_curve(ratio, steps, curves[f"{name}/pl_curve"], color=COLOURS[3])
-    ratio.set_yscale("log")
-    ratio.set(xlabel="step", ylabel="|gradient|\u00b2 / 2 loss")
-    _heat_map(figure, heat, curves, name, name)
-    del record
+    _relaxed(ratio, curves, name, steps)
+    _heat_map(figure, heat, curves, name)
+    heat.set_title("smallest margin over steps and seeds")
     return figure
+
+
+def _relaxed(axes, curves, name, steps):
+    for power, colour in zip(POWERS, COLOURS[3:], strict=False):
+        look = {"color": colour, "label": f"\u03b4 = {power:g}"}
+        draw_curve(axes, steps, curves[f"{name}/pl_{power:g}_curve"], **look)
+    axes.set(xlabel="step", ylabel="2 log|\u2207f| - (2/\u03b4) log(f - f*)")
+    axes.legend()
+
+
+def _halfspace(curves, name):
+    """The whole loss with its gradient and angle, every seed a line; the relaxed PL ratios."""
+    figure, ((loss, gradient), (angle, ratio)) = new_figure(2, 2)
+    steps = curves[f"{name}/whole_steps"][0]
+    for axes, curve, label in (
+        (loss, "loss", "loss of all examples"),
+        (gradient, "gradient", "norm of its gradient"),
+        (angle, "angle", "cosine(its gradient, $x^k - x^K$)"),
+    ):
+        lines = curves[f"{name}/whole_{curve}_curve"]
+        for line, colour in zip(lines, shades(len(lines)), strict=True):
+            axes.plot(steps, line, color=colour, lw=1.2)
+        axes.set(xlabel="step", ylabel=label)
+    gradient.set_yscale("log")
+    angle.axhline(0, color=INK, lw=0.8)
+    _relaxed(ratio, curves, name, curves[f"{name}/steps"][0])
+    return figure
+
+
+RUNS = {"lstm": _run, "transformer": _run, "halfspace": _halfspace}

@@ -3,63 +3,89 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.alpha_beta.config import Config
+from experiments.alpha_beta.config import POWERS, Config
 from plprune.conditions import (
     Replay,
     aiming_cosine,
     alpha_beta_frontier,
-    batch_losses,
+    noise_factor,
     pl_ratio,
     recorded,
     smallest_pair,
     worst_margins,
 )
 
-HIGHEST = 2.0  # The largest alpha of a heat map (at least 1), over the smallest that works.
 SHOWN = 200  # Points of a curve, at most.
+EARLY = 0.05  # The share of the steps that counts as early.
+NUMBERS = (
+    "smallest_alpha", "smallest_beta", "noise_factor", "min_angle", "early_angle", "pl_constant",
+    "final_loss",
+)  # fmt: skip
 
 
-def measured(config: Config, found: Replay, losses_at_end, indices) -> dict[str, np.ndarray]:
-    """Numbers and curves of one run.
+def measured(config: Config, found: Replay, reference_values) -> dict[str, np.ndarray]:
+    """Numbers and curves of one run; NaN where it diverged.
 
     Args:
-      config: For the size of the heat map.
+      config: For the heat map.
       found: The run, made twice.
-      losses_at_end: Of all examples at the last iterate, [n].
-      indices: Examples of each step.
+      reference_values: The loss at the last iterate of every step's minibatch, of the very function
+        that the step descended [steps].
 
     Raises:
       RuntimeError: The second run was not the first in every bit, so that nothing was measured.
+      ValueError: The model's losses are not functions of its parameters alone.
     """
+    records = found.records
     if not found.exact:
         raise RuntimeError(
             f"the run did not repeat itself: its losses differ from step {found.first_difference}."
         )
-    points = recorded(found.records, batch_losses(jnp.asarray(losses_at_end), indices))
+    if np.isfinite(records.value).all() and np.isnan(reference_values).all():
+        raise ValueError("the model must not use its state in training mode, but its losses do.")
+    points = recorded(records, np.asarray(reference_values))
     if not all(np.isfinite(line).all() for line in points):
-        names = ("smallest_alpha", "smallest_beta", "min_angle", "pl_constant", "final_loss")
-        return dict.fromkeys(names, np.nan) | _curves(found.records)
-    records = found.records
-    pair = smallest_pair(alpha_beta_frontier(*points))
+        return dict.fromkeys(NUMBERS, np.nan) | _curves(records) | _heat(config, None)
+    frontier = alpha_beta_frontier(*points)
+    pair = smallest_pair(frontier)
+    cosine = aiming_cosine(points.inner, records.gradient_norm, records.distance)
+    early = max(1, round(EARLY * len(cosine)))
     return {
         "smallest_alpha": pair.alpha,
         "smallest_beta": pair.beta,
-        "min_angle": jnp.min(aiming_cosine(points.inner, records.gradient_norm, records.distance)),
+        "noise_factor": noise_factor(frontier),
+        "min_angle": jnp.min(cosine),
+        "early_angle": jnp.mean(cosine[:early]),
         "pl_constant": jnp.min(pl_ratio(records.gradient_norm, points.excess)),
-        "final_loss": jnp.mean(losses_at_end),
+        "final_loss": jnp.mean(reference_values),
         **_curves(records),
-        **_heat(config, pair, points),
+        **_heat(config, points),
     }
 
 
+def relaxed_pl(gradient_norm, excess, power: float) -> np.ndarray:
+    """2 log |grad f| - (2 / power) log (f - f*): bounded below where the relaxed PL holds.
+
+    -inf where the gradient vanishes above the minimum, inf at the minimum.
+    """
+    with np.errstate(divide="ignore"):
+        return np.log(2 * np.asarray(pl_ratio(gradient_norm, excess, power=power)))
+
+
 def _curves(records):
-    """Averages over stretches of steps, and the smallest angle and PL ratio in each."""
+    """Averages over stretches of steps, and the smallest relaxed PL ratios in each."""
     cosine = aiming_cosine(records.inner, records.gradient_norm, records.distance)
+    relaxed = {
+        f"pl_{power:g}_curve": _stretches(
+            relaxed_pl(records.gradient_norm, records.value, power), np.min
+        )
+        for power in POWERS
+    }
     return {
         "loss_curve": _stretches(records.value, np.mean),
         "gradient_curve": _stretches(records.gradient_norm, np.mean),
         "angle_curve": _stretches(cosine, np.mean),
-        "pl_curve": _stretches(pl_ratio(records.gradient_norm, records.value), np.min),
+        **relaxed,
         "steps": _stretches(np.arange(len(records.value)), np.mean),
     }
 
@@ -71,9 +97,9 @@ def _stretches(line, reduce):
     return reduce(line[:whole].reshape(-1, size), axis=1)
 
 
-def _heat(config, pair, points):
-    """The smallest margin of each pair; the grid follows the run's own pair."""
-    top = max(1.0, HIGHEST * pair.alpha) if np.isfinite(pair.alpha) else 10.0
-    alphas = np.linspace(0, top, config.heat)
+def _heat(config, points):
+    """The smallest margin of each pair of a grid that all runs share."""
+    alphas = np.linspace(0, config.heat_top, config.heat)
     grid = np.meshgrid(alphas, alphas, indexing="ij")
-    return {"heat": worst_margins(*grid, *points).ravel(), "heat_axis": alphas}
+    heat = np.full(grid[0].size, np.nan) if points is None else worst_margins(*grid, *points)
+    return {"heat": heat.ravel(), "heat_axis": alphas}

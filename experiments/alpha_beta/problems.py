@@ -3,6 +3,7 @@
 Derived in docs/mathematics/alpha_beta.md. Run them with 64-bit numbers.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,8 +23,10 @@ class Problem(NamedTuple):
     project: Callable[[Float[Array, " d"]], Float[Array, " d"]]  # The nearest minimiser of f.
     minimum: float  # f*
     minima: np.ndarray  # f_i*, [n]
-    smoothness: float  # L of every f_i.
-    pair: Pair | None  # That holds everywhere.
+    smoothness: float  # L of every f_i; inf where gradients are not Lipschitz everywhere.
+    pair: Pair | None  # That holds everywhere, or within `radius` of the minimisers.
+    dimension: int = 2  # d
+    radius: float = math.inf
 
     @property
     def noise(self) -> float:
@@ -104,7 +107,39 @@ def shared_line(offsets: Float[np.ndarray, " n"], dimension: int) -> Problem:
 
     smoothness = 2.0 * dimension
     minima = np.zeros(len(offsets))
-    return Problem(lambda x: of_sum(jnp.sum(x)), project, minimum, minima, smoothness, None)
+    return Problem(
+        lambda x: of_sum(jnp.sum(x)), project, minimum, minima, smoothness, None, dimension
+    )
+
+
+def wells(centres: Float[np.ndarray, "n d"]) -> Problem:
+    """Functions q / (1 + q) in R^d, q the squared distance to a centre.
+
+    Stationary points are means of the centres with weights 1 / (1 + q)^2; iterating that from every
+    centre never raises f, and what ends lowest is S. `near_wells` has two centres.
+
+    Raises:
+      ValueError: There is no centre.
+    """
+    if not len(centres):
+        raise ValueError("centres must hold at least one point, got none.")
+    minimisers, minimum = _lowest_means(np.asarray(centres, float))
+    points, centres = jnp.asarray(minimisers), jnp.asarray(centres, float)
+
+    def losses(x):
+        q = _squared_distances(x, centres)
+        return q / (1 + q)
+
+    def project(x):
+        return points[jnp.argmin(_squared_distances(x, points))]
+
+    gaps = np.square(minimisers[:, None] - np.asarray(centres)).sum(-1)
+    pair = None
+    if gaps.min() > 0:
+        alpha = float((np.maximum(1, gaps / 3) * (1 + gaps) / gaps).max())
+        pair = Pair(alpha, alpha - 1)
+    minima = np.zeros(len(centres))
+    return Problem(losses, project, minimum, minima, 2.0, pair, centres.shape[1])
 
 
 def interpolated(num_functions: int, dimension: int, *, key: Array) -> Problem:
@@ -122,10 +157,8 @@ def interpolated(num_functions: int, dimension: int, *, key: Array) -> Problem:
         np.zeros(num_functions),
         float(jnp.max(jnp.sum(jnp.square(rows), axis=1))),
         Pair(2.0, 0.0),
+        dimension,
     )
-
-
-EXAMPLES = {"line": line, "two_wells": two_wells, "shallow_well": shallow_well}
 
 
 def _squared_distances(x, centres):
@@ -147,6 +180,20 @@ def _diagonal(losses, brackets, minima, smoothness, pair):
 def _root(slope, low, high):
     """Where the slope changes sign: derivatives resolve a minimiser that values cannot."""
     return brentq(lambda t: float(slope(t)), low, high, xtol=1e-15)
+
+
+def _lowest_means(centres, steps=5000):
+    """The lowest points that weighted means of the centres converge to, and f there."""
+    found = np.concatenate([centres, centres.mean(0, keepdims=True)])
+    for _ in range(steps):
+        weights = 1 / (1 + np.square(found[:, None] - centres).sum(-1)) ** 2
+        found = weights @ centres / weights.sum(1, keepdims=True)
+    q = np.square(found[:, None] - centres).sum(-1)
+    values = (q / (1 + q)).mean(1)
+    lowest = found[values <= values.min() + 1e-12]
+    far = np.linalg.norm(lowest[:, None] - lowest, axis=-1) > 1e-6
+    first = [i for i in range(len(lowest)) if far[i, :i].all()]
+    return lowest[first], float(values.min())
 
 
 def _best_scalar(value, offsets):

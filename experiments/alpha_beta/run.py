@@ -7,13 +7,13 @@ import numpy as np
 from experiments.alpha_beta.config import Config
 from experiments.progress import Progress
 
-MODULES = {
-    "examples": "analytic",
-    "halfspace": "analytic",
+ANALYTIC = {"examples": "analytic", "halfspace": "halfspace"}
+TRAINED = {
     "width": "networks",
     "channels": "networks",
-    "batch_size": "networks",
-    "optimizer": "networks",
+    "batch_size": "resnets",
+    "optimizer": "resnets",
+    "depth": "resnets",
     "lstm": "language",
     "transformer": "language",
 }
@@ -24,8 +24,25 @@ def run(
     config: Config, figure: str, *, progress: Progress
 ) -> tuple[Results, dict[str, np.ndarray]]:
     """Metrics per method and seed, and curves, of one figure."""
-    module = importlib.import_module(f"experiments.alpha_beta.{MODULES[figure]}")
-    return collected(getattr(module, figure)(config, progress))
+    if figure in ANALYTIC:
+        module = importlib.import_module(f"experiments.alpha_beta.{ANALYTIC[figure]}")
+        return collected(getattr(module, figure)(config, progress))
+    from experiments.alpha_beta.training import runs
+
+    return collected(runs(config, progress, settings(config, figure)))
+
+
+def settings(config: Config, figure: str, data=None):
+    """Method -> function that gives its `Training`, for a figure of trained networks.
+
+    Args:
+      config: Sizes.
+      figure: A key of `TRAINED`.
+      data: ((inputs, labels), classes); loaded if None. Shapes will do to trace a run.
+    """
+    module = importlib.import_module(f"experiments.alpha_beta.{TRAINED[figure]}")
+    loaded = module.data(config, figure) if data is None else data
+    return getattr(module, figure)(config, loaded)
 
 
 def versions(config: Config) -> dict[str, str]:

@@ -1,23 +1,45 @@
-"""The numbers of the alpha-beta-condition by name, and which condition holds on which example."""
+"""The numbers of the alpha-beta-condition by name, which condition holds where, and the trends."""
 
+from experiments.alpha_beta.trends import trends
 from experiments.tables import Cell, Metric, Table, known_metrics, metric_tables, number
 
-EXAMPLES = ("line", "two_wells", "shallow_well")
+EXAMPLES = {
+    "line": "a line of minimisers",
+    "two_wells": "two minimisers and a saddle",
+    "shallow_well": "a local minimum",
+    "near_wells": "two minimisers and a saddle",
+    "shared_line": "4 functions in R\u2074, a hyperplane of minimisers",
+    "wells": "3 functions in R\u00b3, several minimisers",
+    "factorization": "a matrix factorised, with noise",
+    "relu_logistic": "a two-layer ReLU network",
+}
 METRICS = {
     "smallest_alpha": Metric(
         "smallest \u03b1",
         "The smallest that works at every recorded step, with alpha at least beta + .1.",
     ),
     "smallest_beta": Metric("its tightest \u03b2", "The smallest beta that works with it."),
+    "noise_factor": Metric(
+        "smallest \u03b2/(\u03b1-\u03b2)",
+        "Over all pairs that work: twice this, times the noise, is the error that the bound of "
+        "gradient descent leaves.",
+    ),
     "min_angle": Metric(
         "smallest cosine",
         "Of the angle between the gradient and the way from the last iterate (in the examples: "
         "from the nearest minimiser); below 0 the aiming condition fails.",
     ),
+    "early_angle": Metric(
+        "early cosine", "Mean of the cosine over the first twentieth of the steps."
+    ),
     "pl_constant": Metric(
         "PL constant", "Smallest squared gradient norm over twice the loss, with f* = 0 in runs."
     ),
-    "final_loss": Metric("final loss", "Mean training loss at the last iterate.", better="lower"),
+    "final_loss": Metric(
+        "final loss",
+        "Mean over the run's minibatches of the training loss at the last iterate.",
+        better="lower",
+    ),
     "aiming_constant": Metric(
         "aiming constant", "Smallest <grad f, x - x_p> / f over the sampled points."
     ),
@@ -26,6 +48,14 @@ METRICS = {
     ),
     "minimum": Metric("minimum", "f* of the whole sum."),
     "interpolation_gap": Metric("f* - mean f_i*", "0 under interpolation."),
+    "plateau_gradient": Metric(
+        "plateau's gradient",
+        "Smallest norm of the whole gradient while the whole loss lies in (.45, .65).",
+        missing="no plateau",
+    ),
+    "plateau_share": Metric(
+        "its share", "The same over the largest norm of the run.", missing="no plateau"
+    ),
 }
 CONDITIONS = {
     "quasar_constant": "quasar-convex",
@@ -37,23 +67,39 @@ RESOLVED = 1e-3  # A constant below this, over points, says that the condition f
 
 
 def tables(record):
-    """A table of the conditions where there are examples, then the usual ones."""
-    usual = metric_tables(record, known_metrics(record, METRICS))
-    if not all(name in record["results"] for name in EXAMPLES):
-        return usual
-    return [_conditions(record["results"]), *usual]
+    """A table of the conditions and one of the trends where there are any, then the usual ones."""
+    found = metric_tables(record, known_metrics(record, METRICS))
+    told = trends(record)
+    if told:
+        found.insert(0, _trends(told.values()))
+    if all(name in record["results"] for name in EXAMPLES):
+        found.insert(0, _conditions(record["results"]))
+    return found
+
+
+def _trends(told):
+    rows = tuple(
+        (Cell(t.subject), Cell(t.expected), Cell("yes" if t.shown else "no"), Cell(t.found))
+        for t in told
+    )
+    text = "Shown where a difference exceeds two standard errors of it."
+    return Table("Trends", ("setting", "the paper", "shown", "here"), rows, text)
 
 
 def _conditions(results):
     rows = tuple(
-        (Cell(name), *(_verdict(metric, results[name][metric]) for metric in CONDITIONS))
-        for name in EXAMPLES
+        (
+            Cell(name),
+            Cell(what),
+            *(_verdict(metric, results[name][metric]) for metric in CONDITIONS),
+        )
+        for name, what in EXAMPLES.items()
     )
     text = (
         "Constants over random points around the minimisers. A ratio below .001 counts as failing; "
         "the last column shows the smallest alpha."
     )
-    return Table("Which condition holds", ("example", *CONDITIONS.values()), rows, text)
+    return Table("Which condition holds", ("example", "what", *CONDITIONS.values()), rows, text)
 
 
 def _verdict(metric, entry):

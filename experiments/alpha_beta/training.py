@@ -1,74 +1,95 @@
 """A model trained twice from one seed, the second time recorded against its own last iterate."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import measured
-from plprune.conditions import recording, replay
+from experiments.progress import Progress
+from plprune.conditions import Records, recording, replay
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
-from plprune.training import make_step, run_minibatches, start
-
-PART = 512  # Examples evaluated at a time at the end.
+from plprune.training import make_step, minibatch_losses, run_minibatches, start
+from plprune.types import Params
 
 
 class Training(NamedTuple):
-    """One setting of one figure, for all seeds."""
+    """One setting of one figure, for all seeds; BatchNorm and dropout are allowed."""
 
-    build: Callable[
-        [nnx.Rngs], nnx.Module
-    ]  # Without dropout and BatchNorm: f_i is of its examples.
+    build: Callable[[nnx.Rngs], nnx.Module]
     optimizer: optax.GradientTransformation
     data: tuple[Any, Any]  # Inputs and labels.
     batch: int
     steps: int
 
 
-def runner(config: Config, training: Training) -> Callable[[int], dict[str, np.ndarray]]:
-    """Seed -> numbers and curves; compiled once for all seeds."""
+class Program(NamedTuple):
+    """A training as functions of arrays, each compiled once for all seeds."""
+
+    initial: Callable[[Array], tuple[Params, PyTree]]  # key -> (params, state)
+    run: Callable[..., tuple[Params, Records]]
+    # (params, state, reference, data, indices, key) -> (last iterate, records)
+    reference_values: Callable[..., Array]
+    # (params, state, data, indices, key) -> the loss of every step's minibatch, in training mode
+
+
+def program(training: Training) -> Program:
+    """The compiled functions of a training; nothing is computed yet."""
     # Shapes are enough to take the model apart.
     model = functional(nnx.eval_shape(lambda: training.build(nnx.Rngs(0))))
-    if jax.tree.leaves(model.state):
-        raise ValueError("build must give a model without state, or a batch's loss is not a mean.")
     optimizer = recording(training.optimizer, training.steps)
     step = make_step(model.train, cross_entropy, optimizer)
 
-    @jax.jit
     def initial(key):
-        return functional(training.build(nnx.Rngs(key))).params
+        built = functional(training.build(nnx.Rngs(key)))
+        return built.params, built.state
 
-    @jax.jit
-    def run(first, reference, data, indices):
+    def run(params, state, reference, data, indices, key):
+        first = start(params, state, optimizer, key=key)
         last, _ = run_minibatches(step, first, data, indices, reference=reference)
         return last.params, last.opt_state.records
 
-    @jax.jit
-    def losses(params, part):
-        return cross_entropy(model.apply(params, {}, part[0]), part[1])
+    def reference_values(params, state, data, indices, key):
+        return minibatch_losses(model.train, cross_entropy, params, state, data, indices, key=key)
+
+    return Program(*map(jax.jit, (initial, run, reference_values)))
+
+
+def runner(config: Config, training: Training) -> Callable[[int], dict[str, np.ndarray]]:
+    """Seed -> numbers and curves."""
+    compiled, data = program(training), training.data
 
     def one(seed: int) -> dict[str, np.ndarray]:
         key = jax.random.key(seed)
-        count = len(training.data[1])
-        indices = minibatches(count, training.batch, training.steps, key=key)
-        params = initial(key)
-        first = start(params, {}, optimizer, key=key)
-        found = replay(lambda reference: run(first, reference, training.data, indices), params)
-        at_end = _of_all(losses, found.reference, training.data)
+        indices = minibatches(len(data[1]), training.batch, training.steps, key=key)
+        params, state = compiled.initial(key)
+        found = replay(
+            lambda reference: compiled.run(params, state, reference, data, indices, key), params
+        )
+        at_end = compiled.reference_values(found.reference, state, data, indices, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return measured(config, found, at_end, indices) | {"parameters": parameters}
+        return measured(config, found, at_end) | {"parameters": parameters}
 
     return one
 
 
-def _of_all(losses, params, data) -> Array:
-    count = len(data[1])
-    parts = [jax.tree.map(lambda a, i=i: a[i : i + PART], data) for i in range(0, count, PART)]
-    return np.concatenate([losses(params, part) for part in parts])
+def runs(config: Config, progress: Progress, settings: Mapping[str, Callable[[], Training]]):
+    """Every setting on every seed: {method: [numbers and curves of each seed]}."""
+    found = {}
+    for name, training in settings.items():
+        one = functools.cache(lambda training=training: runner(config, training()))
+        found[name] = []
+        with progress.task(name, total=config.seeds) as task:
+            for seed in range(config.seed, config.seed + config.seeds):
+                numbers = progress.once(f"{name}/{seed}", lambda s=seed, one=one: one()(s))
+                found[name].append(numbers)
+                task.advance(1, loss=float(numbers["final_loss"]))
+    return found

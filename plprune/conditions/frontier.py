@@ -136,6 +136,31 @@ def smallest_pair(frontier: Frontier, *, margin: float = MARGIN) -> Pair:
     return Pair(float(alpha), float(frontier.beta(alpha))) if alpha < np.inf else Pair(alpha, alpha)
 
 
+def noise_factor(frontier: Frontier) -> float:
+    """The smallest beta / (alpha - beta) of all feasible pairs, 0 where beta = 0 is feasible.
+
+    Twice this number times sigma^2 is the error that SGD's bound leaves for small steps: it says
+    how far apart alpha and beta can be, in units of beta. On an edge of the frontier the quotient
+    is monotone, so that it is least at a vertex or as alpha grows. inf where no pair with
+    alpha > beta is feasible.
+
+    References:
+      [Islamov 2024, Thm. 1]; derived in docs/mathematics/alpha_beta.md.
+    """
+    alphas, betas = frontier.alphas, frontier.betas
+    if frontier.high < np.inf:
+        alphas, betas = (
+            np.append(alphas, frontier.high),
+            np.append(betas, frontier.beta(frontier.high)),
+        )
+    room = alphas - betas
+    quotients = betas[room > 0] / room[room > 0]
+    if len(frontier.slopes) and frontier.high == np.inf and frontier.slopes[-1] < 1:
+        last = max(float(frontier.slopes[-1]), 0.0)
+        quotients = np.append(quotients, last / (1 - last))
+    return float(quotients.min(initial=np.inf))
+
+
 def worst_margins(
     alphas: Numbers, betas: Numbers, inner: Numbers, gap: Numbers, excess: Numbers
 ) -> Float[np.ndarray, "..."]:

@@ -1,0 +1,174 @@
+"""Whether a record shows what the paper reports, as sentences computed from its numbers.
+
+A difference of two means counts where it exceeds `CLEAR` standard errors of the difference.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+from experiments.tables import number
+
+CLEAR = 2.0
+ALPHA = "smallest_alpha"
+ORDERED = {
+    "width": "width",
+    "channels": "channels",
+    "batch": "batch size",
+    "depth": "depth",
+}
+OPTIMIZERS = ("adam", "momentum", "sgd")
+PLATEAU, END = (0.45, 0.65), 0.4  # Whole losses of the half-space figure.
+
+
+class Trend(NamedTuple):
+    """What the paper reports, what was found, and whether that shows it."""
+
+    subject: str
+    expected: str
+    found: str
+    shown: bool
+
+    def sentence(self) -> str:
+        """The three as text for a figure."""
+        verdict = "Shown here" if self.shown else "Not shown at this scale"
+        return f"The paper: {self.expected}. {verdict}: {self.found}."
+
+
+def trends(record) -> dict[str, Trend]:
+    """The trend of every figure whose methods the record holds."""
+    results, found = record["results"], {}
+    for prefix, label in ORDERED.items():
+        methods = ordered(results, prefix)
+        if len(methods) > 1:
+            found[prefix] = _of_order(results, methods, label)
+    named = [m for m in OPTIMIZERS if m in results]
+    if len(named) > 1:
+        found["optimizer"] = _falling(
+            results, named[::-1], "optimiser", "alpha smaller for Adam than for momentum, and for "
+            "momentum than for plain descent", every=True,
+        )  # fmt: skip
+    if "lstm" in results:
+        found["lstm"] = _lstm(results)
+    if "transformer" in results:
+        found["transformer"] = _pair_holds(results["transformer"])
+    if "halfspace" in results:
+        found["halfspace"] = _halfspace(results["halfspace"])
+    return found
+
+
+def ordered(results, prefix: str) -> list[str]:
+    """The methods PREFIX_SIZE by size."""
+    return sorted((m for m in results if m.rpartition("_")[0] == prefix), key=size)
+
+
+def size(method: str) -> int:
+    """The number at the end of a method's name."""
+    return int(method.rpartition("_")[2])
+
+
+def _of_order(results, methods, label):
+    if label in ("width", "channels"):
+        return _rising_then_falling(results, methods, label)
+    name = "a larger batch" if label == "batch size" else "depth"
+    return _falling(results, methods, label, f"alpha falls with {name}")
+
+
+def _rising_then_falling(results, methods, label):
+    expected = f"alpha rises with {label}, then falls"
+    entries = [results[m][ALPHA] for m in methods]
+    if not _complete(entries):
+        return Trend(label, expected, "no pair holds in some run", False)
+    peak = max(range(len(entries)), key=lambda i: entries[i]["mean"])
+    rise, fall = _steps(entries[0], entries[peak]), _steps(entries[-1], entries[peak])
+    parts = [f"alpha is largest, {_told(entries[peak])}, at {label} {size(methods[peak])}"]
+    for name, i, clear in (("rise from", 0, rise), ("fall to", -1, fall)):
+        if methods[i] == methods[peak]:
+            parts.append(f"no {name.partition(' ')[0]}, as that is the end of the range")
+        else:
+            parts.append(
+                f"the {name} {_told(entries[i])} at {size(methods[i])} is {clear:.1f} standard "
+                "errors"
+            )
+    return Trend(label, expected, "; ".join(parts), min(rise, fall) > CLEAR)
+
+
+def _falling(results, methods, label, expected, *, every=False):
+    """From the first method to the last; with `every`, from each to the next one."""
+    entries = [results[m][ALPHA] for m in methods]
+    if not _complete(entries):
+        return Trend(label, expected, "no pair holds in some run", False)
+    told = ", ".join(
+        f"{m.replace('_', ' ')} {_told(e)}" for m, e in zip(methods, entries, strict=True)
+    )
+    pairs = list(itertools.pairwise(entries)) if every else [(entries[0], entries[-1])]
+    falls = [_steps(after, before) for before, after in pairs]
+    sizes = " and ".join(f"{abs(fall):.1f}" for fall in falls)
+    words = "falls" if min(falls) > 0 else "rises" if max(falls) < 0 else "changes"
+    found = f"alpha {words} by {sizes} standard errors ({told})"
+    return Trend(label, expected, found, min(falls) > CLEAR)
+
+
+def _lstm(results):
+    entry, expected = results["lstm"], "the angle is negative early, and the PL constant tiny"
+    angle, mu = entry["early_angle"], entry["pl_constant"]
+    if not _complete([angle, mu]):
+        return Trend("LSTM", expected, "a run diverged", False)
+    others = [
+        e["pl_constant"]["mean"]
+        for m, e in results.items()
+        if m.rpartition("_")[0] in ("width", "channels", "depth") and e["pl_constant"]["mean"]
+    ]
+    found = (
+        f"the mean cosine over the first twentieth of the steps is {_told(angle)}, the smallest of "
+        f"all {_told(entry['min_angle'])}, and the PL constant {_told(mu)}"
+    )
+    shown = angle["mean"] < -CLEAR * (angle["stderr"] or 0.0)
+    if others:
+        share = min(others) / mu["mean"] if mu["mean"] > 0 else math.inf
+        found += f", {share:.3g} times below the smallest of the image classifiers"
+        shown &= share > 10
+    return Trend("LSTM", expected, found, bool(shown))
+
+
+def _pair_holds(entry):
+    expected = "a pair holds along the whole run"
+    if not _complete([entry[ALPHA]]):
+        return Trend("transformer", expected, "no pair holds in some run", False)
+    told = f"on every seed, with smallest alpha {_told(entry[ALPHA])}"
+    return Trend("transformer", expected, told, True)
+
+
+def _halfspace(entry):
+    expected = (
+        "aiming fails, and the gradient nearly vanishes at a loss of .5 to .6 that later falls to "
+        "about .3"
+    )
+    angle, gradient = entry["min_angle"], entry["plateau_gradient"]
+    share = entry["plateau_share"]
+    if not _complete([angle, gradient, share]):
+        return Trend("half-space", expected, "the whole loss never was near the plateau", False)
+    found = (
+        f"the smallest cosine is {_told(angle)}; near a loss of .45 to .65 the whole gradient is "
+        f"at its smallest {_told(share)} of its largest ({_told(gradient)}); the whole loss ends "
+        f"at {_told(entry['final_loss'])}"
+    )
+    shown = max(angle["values"]) < 0 and share["mean"] < 0.1 and entry["final_loss"]["mean"] < END
+    return Trend("half-space", expected, found, bool(shown))
+
+
+def _complete(entries: list[dict[str, Any]]) -> bool:
+    return all(entry["mean"] is not None for entry in entries)
+
+
+def _steps(low, high):
+    """How many standard errors of the difference `high` is above `low`."""
+    error = math.hypot(low["stderr"] or 0.0, high["stderr"] or 0.0)
+    difference = high["mean"] - low["mean"]
+    if not error:
+        return math.copysign(math.inf, difference) if difference else 0.0
+    return difference / error
+
+
+def _told(entry):
+    return number(entry["mean"], entry["stderr"])
