@@ -5,25 +5,23 @@ While a run is under way its folder has ``unfinished/``: the header of the recor
 """
 
 import fcntl
-import hashlib
-import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments.progress import Arrays, Once, as_arrays
+from experiments import devices
+from experiments.keeping import SAVE_EVERY, OnDisk, identity_of
 from plprune.records import CURVES, RECORD, read_record, write_file
 
 Header = dict[str, Any]  # A record without its results.
 UNFINISHED = "unfinished"
 HEADER = "run.json"
 LOCK = ".lock"
+LOG, EVENTS, PROFILE = LOGS = "log.jsonl", "tensorboard", "profile"
 PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
 
 
@@ -31,6 +29,8 @@ def must_run(
     folder: Path, header: Header, *, resume: bool, overwrite: bool, inner: Iterable[str] = ()
 ) -> bool:
     """Whether the run of `header` has still to be done in `folder`; False where it is complete.
+
+    Process 0 looks, and all others go by what it found.
 
     Args:
       folder: Of the run; it need not exist.
@@ -44,6 +44,14 @@ def must_run(
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other.")
+
+    def look() -> bytes:
+        return b"1" if _still_to_run(folder, header, resume, overwrite, inner) else b""
+
+    return bool(devices.shared(look))
+
+
+def _still_to_run(folder, header, resume, overwrite, inner):
     _check_writable(folder)
     if overwrite:
         return True
@@ -57,6 +65,9 @@ def must_run(
         return True
     if (folder / RECORD).exists():
         _check_same(folder, header, _complete_record(folder), versions=not resume)
+        if (folder / UNFINISHED).exists():  # Of a process killed when the record was complete.
+            with suppress(ValueError), _locked(folder):
+                forget(folder)
         return False
     present = {path.name for path in folder.iterdir()} - {LOCK, UNFINISHED, *inner}
     in_the_way = present & set(PRODUCTS) if resume else present
@@ -70,15 +81,26 @@ def must_run(
 
 @contextmanager
 def under_way(
-    folder: Path, header: Header, *, overwrite: bool, tell: Callable[[str], None]
-) -> Iterator[Once]:
-    """The `once` of a run in `folder`, whose pieces outlive the process until the run is complete.
+    folder: Path,
+    header: Header,
+    *,
+    overwrite: bool,
+    tell: Callable[[str], None],
+    save_every: float = SAVE_EVERY,
+) -> Iterator[OnDisk]:
+    """What is kept of a run in `folder` outlives the process until the run is complete.
 
     Leaving the block without an error ends the run: what was kept for resuming it is removed.
     ValueError where another process is at work in the folder.
     """
     state = folder / UNFINISHED
+    kept = OnDisk(state, identity_of(header), tell, save_every)
+    if not devices.writes():
+        yield kept
+        return
     with _locked(folder):
+        if overwrite or not (state / HEADER).exists():
+            _clear_logs(folder)
         if overwrite:
             forget(folder)
         elif (state / HEADER).exists():
@@ -87,8 +109,7 @@ def under_way(
         text = json.dumps(header, indent=1)
         write_file(state / HEADER, lambda file: file.write(text.encode()))
         clear(folder)  # After the header: whenever the process stops, one of the two is there.
-        identity = json.dumps([header["config"], header["versions"]], sort_keys=True)
-        yield lambda name, work: _once(state, identity + name, name, work, tell)
+        yield kept
         forget(folder)
 
 
@@ -106,38 +127,16 @@ def clear(folder: Path) -> None:
             litter.unlink()
 
 
+def _clear_logs(folder):
+    """Remove what another run in `folder` told; a resumed one goes on telling."""
+    (folder / LOG).unlink(missing_ok=True)
+    for name in (EVENTS, PROFILE):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def normalised(config: Any) -> Any:
     """`config` as it comes back from JSON, so that the two compare equal."""
     return json.loads(json.dumps(config, allow_nan=False))
-
-
-def _once(state, identity, name, work, tell) -> Arrays:
-    # Named after config and versions too: a piece of another run is never found.
-    path = state / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.part"
-    if path.exists():
-        try:
-            return _read_part(path)
-        except (ValueError, OSError, KeyError, EOFError) as error:
-            tell(f"{path} ({name}) is damaged and is done again: {error}")
-    arrays = as_arrays(work())
-    _write_part(path, arrays)
-    return arrays
-
-
-def _write_part(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An ``.npz`` archive behind its own SHA-256, so that no damage goes unseen."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{f"value {key}": a for key, a in arrays.items()})
-    digest = hashlib.sha256(buffer.getvalue()).digest()
-    write_file(path, lambda file: file.write(digest + buffer.getvalue()))
-
-
-def _read_part(path):
-    content = path.read_bytes()
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        raise ValueError("its checksum does not match")
-    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as archive:
-        return {key.removeprefix("value "): archive[key] for key in archive.files}
 
 
 @contextmanager

@@ -4,15 +4,15 @@ An experiment sees the `Progress` protocol only:
 
     with progress.task("gd/kappa, seed 0", total=6000) as task:
         task.advance(100, loss=0.1)
+        state, infos = progress.carry("gd/kappa, seed 0", state, batches, stretch, task=task)
     accuracies = progress.once("gd/kappa, seed 0", lambda: train_and_measure(...))
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,8 +25,10 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-Arrays = dict[str, np.ndarray]
-Once = Callable[[str, Callable[[], Mapping]], Arrays]
+from experiments.carrying import Advance, Infos
+from experiments.keeping import Arrays, InMemory, OnDisk
+
+Kept = InMemory | OnDisk
 
 
 class Task(Protocol):
@@ -50,27 +52,49 @@ class Progress(Protocol):
           work: Returns a flat mapping from names to arrays, numbers or None (NaN in the result).
         """
 
+    def carry(
+        self,
+        name: str,
+        state: Any,
+        inputs: Any,
+        advance: Advance,
+        *,
+        task: Task | None = None,
+        every: int | None = None,
+        until: Callable[[Infos], bool] | None = None,
+        may_diverge: bool = False,
+    ) -> tuple[Any, Infos]:
+        """A long loop in stretches, from the last checkpoint that an interruption left of it.
 
-def in_memory(name: str, work: Callable[[], Mapping]) -> Arrays:
-    """The `once` that saves nothing: what `work` returns, as arrays."""
-    del name
-    return as_arrays(work())
+        The result is that of one call of `advance` on all of `inputs`, bit for bit. A checkpoint is
+        saved in the background at most once a minute, between two stretches, and the newest three
+        are kept until the piece around the loop is finished.
 
+        Args:
+          name: The loop's own within the run, such as ``gd/kappa/0/training``.
+          state: Before the first step: a tree of arrays, numbers and random keys.
+          inputs: A tree of arrays with one row per step, or the number of steps.
+          advance: ``(state, rows) -> (state, infos)`` for a stretch of steps, such as a jitted
+            scan; `rows` is a slice of `inputs`, or a range. `infos` is a mapping, a named tuple or
+            None; its arrays have one row per step, or fewer.
+          task: Is told of every stretch, with the last number of each line of `infos`.
+          every: Steps in a stretch; about a hundredth of the loop by default.
+          until: Says from the infos of a stretch that the loop is over after it.
+          may_diverge: Let numbers that are not finite pass.
 
-def as_arrays(values: Mapping) -> Arrays:
-    """Each value as an array; None is NaN. ValueError for anything that is not numbers."""
-    arrays = {key: np.asarray(np.nan if v is None else v) for key, v in values.items()}
-    for key, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{key!r} must be numbers, got {array.dtype}.")
-    return arrays
+        Returns:
+          The last state, and the infos of all steps by name, as NumPy arrays.
+
+        Raises:
+          Diverged: at the first number that is not finite; names its step and the last checkpoint.
+        """
 
 
 class Silent:
     """Says nothing: `--quiet`, and the tests."""
 
-    def __init__(self, once: Once = in_memory):
-        self.once = once
+    def __init__(self, kept: Kept | None = None):
+        self.once, self.carry = _both(kept)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
@@ -85,8 +109,9 @@ class Silent:
 class Lines:
     """One line when a task ends: for logs and pipes."""
 
-    def __init__(self, console: Console, once: Once = in_memory):
-        self.console, self.once = console, once
+    def __init__(self, console: Console, kept: Kept | None = None):
+        self.console = console
+        self.once, self.carry = _both(kept)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
@@ -99,8 +124,9 @@ class Lines:
 class Bars:
     """A bar with rate, time left and the latest numbers for each running task, on a terminal."""
 
-    def __init__(self, bars: RichProgress, once: Once = in_memory):
-        self.bars, self.once = bars, once
+    def __init__(self, bars: RichProgress, kept: Kept | None = None):
+        self.bars = bars
+        self.once, self.carry = _both(kept)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
@@ -141,15 +167,20 @@ class _Count:
 
 
 @contextmanager
-def reporting(console: Console, *, quiet: bool, once: Once = in_memory) -> Iterator[Progress]:
+def reporting(console: Console, *, quiet: bool, kept: Kept | None = None) -> Iterator[Progress]:
     """The progress that suits `console`: bars on a terminal, lines elsewhere, or nothing."""
     if quiet:
-        yield Silent(once)
+        yield Silent(kept)
     elif not console.is_terminal:
-        yield Lines(console, once)
+        yield Lines(console, kept)
     else:
         with _bars(console) as bars:
-            yield Bars(bars, once)
+            yield Bars(bars, kept)
+
+
+def _both(kept):
+    kept = kept or InMemory()
+    return kept.once, kept.carry
 
 
 def _bars(console):

@@ -75,8 +75,8 @@ def _run(command, header, console):
     figure = [] if command.figure is None else [command.figure]
     options = {"overwrite": command.overwrite, "tell": console.print}
     start = time.perf_counter()
-    with under_way(command.out, header, **options) as once:
-        with reporting(console, quiet=command.quiet, once=once) as progress:
+    with under_way(command.out, header, **options) as kept:
+        with reporting(console, quiet=command.quiet, kept=kept) as progress:
             results, curves = module.run(command.config, *figure, progress=progress)
         arrays = {key: np.asarray(curve) for key, curve in curves.items()}
         write_record(command.out, header | {"results": summarise(results)}, arrays)

@@ -137,6 +137,14 @@ def load_checkpoint(
     raise ValueError(" ".join(refused))
 
 
+def checkpoint_metadata(folder: str | Path, step: int) -> dict[str, Any]:
+    """The metadata of a checkpoint whose files are whole; errors as of `load_checkpoint`."""
+    path = Path(folder) / f"step_{step:010d}"
+    manifest = read_manifest(path)
+    _check_content(path, step, manifest, {})
+    return manifest["metadata"]
+
+
 def steps(folder: str | Path) -> list[int]:
     """Steps of the checkpoints in a folder, in order."""
     names = [path.name for path in Path(folder).glob("step_*")]

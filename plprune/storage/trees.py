@@ -170,7 +170,13 @@ def _read_arrays(folder, names):
     with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
         options = ocp.args.PyTreeRestore(restore_args=arguments)
         arrays = checkpointer.restore(folder.absolute(), args=options)
-    return {name: jax.numpy.asarray(arrays[_folder(name)]) for name in names}
+    return {name: _on_device(arrays[_folder(name)]) for name in names}
+
+
+def _on_device(array):
+    """As jax's array where jax holds its type now; float64 may have to stay NumPy's."""
+    same = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
+    return jax.numpy.asarray(array) if same else array
 
 
 def _files(folder):

@@ -17,29 +17,29 @@ def begin(folder, **options):
 
 
 def interrupt(folder, pieces):
-    with suppress(KeyboardInterrupt), begin(folder) as once:
+    with suppress(KeyboardInterrupt), begin(folder) as kept:
         for name, value in pieces.items():
-            once(name, lambda value=value: {"x": value})
+            kept.once(name, lambda value=value: {"x": value})
         raise KeyboardInterrupt
 
 
 def test_finished_pieces_are_not_done_again_and_keep_every_bit(tmp_path):
     value = np.array([1.0, -0.0, np.nan], np.float32)
     interrupt(tmp_path, {"gd/../a": value, "b": None})
-    with begin(tmp_path) as once:
+    with begin(tmp_path) as kept:
         for name, expected in (("gd/../a", value), ("b", np.array(np.nan))):
-            found = once(name, lambda: pytest.fail("done already"))["x"]
+            found = kept.once(name, lambda: pytest.fail("done already"))["x"]
             assert found.tobytes() == expected.tobytes()
             assert found.dtype == expected.dtype
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fresh_piece_is_the_same_as_one_that_was_read_back(tmp_path):
-    with suppress(KeyboardInterrupt), begin(tmp_path) as once:
-        fresh = once("a", lambda: {"x": 1.5, "n": 3})
+    with suppress(KeyboardInterrupt), begin(tmp_path) as kept:
+        fresh = kept.once("a", lambda: {"x": 1.5, "n": 3})
         raise KeyboardInterrupt
-    with begin(tmp_path) as once:
-        again = once("a", lambda: pytest.fail("done already"))
+    with begin(tmp_path) as kept:
+        again = kept.once("a", lambda: pytest.fail("done already"))
     assert {k: (v.dtype, v.shape, v.tobytes()) for k, v in fresh.items()} == {
         k: (v.dtype, v.shape, v.tobytes()) for k, v in again.items()
     }
@@ -54,8 +54,8 @@ def test_every_damaged_byte_of_a_piece_is_noticed_and_the_piece_done_again(tmp_p
         damaged[place] ^= 1
         path.write_bytes(damaged)
         told = []
-        with suppress(KeyboardInterrupt), begin(tmp_path, tell=told.append) as once:
-            assert once("a", lambda: {"x": 2.0})["x"] == 2.0
+        with suppress(KeyboardInterrupt), begin(tmp_path, tell=told.append) as kept:
+            assert kept.once("a", lambda: {"x": 2.0})["x"] == 2.0
             raise KeyboardInterrupt
         assert len(told) == 1
         assert path.name in told[0]
@@ -67,14 +67,14 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    with suppress(KeyboardInterrupt), begin(tmp_path) as once:
+    with suppress(KeyboardInterrupt), begin(tmp_path) as kept:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
-            once("b", lambda: {"x": 2.0})
+            kept.once("b", lambda: {"x": 2.0})
         raise KeyboardInterrupt
     monkeypatch.undo()
-    with begin(tmp_path) as once:
-        assert once("a", lambda: pytest.fail("done already"))["x"] == 1.0
+    with begin(tmp_path) as kept:
+        assert kept.once("a", lambda: pytest.fail("done already"))["x"] == 1.0
 
 
 def test_an_unfinished_run_of_another_config_or_version_is_refused(tmp_path):
@@ -109,8 +109,8 @@ def test_two_processes_cannot_run_in_one_folder(tmp_path):
 
 def test_overwriting_forgets_the_pieces(tmp_path):
     interrupt(tmp_path, {"a": 1.0})
-    with begin(tmp_path, overwrite=True) as once:
-        assert once("a", lambda: {"x": 2.0})["x"] == 2.0
+    with begin(tmp_path, overwrite=True) as kept:
+        assert kept.once("a", lambda: {"x": 2.0})["x"] == 2.0
 
 
 def test_forgetting_follows_no_link(tmp_path):
@@ -127,8 +127,8 @@ def test_pieces_of_another_config_are_never_used(tmp_path):
     (tmp_path / "unfinished" / "run.json").unlink()  # As if killed while the state was removed.
     other = HEADER | {"config": {"k": 2}}
     assert must_run(tmp_path, other, resume=False, overwrite=False)
-    with under_way(tmp_path, other, overwrite=False, tell=pytest.fail) as once:
-        assert once("a", lambda: {"x": 2.0})["x"] == 2.0
+    with under_way(tmp_path, other, overwrite=False, tell=pytest.fail) as kept:
+        assert kept.once("a", lambda: {"x": 2.0})["x"] == 2.0
 
 
 def test_litter_of_a_killed_process_is_swept(tmp_path):

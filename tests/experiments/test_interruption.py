@@ -52,7 +52,8 @@ def die_at(monkeypatch, moment, *, before):
 
         return call
 
-    for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (shutil, "rmtree")):
+    operations = (os, "fsync"), (Path, "replace"), (Path, "rename"), (Path, "unlink")
+    for owner, name in (*operations, (shutil, "rmtree")):
         monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.progress import as_arrays, in_memory, reporting
+from experiments.keeping import InMemory, as_arrays
+from experiments.progress import reporting
 
 
 def told(*, terminal, quiet=False, steps=3):
@@ -39,7 +40,7 @@ def test_quiet_is_quiet():
 
 
 def test_pieces_become_arrays_and_none_becomes_nan():
-    found = in_memory("a", lambda: {"x": None, "y": [1, 2], "z": np.float32(1)})
+    found = InMemory().once("a", lambda: {"x": None, "y": [1, 2], "z": np.float32(1)})
     assert np.isnan(found["x"])
     assert found["y"].tolist() == [1, 2]
     assert found["z"].dtype == np.float32
