@@ -5,71 +5,125 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.pl_pruning.config import Config, Regime
-from experiments.pl_pruning.subject import Data, Trainer, trainer_of
+from experiments.pl_pruning import controls
+from experiments.pl_pruning.cases import Case
+from experiments.pl_pruning.experts import expert_scores
+from experiments.pl_pruning.methods import CONTROLS, LEARNED
+from experiments.pl_pruning.networks import Dense
+from experiments.pl_pruning.settings import Config, Regime
+from experiments.pl_pruning.subject import State, Trainer, loss_of, optimizer
 from experiments.pl_pruning.timing import timed
 from plprune import scores
-from plprune.data import minibatches
-from plprune.gating import pl_gating, score_gating
-from plprune.nodes import find_nodes
-from plprune.training import TrainInfo, make_step, run_minibatches, start
-from plprune.types import NodeGroups
+from plprune.gating import (
+    GatingState,
+    log_condition_number,
+    log_largest_eigenvalue,
+    log_median_ratio,
+    log_smoothness_ratio,
+    log_trace,
+    pl_gating,
+    score_gating,
+    thresholded,
+    with_risk,
+)
+from plprune.nodes import keep_top, mask
+from plprune.training import TrainInfo, make_step, start
+
+_SCORE_EXAMPLES = 256  # For scores that average over examples: as many as they are published with.
+_ANNEALED = 10  # Times as many updates, over which the temperature falls from 1 to .1.
 
 
 class Choice(NamedTuple):
     """The dense-shaped network when its kept nodes are final."""
 
     params: Any  # Closed nodes are exactly zero.
+    state: Any  # Of the model.
     keep: dict[str, np.ndarray]
+    opt_state: Any  # Dense-shaped; None where no step was taken.
     info: TrainInfo | None  # Of the steps taken meanwhile.
+    kept: np.ndarray  # [steps], the fraction of nodes open at each of these steps.
     seconds: float  # Of those steps and of the gating.
     gating_seconds: float
 
 
 def choose(
-    config: Config, regime: Regime, method: str, rate: float, data: Data, params: Any, keys
+    config: Config, regime: Regime, method: str, keep: float, rate: float, case: Case
 ) -> Choice:
     """Gate before training, or while the first `regime.freeze_at` steps are taken.
 
     Args:
       config: The experiment.
       regime: Says which of the two.
-      method: One of `config.METHODS`.
+      method: One of `methods.METHODS`.
+      keep: The fraction of nodes to keep.
       rate: Learning rate of the steps.
-      data: Of the regime.
-      params: The dense network at its start.
-      keys: (of the gating, of the minibatches).
+      case: The seed's data, dense network and keys.
     """
-    subject, groups = dense_subject(config, regime, params, data)
-    probe = data.inputs
-    if regime.period == 0:
-        if method == "dense":
-            return Choice(params, _all_open(groups), None, 0.0, 0.0)
-        gate = _gate_once(_budget(config), regime, method, subject, groups)
-        (params, keep), seconds = timed(gate, keys[0], params, probe)
-        return Choice(params, _concrete(keep), None, seconds, seconds)
-    indices = minibatches(len(probe), regime.batch_size, regime.freeze_at, key=keys[1])
-    batches = (data.inputs, data.targets), indices, rate
-    budget = _budget(config)
-    plain = _warm_up(budget, regime, "dense", subject, groups)
-    arguments = keys[0], params, subject.anchored(params), *batches
-    (trained, keep, info), plain_seconds = timed(plain, *arguments)
+    if method in CONTROLS:
+        return _control(config, regime, method, keep, rate, case)
+    if regime.period:
+        return _while_training(config, regime, method, keep, rate, case)
     if method == "dense":
-        return Choice(trained, _all_open(groups), info, plain_seconds, 0.0)
-    gated = _warm_up(budget, regime, method, subject, groups)
-    (trained, keep, info), seconds = timed(gated, *arguments)
-    return Choice(trained, _concrete(keep), info, seconds, max(0.0, seconds - plain_seconds))
+        return _untrained(case, case.params, all_open(case.dense), 0.0)
+    gate = _gate_once(_Budget(keep, config.probe_size), regime, method, case.subject, case.dense)
+    probe = case.data.inputs, _labels(regime, case)
+    (params, kept), seconds = timed(gate, case.gating_key, case.params, case.state.model, probe)
+    return _untrained(case, params, _concrete(kept), seconds)
 
 
-def dense_subject(
-    config: Config, regime: Regime, params: Any, data: Data
-) -> tuple[Trainer, NodeGroups]:
-    """The trainer of the dense network and its node groups."""
-    subject = trainer_of(config, regime, params)
-    return subject, _groups(subject, jax.eval_shape(lambda: (params, data.inputs[:2])))
+def all_open(dense: Dense) -> dict[str, np.ndarray]:
+    """Every node of the groups that may lose some."""
+    return {name: np.ones(size, bool) for name, size in dense.sizes.items()}
+
+
+def kept_share(keep: dict[str, np.ndarray]) -> float:
+    """The fraction of all prunable nodes that is kept."""
+    return sum(int(k.sum()) for k in keep.values()) / sum(len(k) for k in keep.values())
+
+
+def _untrained(case, params, keep, seconds):
+    return Choice(params, case.state.model, keep, None, None, np.zeros(0), seconds, seconds)
+
+
+def _concrete(keep):
+    return {name: np.asarray(kept) for name, kept in keep.items()}
+
+
+def _control(config, regime, method, keep, rate, case: Case) -> Choice:
+    """What `methods.CONTROLS` says of each."""
+    arguments = config, regime, keep, rate, case
+    if method == "dense_small":
+        return _untrained(case, controls.halved(case.params), all_open(case.dense), 0.0)
+    if method == "fresh":
+        return _untrained(case, *controls.fresh(config.network, keep, case), 0.0)
+    rule, _, how = method.rpartition("_")
+    base = _choice(rule, *arguments)
+    if how == "widths":
+        widths = _choice("kappa_global", *arguments)
+        return _at_widths(rule, case, widths)
+    model = _choice("kappa", *arguments)
+    params = controls.matched(config.network, base, model, case)
+    return base._replace(params=params, seconds=model.seconds, gating_seconds=model.seconds)
+
+
+def _choice(method, config, regime, keep, rate, case):
+    return choose(config, regime, method, keep, rate, case)
+
+
+def _at_widths(rule, case, widths: Choice) -> Choice:
+    """The nodes of the largest score, as many of each group as another method keeps."""
+    score, keep = getattr(scores, rule), {}
+    apply = case.subject.net.model.apply
+    found = score(apply, case.params, case.dense.groups, key=case.gating_key)
+    for name, kept in widths.keep.items():
+        share = float(kept.sum()) / len(kept)
+        keep |= keep_top({name: found[name]}, case.dense.groups, share)
+    params = mask(case.params, case.dense.groups, keep)
+    return _untrained(case, params, _concrete(keep), widths.seconds)
 
 
 class _Budget(NamedTuple):
@@ -79,69 +133,121 @@ class _Budget(NamedTuple):
     probe_size: int
 
 
-def _budget(config):
-    return _Budget(config.keep, config.probe_size)
+def _labels(regime, case):
+    """Targets of the probe; a centred regime fits them from the initial outputs on."""
+    if not regime.centred:
+        return case.data.targets
+    return case.data.targets + case.subject.net.model.apply(
+        case.params, case.state.model, case.data.inputs
+    )
 
 
-def _all_open(groups):
-    return {name: np.ones(size, bool) for name, size in groups.prunable.items()}
+def _objective(method, regime):
+    return {
+        "kappa_risk": lambda: with_risk(log_condition_number(), weight=regime.risk_weight),
+        "lipschitz_mu": log_smoothness_ratio,
+        "lambda_max_only": log_largest_eigenvalue,
+        "trace_only": log_trace,
+        "median": log_median_ratio,
+    }.get(method, log_condition_number)()
 
 
-def _concrete(keep):
-    return {name: np.asarray(kept) for name, kept in keep.items()}
+def _learned_options(method, regime, keep) -> dict[str, Any]:
+    updates = regime.initial_updates
+    options = {"objective": _objective(method, regime), "initial_updates": updates}
+    if method == "kappa_mlp":
+        options["network"] = "mlp"
+    if method == "kappa_global":
+        options |= {"budget": "global", "min_fraction": keep / 2}
+    if method == "kappa_annealed":
+        falling = optax.linear_schedule(1.0, 0.1, _ANNEALED * updates)
+        options |= {"relaxation": thresholded(falling), "initial_updates": _ANNEALED * updates}
+    return options
 
 
-_FOUND: dict[Trainer, NodeGroups] = {}
-
-
-def _groups(subject, shapes):
-    if subject not in _FOUND:
-        _FOUND[subject] = find_nodes(lambda p, x: subject.model.apply(p, {}, x), *shapes)
-    return _FOUND[subject]
-
-
-def _transformation(budget, regime, method, subject, groups, inner, key):
+def _transformation(budget, regime, method, subject, dense: Dense, inner, key):
     """The gated optimiser of a method; plain `inner` for dense."""
-    if method == "dense":
-        return inner
-    options: dict[str, Any] = budget._asdict()
+    options: dict[str, Any] = {
+        "keep_fraction": budget.keep_fraction, "probe_size": budget.probe_size,
+        "exclude": tuple(name for name in dense.groups.prunable if name not in dense.sizes),
+        "loss": loss_of(regime), "key": key,
+    }  # fmt: skip
     if regime.period:
         options |= {"period": regime.period, "freeze_at": regime.freeze_at, "schedule": "cubic"}
-
-    def apply(params, inputs):
-        return subject.model.apply(params, {}, inputs)
-
-    if method == "kappa":
-        options |= {"initial_updates": regime.initial_updates}
-        return pl_gating(inner, apply, groups, key=key, **options)
+    apply = subject.net.model.apply
+    if method in LEARNED:
+        options |= _learned_options(method, regime, budget.keep_fraction)
+        return pl_gating(inner, apply, dense.groups, **options)
+    if method in ("snip", "grasp", "taylor"):
+        options["probe_size"] = max(_SCORE_EXAMPLES, budget.probe_size)
     score = getattr(scores, method)
-    return score_gating(inner, apply, groups, score=score, key=key, **options)
+    return score_gating(inner, apply, dense.groups, score=score, **options)
 
 
 @cache
-def _gate_once(budget, regime, method, subject, groups) -> Callable:
-    """(key, params, probe) -> (params, keep): the first call of the transformation, no gradient."""
+def _gate_once(budget, regime, method, subject, dense: Dense) -> Callable:
+    """(key, params, state, probe) -> (params, keep): the transformation's first call."""
 
-    def gate(key, params, probe):
-        optimizer = _transformation(budget, regime, method, subject, groups, optax.identity(), key)
-        zeros = optax.tree.zeros_like(params)
-        updates, state = optimizer.update(zeros, optimizer.init(params), params, probe=probe)
-        return optax.apply_updates(params, updates), state.keep
+    def gate(key, params, state, probe):
+        inner = optax.identity()
+        rule = _transformation(budget, regime, method, subject, dense, inner, key)
+        zeros, first = optax.tree.zeros_like(params), rule.init(params)
+        updates, after = rule.update(zeros, first, params, probe=probe, model_state=state)
+        params, keep = optax.apply_updates(params, updates), after.keep
+        if dense.experts:
+            found = expert_scores(method, subject, dense, params, state, probe, key)
+            routed = keep_top(found, dense.groups, budget.keep_fraction)
+            params, keep = mask(params, dense.groups, routed), keep | routed
+        return params, keep
 
     return jax.jit(gate)
 
 
-@cache
-def _warm_up(budget, regime, method, subject, groups) -> Callable:
-    """The first `freeze_at` steps: (key, params, state, data, indices, rate) to the end of them."""
+def _while_training(config, regime, method, keep, rate, case: Case) -> Choice:
+    data = case.data.inputs, case.data.targets
+    arguments = case.gating_key, case.params, case.state, data, case.indices, rate
+    budget = _Budget(keep, config.probe_size)
+    plain = _warm_up(budget, regime, "dense", case.subject, case.dense)
+    (last, kept, info, open_share), plain_seconds = timed(plain, *arguments)
+    seconds = plain_seconds
+    if method != "dense":
+        gated = _warm_up(budget, regime, method, case.subject, case.dense)
+        (last, kept, info, open_share), seconds = timed(gated, *arguments)
+    kept = _concrete(kept) if method != "dense" else all_open(case.dense)
+    gating = max(0.0, seconds - plain_seconds)
+    model = last.state.model
+    return Choice(
+        last.params, model, kept, last.opt_state, info, np.asarray(open_share), seconds, gating
+    )
 
-    def run(key, params, state, data, indices, rate):
-        optimizer = _transformation(budget, regime, method, subject, groups, optax.sgd(rate), key)
-        step = make_step(subject.train, subject.per_example, optimizer)
-        extra = {} if method == "dense" else {"probe": data[0]}
-        first = start(params, state, optimizer, key=key)
-        last, info = run_minibatches(step, first, data, indices, **extra)
-        keep = {} if method == "dense" else last.opt_state.keep
-        return last.params, keep, info
+
+@cache
+def _warm_up(budget, regime, method, subject: Trainer, dense: Dense) -> Callable:
+    """The first `freeze_at` steps: (key, params, state, data, indices, rate) to their end."""
+
+    def run(key, params, state: State, data, indices, rate):
+        rule = inner = optimizer(regime, rate)
+        if method != "dense":
+            rule = _transformation(budget, regime, method, subject, dense, inner, key)
+        step = make_step(subject.train, subject.loss, rule)
+
+        def logged(train_state, chosen):
+            batch = jax.tree.map(lambda a: a[chosen], data)
+            probe = {"probe": data, "model_state": train_state.state.model}
+            moved, info = step(train_state, batch, **({} if method == "dense" else probe))
+            return moved, (info, _open_share(moved.opt_state))
+
+        first = start(params, state, rule, key=key)
+        last, (info, opened) = jax.lax.scan(logged, first, indices[: regime.freeze_at])
+        gating = last.opt_state
+        if method == "dense":
+            return last, {}, info, opened
+        return last._replace(opt_state=gating.inner), gating.keep, info, opened
 
     return jax.jit(run)
+
+
+def _open_share(state):
+    if not isinstance(state, GatingState):
+        return jnp.ones(())
+    return jnp.mean(jnp.concatenate(list(state.keep.values())))

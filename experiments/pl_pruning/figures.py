@@ -4,17 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import draw_curve, draw_points, method_style, new_figure, style, tidy
+from experiments.figures import style
+from experiments.pl_pruning import drawing
+from experiments.pl_pruning.methods import CONTROLS, LEARNED
 from experiments.tables import Metric
 
 METRICS = {
     "rate": Metric(
         "learning rate",
-        "The candidate with the lowest final training loss, as a mean over the seeds; the same "
-        "candidates for every method. In regimes of unit 1/L it is a multiple of 1/L.",
+        "The candidate with the lowest final training loss, as a mean over the seeds it is chosen "
+        "on (with a target: with the fewest steps to it); the same candidates for every method. In "
+        "regimes of unit 1/L it is a multiple of 1/L.",
     ),
     "masked_difference": Metric(
         "masked less shrunk",
@@ -22,42 +24,95 @@ METRICS = {
         "whole test set, before it is trained on.",
         better="lower",
     ),
+    "wide_kappa": Metric(
+        "condition number, wide",
+        "The same on the larger number of held-out examples that the configuration gives as "
+        "wide_held_out.",
+        better="lower",
+    ),
+    "target_seconds": Metric(
+        "time to target",
+        "Wall time until the logged training loss first is at or below dense's final one, gating "
+        "included, compilation and evaluation apart.",
+        "s",
+        better="lower",
+        missing="not reached",
+    ),
+    "test_loss": Metric("test loss", "Mean loss over the test set.", better="lower"),
+    "final_test_accuracy": Metric(
+        "final test accuracy", "After the last step, without early stopping.", "%", better="higher"
+    ),
+    "validation_accuracy": Metric(
+        "validation accuracy", "The best one, where training is stopped.", "%", better="higher"
+    ),
 }
 
 Curves = Mapping[str, np.ndarray]
 
 
 def draw(record: Mapping[str, Any], curves: Curves) -> dict[str, Figure]:
-    """One figure per regime: loss, steps to the target, condition number and accuracy."""
+    """Figures per regime; those that the record has no numbers for are left out."""
+    config, drawn = record["config"], {}
     with style():
-        return {
-            regime["name"]: _regime(record, curves, regime)
-            for regime in record["config"]["regimes"]
-        }
+        for regime in config["regimes"]:
+            name = regime["name"]
+            drawn[name] = drawing.overview(record, curves, regime)
+            drawn[f"{name} in time"] = drawing.in_time(record, curves, regime)
+            if config["track"]:
+                drawn[f"{name} conditioning"] = drawing.conditioning(record, curves, regime)
+            if len(config["keep"]) > 1:
+                drawn[f"{name} fractions"] = drawing.against_fraction(record, regime)
+            if set(config["methods"]) - set(drawing.KEEP_ALL):
+                drawn[f"{name} nodes"] = drawing.kept_nodes(record, curves, regime)
+            gaps = drawing.gap_figure(record, regime)
+            if gaps is not None:
+                drawn[f"{name} gaps"] = gaps
+    return drawn
 
 
 def measured(record: Mapping[str, Any]) -> list[str]:
-    """What was done, one paragraph per regime."""
+    """What was done, one paragraph per regime, and what the methods are."""
     config = record["config"]
+    fractions = " or ".join(f"{keep:.0%}" for keep in config["keep"])
     intro = (
-        f"Data: {record['versions'].get('data', config['dataset'])}. Network: multilayer "
-        f"perceptron with hidden layers {_joined(config['widths'])}, activation "
-        f"{config['activation']}. Every method starts from the same initial weights of a seed and "
-        f"keeps {config['keep']:.0%} of each hidden layer. Gates minimise the condition number of "
+        f"Data: {record['versions'].get('data', config['dataset'])}. Network: "
+        f"{_network(config['network'])}. Every method starts from the same initial weights of a "
+        f"seed and keeps {fractions} of each layer's nodes. Gates minimise the condition number of "
         f"the tangent kernel on {config['probe_size']} training examples at a time; closed nodes "
         "are removed, and the smaller network is trained on. This is our design, after the "
         "abstract of [Chen 2023]."
     )
-    return [intro, *(_told(regime) for regime in config["regimes"])]
+    known = LEARNED | CONTROLS
+    methods = [f"{name}: {known[name]}" for name in config["methods"] if name in known]
+    kernel = "the full kernel" if config["all_outputs"] else (
+        "the kernel of one random +-1 combination of the outputs"
+    )  # fmt: skip
+    told = f"The condition number is that of {kernel} on {config['held_out']} test examples."
+    if config["curve_examples"]:
+        told += f" Training losses are over {config['curve_examples']:,} training examples."
+    return [intro, told, "; ".join(methods) + ".", *(_told(r) for r in config["regimes"])]
+
+
+def _network(network):
+    kinds = {
+        "mlp": "multilayer perceptron", "cnn": "convolutional network", "vgg": "VGG",
+        "resnet": "ResNet", "encoder": "transformer encoder", "switch": "Switch transformer",
+    }  # fmt: skip
+    sizes = ", ".join(f"{name} {_joined(value)}" for name, value in network["sizes"])
+    return f"{kinds[network['kind']]} with {sizes}"
 
 
 def _told(regime):
     loss = {
         "square": "half the squared distance to one-hot targets less 0.1",
         "cross_entropy": "cross-entropy",
+        "masked_tokens": "cross-entropy of masked tokens",
+        "next_token": "cross-entropy of the next token",
     }[regime["loss"]]
     full = regime["batch_size"] == regime["train_examples"]
     batch = "full-batch gradient descent" if full else f"minibatches of {regime['batch_size']}"
+    batch += {"sgd": "", "momentum": ", momentum 0.9", "adamw": ", AdamW"}[regime["optimizer"]]
+    batch += ", cosine decay" if regime["decay"] == "cosine" else ""
     centred = ", of the outputs less their initial values" if regime["centred"] else ""
     chosen = "before training"
     if regime["period"]:
@@ -73,48 +128,30 @@ def _told(regime):
     target = (
         f"a training loss of {regime['target']:g}"
         if regime["target"]
-        else ("dense's final training loss on the same seed")
+        else "dense's final training loss on the same seed"
+    )
+    if regime["extension"] > 1:
+        target += f", which a method may take {regime['extension']:g} times dense's steps to reach"
+    stopped = (
+        f" Accuracy is taken where that on {regime['validation']:,} held-out training images is "
+        "best."
+        if regime["validation"]
+        else ""
     )
     return (
-        f"Regime {regime['name']}: {loss}{centred}; {regime['train_examples']:,} training images, "
-        f"{batch}, at most {regime['max_steps']:,} steps, learning rates "
+        f"Regime {regime['name']}: {loss}{centred}; {regime['train_examples']:,} training "
+        f"examples, {batch}, at most {regime['max_steps']:,} steps, learning rates "
         f"{_joined(regime['rates'])}{unit}; nodes are chosen {chosen}; the target is {target}. "
         + (
             "Test images: the test split and the training split's other images."
             if regime["tests_on_rest"]
-            else "Test images: the test split."
+            else "Tested on the test split."
         )
+        + stopped
     )
 
 
 def _joined(values):
-    return ", ".join(f"{value:g}" for value in values)
-
-
-def _regime(record, curves, regime):
-    name = regime["name"]
-    methods = {m: e for m, e in record["results"].items() if m.startswith(f"{name}/")}
-    figure, ((loss, steps), (kappa, accuracy)) = new_figure(2, 2)
-    _loss(loss, record, curves, regime, methods)
-    draw_points(steps, methods, "steps_to_target", "steps to the target", missing="not reached")
-    draw_points(kappa, methods, "kappa", "condition number on held-out examples")
-    kappa.set_xscale("log")
-    draw_points(accuracy, methods, "test_accuracy", "test accuracy")
-    tidy(figure)
-    figure.suptitle(f"Regime {name}, {record['config']['keep']:.0%} of the nodes kept")
-    return figure
-
-
-def _loss(axes: Axes, record, curves: Curves, regime, methods) -> None:
-    start = regime["freeze_at"] if regime["period"] else 0
-    for method in methods:
-        curve = curves[f"{method}/train_loss"]
-        steps = start + record["config"]["log_every"] * np.arange(curve.shape[1])
-        label = method.rpartition("/")[2]
-        draw_curve(axes, steps, curve, label=label, **method_style(method, list(methods)))
-    if regime["target"]:
-        axes.axhline(regime["target"], color="0.5", lw=0.8, ls=":")
-    axes.set_yscale("log")
-    axes.set_xlabel("gradient steps")
-    axes.set_ylabel("training loss")
-    axes.legend()
+    if isinstance(values, str | int | float):
+        return str(values)
+    return ", ".join(_joined(v) if isinstance(v, list | tuple) else f"{v:g}" for v in values)

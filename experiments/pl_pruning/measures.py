@@ -1,60 +1,87 @@
-"""What is measured on a network right after its nodes were chosen."""
+"""What is measured on a network: kappa, mu and L, and its size."""
 
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.pl_pruning.subject import HELD_OUT, Data, Trainer
+from experiments.pl_pruning.arrays import Data
+from experiments.pl_pruning.settings import Config
+from experiments.pl_pruning.subject import Trainer
 from plprune.constants import lipschitz_constant
 from plprune.constants.ends import kernel_ends
 from plprune.costs import flops, parameters
+from plprune.operators import flat_outputs
+from plprune.training import TrainState
 
 HESSIAN_EXAMPLES = 2000  # Training examples in the Hessian; all of them where there are fewer.
+_HESSIAN_CHUNK = 500  # The same for networks that are evaluated a part at a time.
 _HESSIAN_TOL = 1e-4
 
 
-def conditioning(subject: Trainer, params: Any, data: Data) -> dict[str, float | None]:
+def conditioning(
+    config: Config, subject: Trainer, now: TrainState, data: Data, examples: int
+) -> dict[str, float | None]:
     """Kappa and the PL constant on held-out examples, in float64; None where not resolved."""
+    params, model = now.params, now.state.model
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
-        held_out = jnp.asarray(np.asarray(data.test_inputs[:HELD_OUT]), jnp.float64)
+        wide, state, inputs = jax.tree.map(_wide, (params, model, data.test_inputs[:examples]))
         # Outputs less their initial values have the same kernel.
-        ends = _kernel_ends(subject.model.apply)(wide, held_out)
+        ends = _kernel_ends(subject.net.model.apply, config.all_outputs)(wide, state, inputs)
         if not ends.lowest.resolved:
             return {"kappa": None, "pl_constant": None}
         low, high = float(ends.lowest.value), float(ends.highest.value)
-        return {"kappa": high / low, "pl_constant": low / len(held_out)}
+        return {"kappa": high / low, "pl_constant": low / len(inputs)}
 
 
-def hessian_norm(subject: Trainer, params: Any, state: Any, data: Data) -> float:
+def hessian_norm(subject: Trainer, now: TrainState, data: Data) -> float:
     """The Lipschitz constant of the training loss's gradient, by Lanczos."""
-    batch = data.inputs[:HESSIAN_EXAMPLES], data.targets[:HESSIAN_EXAMPLES]
-    estimate = _hessian_constant(subject)(params, state, batch)
+    size = min(HESSIAN_EXAMPLES, len(data.inputs))
+    size = size if subject.chunk >= size else min(_HESSIAN_CHUNK, size)
+    batch = data.inputs[:size], data.targets[:size]
+    estimate = _hessian_constant(subject)(now.params, now.state, batch)
     if not estimate.resolved:
         raise ValueError("the Hessian at the start of training could not be resolved.")
     return float(estimate.value)
 
 
-def size_of(subject: Trainer, params: Any, data: Data) -> dict[str, float]:
+def tracked(
+    config: Config, subject: Trainer, now: TrainState, data: Data
+) -> dict[str, float | None]:
+    """Kappa, mu and L of a network in training."""
+    found = conditioning(config, subject, now, data, config.held_out)
+    return found | {"lipschitz_constant": hessian_norm(subject, now, data)}
+
+
+def size_of(subject: Trainer, now: TrainState, data: Data) -> dict[str, float]:
     """Parameters, and FLOPs of one forward pass of one example."""
     shape = jax.ShapeDtypeStruct((1, *data.test_inputs.shape[1:]), data.test_inputs.dtype)
-    return {"parameters": parameters(params), "flops": _flops(subject, shape)}
+    return {"parameters": parameters(now.params), "flops": _flops(subject, shape)}
+
+
+def _wide(leaf):
+    array = np.asarray(leaf)
+    return jnp.asarray(array, jnp.float64 if array.dtype.kind == "f" else array.dtype)
 
 
 @cache
 def _flops(subject, shape):
-    return flops(lambda p, x: subject.model.apply(p, {}, x), subject.model.params, shape)
+    model = subject.net.model
+    return flops(lambda p, x: model.apply(p, model.state, x), model.params, shape)
 
 
 @cache
-def _kernel_ends(apply):
-    def ends(params, inputs):
-        return kernel_ends(
-            lambda p, x: apply(p, {}, x), params, inputs, method="auto", key=None, tol=1e-6
-        )
+def _kernel_ends(apply, all_outputs):
+    def ends(params, state, inputs):
+        def model(p, x):
+            outputs = flat_outputs(lambda p, x: apply(p, state, x))(p, x)
+            if all_outputs:
+                return outputs
+            signs = jax.random.rademacher(jax.random.key(0), outputs.shape[1:], outputs.dtype)
+            return jnp.matmul(outputs, signs[:, None])
+
+        return kernel_ends(model, params, inputs, method="auto", key=None, tol=1e-6)
 
     return jax.jit(ends)
 
@@ -64,7 +91,7 @@ def _hessian_constant(subject):
     def constant(params, state, batch):
         key = jax.random.key(0)  # A start of Lanczos that is the same for all methods.
         return lipschitz_constant(
-            lambda p, b: subject.loss(p, state, *b), params, batch, key=key, tol=_HESSIAN_TOL
+            lambda p, b: subject.mean_loss(p, state, *b), params, batch, key=key, tol=_HESSIAN_TOL
         )
 
     return jax.jit(constant)

@@ -1,6 +1,6 @@
-"""What a regime trains: the data, the network at any widths, and its compiled functions."""
+"""What a regime trains: a network at any widths, its losses, optimiser and compiled functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,137 +9,171 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from experiments.pl_pruning.config import Config, Regime
-from plprune.data import Dataset, check, load, standardization, standardize
-from plprune.functional import Functional, functional
-from plprune.losses import accuracy, cross_entropy, risk, squared_error
-from plprune.models import MLP
+from experiments.pl_pruning.arrays import Data
+from experiments.pl_pruning.networks import Counts, Net, Shape, dense, shrunk
+from experiments.pl_pruning.settings import Network, Regime
+from plprune.data import minibatches
+from plprune.losses import cross_entropy, masked_cross_entropy, risk, squared_error
+from plprune.models.switch import Balanced
 from plprune.training import make_step, run_full_batch, run_minibatches
 
-HELD_OUT = 64  # Test examples on which kernels are measured.
+_BALANCE = 0.01  # Weight of the experts' imbalance [Fedus 2022].
+_CHUNK = 500  # Examples evaluated at once; perceptrons take all.
+_CALIBRATION_STEPS = 20
 
 
-class Data(NamedTuple):
-    """The arrays of one regime and seed."""
+class State(NamedTuple):
+    """What a network carries besides its parameters."""
 
-    inputs: jax.Array  # [n, ...], the training examples.
-    targets: jax.Array  # Labels [n], or one-hot rows less .1 for the square loss.
-    test_inputs: jax.Array
-    test_labels: jax.Array
+    model: Any  # Such as BatchNorm's running statistics.
+    anchor: Any  # Parameters whose outputs are subtracted in a centred regime; else empty.
+
+
+class Scores(NamedTuple):
+    """Mean loss, and the share of labels that have the largest output."""
+
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
     """A network of given widths, compiled once for all seeds and methods of a regime."""
 
-    model: Functional  # Its own parameters are not used.
-    apply: Callable  # (params, state, inputs) -> outputs.
-    anchored: Callable  # params -> state with which training starts there.
-    train: Callable  # As `apply`, in the form that `make_step` takes.
-    per_example: Callable  # (outputs, targets) -> losses.
-    loss: Callable  # (params, state, inputs, targets) -> mean loss.
-    accuracy: Callable  # (params, state, inputs, labels).
+    net: Net
+    regime: Regime
+    chunk: int
+    outputs: Callable  # (params, state, inputs), in evaluation mode.
+    train: Callable  # As `outputs`, in the form that `make_step` takes.
+    loss: Callable  # Per example: (outputs, targets).
+    mean_loss: Callable  # (params, state, inputs, targets).
     stretch: Callable  # (train_state, data, indices, rate) -> (train_state, infos).
+    scored: Callable  # (params, state, inputs, targets) -> (mean loss, right, counted).
 
-
-def load_splits(config: Config) -> tuple[Dataset, Dataset]:
-    """The training and the test split, checked, standardised by the training split alone."""
-    train, test = (load(config.dataset, split=split) for split in ("train", "test"))
-    for part in (train, test):
-        check(part)
-    largest = max(regime.train_examples for regime in config.regimes)
-    if largest > len(train.labels):
-        raise ValueError(
-            f"train_examples must be at most the {len(train.labels)} of {config.dataset}, "
-            f"got {largest}."
-        )
-    statistics = standardization(train)
-    if config.standardise:
-        train, test = standardize(train, statistics), standardize(test, statistics)
-    return train, test
-
-
-def regime_data(splits: tuple[Dataset, Dataset], regime: Regime, key: jax.Array) -> Data:
-    """The regime's training examples, drawn by `key`, and the test examples: the split's first."""
-    train, test = splits
-    order = np.asarray(jax.random.permutation(key, len(train.labels)))
-    chosen, rest = order[: regime.train_examples], order[regime.train_examples :]
-    if not regime.tests_on_rest:
-        rest = rest[:0]
-    labels = jnp.asarray(train.labels[chosen], jnp.int32)
-    square = regime.loss == "square"
-    targets = jax.nn.one_hot(labels, train.num_classes) - 0.1 if square else labels
-    return Data(
-        jnp.asarray(train.images[chosen]),
-        targets,
-        jnp.asarray(np.concatenate([test.images, train.images[rest]])),
-        jnp.asarray(np.concatenate([test.labels, train.labels[rest]]), jnp.int32),
-    )
-
-
-def initial(config: Config, splits: tuple[Dataset, Dataset], key: jax.Array) -> Any:
-    """Parameters of the dense network, the same for all methods of a seed."""
-    in_features = int(np.prod(splits[0].images.shape[1:]))
-    model = MLP(
-        in_features,
-        config.widths,
-        splits[0].num_classes,
-        activation=config.activation,
-        rngs=nnx.Rngs(key),
-    )
-    return functional(model).params
+    def evaluate(self, params, state: State, inputs, targets, most: int = 0) -> Scores:
+        """Scores over the first `most` examples, or all, a part at a time."""
+        size = min(most or len(inputs), len(inputs))
+        parts = [
+            (len(x), *map(float, self.scored(params, state, x, y)))
+            for x, y in _parts(inputs[:size], targets[:size], self.chunk)
+        ]
+        counts, losses, right, counted = np.asarray(parts).T
+        loss = losses[0] if len(parts) == 1 else np.sum(counts * losses) / size
+        return Scores(float(loss), float(np.sum(right) / np.sum(counted)))
 
 
 @cache
-def _network(activation: str, in_features: int, out_features: int, widths) -> Functional:
-    """One object for all regimes, so that what is compiled for its `apply` serves them all."""
-    return functional(
-        MLP(in_features, widths, out_features, activation=activation, rngs=nnx.Rngs(0))
-    )
-
-
-@cache
-def trainer(
-    activation: str, regime: Regime, in_features: int, out_features: int, widths: tuple[int, ...]
-) -> Trainer:
-    """The functions of a network with these widths, which may be the shrunk ones."""
-    model = _network(activation, in_features, out_features, widths)
-    per_example = squared_error if regime.loss == "square" else cross_entropy
+def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | None) -> Trainer:
+    """The functions of a network with these nodes; all of them if `counts` is None."""
+    net = dense(network, shape).net if counts is None else shrunk(network, shape, counts)
+    loss = loss_of(regime)
 
     def outputs(params, state, inputs):
-        raw = model.apply(params, {}, inputs)
-        return raw - model.apply(state, {}, inputs) if regime.centred else raw
-
-    def loss(params, state, inputs, targets):
-        return risk(per_example, outputs(params, state, inputs), targets)
+        return _centred(net.model.apply, regime, params, state, inputs)
 
     def train(params, state, inputs, *, key):
-        del key
-        return outputs(params, state, inputs), state
+        raw, model = net.train.train(params, state.model, inputs, key=key)
+        if regime.centred:
+            raw = raw - net.model.apply(state.anchor, state.model, inputs)
+        return raw, state._replace(model=model)
+
+    def mean_loss(params, state, inputs, targets):
+        return risk(loss, outputs(params, state, inputs), targets)
+
+    def scored(params, state, inputs, targets):
+        found = outputs(params, state, inputs)
+        labels = jnp.argmax(targets, axis=-1) if regime.loss == "square" else targets
+        counted = labels != -1
+        right = (jnp.argmax(found, axis=-1) == labels) & counted
+        return risk(loss, found, targets), jnp.sum(right), jnp.sum(counted)
 
     def stretch(train_state, data, indices, rate):
-        step = _until(make_step(train, per_example, optax.sgd(rate)), regime.target)
+        step = _until(make_step(train, loss, optimizer(regime, rate)), regime.target)
         if is_full_batch(regime):
             return run_full_batch(step, train_state, data, len(indices))
         return run_minibatches(step, train_state, data, indices)
 
+    chunk = 1 << 30 if network.kind == "mlp" else _CHUNK
     return Trainer(
-        model,
-        outputs,
-        lambda params: params if regime.centred else {},
-        train,
-        per_example,
-        jax.jit(loss),
-        jax.jit(lambda p, s, x, y: accuracy(outputs(p, s, x), y)),
-        jax.jit(stretch),
-    )
+        net, regime, chunk, outputs, train, loss, jax.jit(mean_loss), jax.jit(stretch),
+        jax.jit(scored),
+    )  # fmt: skip
+
+
+def loss_of(regime: Regime) -> Callable:
+    """Per-example losses of outputs, or of a Switch transformer's outputs with its imbalance."""
+    plain = {
+        "square": squared_error,
+        "cross_entropy": cross_entropy,
+        "masked_tokens": masked_cross_entropy,
+        "next_token": cross_entropy,
+    }[regime.loss]
+
+    def loss(outputs, targets):
+        if isinstance(outputs, Balanced):
+            return plain(outputs.outputs, targets) + _BALANCE * outputs.imbalance
+        return plain(outputs, targets)
+
+    return loss
+
+
+def optimizer(regime: Regime, rate) -> optax.GradientTransformation:
+    """The optimiser of a regime; its states have the same structure whatever the rate."""
+    if regime.decay == "cosine":
+        whole = optax.cosine_decay_schedule(1.0, regime.max_steps)
+        rate = (lambda peak: lambda step: peak * whole(step))(rate)
+    if regime.optimizer == "adamw":
+        return optax.adamw(rate)
+    return optax.sgd(rate, momentum=0.9 if regime.optimizer == "momentum" else None)
 
 
 def is_full_batch(regime: Regime) -> bool:
     """Whether every step sees all training examples, in their order."""
     return regime.batch_size == regime.train_examples
+
+
+def indices_of(regime: Regime, data: Data, key: jax.Array) -> jax.Array:
+    """Examples of each step; a full batch needs their number only."""
+    if is_full_batch(regime):
+        return jnp.zeros((regime.most_steps, 0), jnp.int32)
+    return minibatches(len(data.inputs), regime.batch_size, regime.most_steps, key=key)
+
+
+def calibrated(subject: Trainer, params: Any, state: Any, data: Data) -> Any:
+    """The model's state after some batches in training mode; the same where there is none.
+
+    Running statistics start at zero and one, and after pruning they are those of a wider network:
+    what is measured in evaluation mode would be another function than the one that trains.
+    """
+    if not jax.tree.leaves(state):
+        return state
+    size = subject.regime.batch_size
+    count = min(_CALIBRATION_STEPS, len(data.inputs) // size)
+    batches = data.inputs[: count * size].reshape(count, size, *data.inputs.shape[1:])
+    return _calibration(subject)(params, state, batches)
+
+
+@cache
+def _calibration(subject):
+    def run(params, state, batches):
+        def body(state, batch):
+            _, new = subject.net.model.train(params, state, batch, key=jax.random.key(0))
+            return new, None
+
+        return jax.lax.scan(body, state, batches)[0]
+
+    return jax.jit(run)
+
+
+def _centred(apply, regime, params, state, inputs):
+    raw = apply(params, state.model, inputs)
+    return raw - apply(state.anchor, state.model, inputs) if regime.centred else raw
+
+
+def _parts(inputs, targets, chunk) -> Iterator:
+    for start in range(0, len(inputs), chunk):
+        yield inputs[start : start + chunk], targets[start : start + chunk]
 
 
 def _until(step, target):
@@ -154,11 +188,3 @@ def _until(step, target):
         return kept._replace(key=train_state.key), info
 
     return stopping
-
-
-def trainer_of(config: Config, regime: Regime, params: Any) -> Trainer:
-    """The trainer for parameters of any widths."""
-    layers = [params[f"hidden_{i}"]["kernel"] for i in range(len(config.widths))]
-    widths = tuple(layer.shape[1] for layer in layers)
-    out_features = params["output"]["kernel"].shape[1]
-    return trainer(config.activation, regime, layers[0].shape[0], out_features, widths)

@@ -1,15 +1,19 @@
 """The pl_pruning experiment at toy size: what its record promises, and what it refuses."""
 
+import dataclasses
 from dataclasses import replace
 
+import jax
 import matplotlib.figure
 import numpy as np
 import pytest
 
+from experiments.folders import normalised
+from experiments.pl_pruning import arrays
 from experiments.pl_pruning import run as running
-from experiments.pl_pruning import subject
-from experiments.pl_pruning.config import METHODS, PRESETS, check
+from experiments.pl_pruning.config import PRESETS, check
 from experiments.pl_pruning.figures import draw, measured
+from experiments.pl_pruning.settings import key_of, network, tracked_steps
 from experiments.progress import Silent
 from plprune.records import summarise
 
@@ -19,22 +23,34 @@ QUICK = PRESETS["quick"]
 GD, SGD = QUICK.regimes
 TINY = replace(
     QUICK,
-    widths=(16, 16),
+    network=network("mlp", hidden=(16, 16), activation="tanh"),
     methods=("dense", "kappa"),
     regimes=(
         replace(GD, max_steps=75, target=0.3, initial_updates=2),
         replace(SGD, max_steps=40, rates=(0.03, 0.3), period=5, freeze_at=15, initial_updates=2),
     ),
     seeds=2,
+    track=2,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """Compilation is most of what these tests do."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def ran(config):
+    """Its results and curves; one way to set the flag, or everything would be compiled again."""
+    with jax.numpy_rank_promotion("allow"):
+        return running.run(config, progress=Silent())
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    import jax
-
-    with jax.numpy_rank_promotion("allow"):
-        return running.run(TINY, progress=Silent())
+    return ran(TINY)
 
 
 def test_the_record_has_every_method_regime_and_seed(tiny):
@@ -67,43 +83,55 @@ def test_steps_to_target_count_every_gradient_step(tiny):
                 first = int(np.argmax(curve <= 0.3))
                 assert (first - 1) * TINY.log_every < steps <= first * TINY.log_every
                 assert (curve[first:] == curve[first]).all()
-    assert results["sgd/dense"]["steps_to_target"][0] is not None
+    curve, dense = curves["sgd/dense/train_loss"], results["sgd/dense"]
+    reached = [
+        list(row <= loss).index(True) for row, loss in zip(curve, dense["train_loss"], strict=True)
+    ]
+    steps = [curves["sgd/dense/step"][seed, at] for seed, at in enumerate(reached)]
+    assert dense["steps_to_target"] == steps
+    assert curves["sgd/dense/step"][0].tolist() == [15, 40]
 
 
 def test_the_same_seed_gives_the_same_record(tiny):
-    results, curves = running.run(TINY, progress=Silent())
+    results, curves = ran(TINY)
     for name, metrics in tiny[0].items():
         for metric, values in metrics.items():
             assert metric.endswith("_seconds") or values == results[name][metric]
     for name, curve in tiny[1].items():
-        np.testing.assert_array_equal(curve, curves[name])
+        if not name.endswith("_seconds"):
+            np.testing.assert_array_equal(curve, curves[name])
 
 
 def test_seeds_are_independent_of_how_many_there_are(tiny):
     one = replace(TINY, seed=1, seeds=1, methods=("dense",), regimes=TINY.regimes[:1])
-    results, _ = running.run(one, progress=Silent())
+    results, _ = ran(one)
     assert results["gd/dense"]["train_loss"][0] == tiny[0]["gd/dense"]["train_loss"][1]
 
 
 def test_figures_and_words_come_from_the_record_alone(tiny):
-    import dataclasses
-
     results, curves = tiny
-    config = dataclasses.asdict(TINY)
+    config = normalised(dataclasses.asdict(TINY))
     record = {"config": config, "results": summarise(results), "versions": {"data": "digits"}}
     figures = draw(record, curves)
-    assert set(figures) == {"gd", "sgd"}
+    parts = ("", " in time", " conditioning", " nodes")
+    assert set(figures) == {name + part for name in ("gd", "sgd") for part in parts}
     assert all(isinstance(figure, matplotlib.figure.Figure) for figure in figures.values())
     told = " ".join(measured(record))
     assert "digits" in told
     assert "15 steps" in told
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in TINY.methods])
-def test_every_other_method_runs(method):
-    config = replace(TINY, methods=(method,), seeds=1, regimes=TINY.regimes[:1])
-    results, _ = running.run(config, progress=Silent())
-    assert results[f"gd/{method}"]["kept_nodes"] == [0.5]
+def test_a_fraction_other_than_the_presets_own_is_named():
+    assert key_of(QUICK, "kappa", 0.5) == "kappa"
+    assert key_of(QUICK, "kappa", 0.25) == "kappa@0.25"
+    assert key_of(QUICK, "dense", 0.25) == "dense"
+
+
+def test_conditioning_is_measured_from_the_start_to_the_last_step():
+    config = replace(QUICK, track=4, log_every=25)
+    assert tracked_steps(config, replace(SGD, max_steps=1600)) == [0, 100, 400, 1600]
+    assert tracked_steps(config, replace(SGD, max_steps=40)) == [0, 25, 40]
+    assert tracked_steps(replace(config, track=0), SGD) == []
 
 
 @pytest.mark.parametrize(
@@ -112,8 +140,15 @@ def test_every_other_method_runs(method):
         ({"methods": ("dense", "magic")}, "no method 'magic'; there are dense, kappa"),
         ({"methods": ("dense", "dense")}, "once each"),
         ({"methods": ("kappa",)}, "must include dense"),
-        ({"keep": 0.0}, r"keep must lie in \(0, 1\], got 0.0"),
-        ({"keep": 1.5}, r"keep must lie in \(0, 1\], got 1.5"),
+        ({"keep": (0.5, 0.0)}, r"keep must lie in \(0, 1\], got 0.0"),
+        ({"keep": (1.5,)}, r"keep must lie in \(0, 1\], got 1.5"),
+        ({"keep": (0.5, 0.5)}, "keep must name each fraction once"),
+        ({"network": network("cnn"), "methods": ("dense", "fresh")}, "fresh is for multilayer"),
+        ({"methods": ("dense", "fresh")}, "regime sgd chooses while it trains; no controls"),
+        ({"regimes": (replace(GD, extension=0.5),)}, "extension must be at least 1, got 0.5"),
+        ({"regimes": (replace(GD, extension=2.0),)}, "extension needs a constant rate"),
+        ({"regimes": (replace(SGD, centred=True),)}, "centred is for multilayer perceptrons"),
+        ({"regimes": (replace(SGD, loss="next_token"),)}, "next_token does not fit a network mlp"),
         ({"probe_size": 33}, "probe_size must be at most the 32 training examples of regime gd"),
         ({"regimes": (replace(GD, batch_size=64),)}, "batch_size must be at most the 32"),
     ],
@@ -132,8 +167,8 @@ def test_bad_settings_are_named_before_any_work(change, message):
     ],
 )
 def test_bad_data_is_named_before_any_training(monkeypatch, spoil, message):
-    load = subject.load
-    monkeypatch.setattr(subject, "load", lambda name, *, split: spoil(load(name, split=split)))
+    load = arrays.load
+    monkeypatch.setattr(arrays, "load", lambda name, *, split: spoil(load(name, split=split)))
     with pytest.raises(ValueError, match=message):
         running.run(QUICK, progress=Silent())
 

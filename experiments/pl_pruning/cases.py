@@ -1,0 +1,87 @@
+"""What all methods of a seed share, and the small network that each of them leaves."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.pl_pruning.arrays import Data, Splits, regime_data
+from experiments.pl_pruning.networks import Dense, Shape, build, counts_of, dense, shape_of
+from experiments.pl_pruning.settings import Config, Regime
+from experiments.pl_pruning.subject import (
+    State,
+    Trainer,
+    calibrated,
+    indices_of,
+    optimizer,
+    trainer,
+)
+from plprune.functional import functional
+from plprune.nodes import shrink
+from plprune.training import TrainState, start
+
+
+class Case(NamedTuple):
+    """One seed of one regime."""
+
+    shape: Shape
+    dense: Dense
+    subject: Trainer  # Of the dense network.
+    data: Data
+    params: Any  # Of the dense network at its start.
+    state: State
+    gating_key: jax.Array
+    batch_key: jax.Array
+    indices: jax.Array  # Examples of each step.
+
+
+class Small(NamedTuple):
+    """A network without the closed nodes, ready to be trained on."""
+
+    subject: Trainer
+    first: TrainState
+    masked_difference: float
+
+
+def case_of(config: Config, regime: Regime, splits: Splits, seed: int) -> Case:
+    """The data, initial weights and keys of a seed."""
+    shape = shape_of(splits)
+    keys = jax.random.split(jax.random.key(seed), 4)
+    model = functional(build(config.network, shape, keys[0]))
+    data = regime_data(splits, regime, keys[1])
+    subject = trainer(config.network, regime, shape, None)
+    state = calibrated(subject, model.params, model.state, data)
+    return Case(
+        shape, dense(config.network, shape), subject, data, model.params,
+        _anchored(regime, state, model.params), keys[2], keys[3],
+        indices_of(regime, data, keys[3]),
+    )  # fmt: skip
+
+
+def small_of(config: Config, regime: Regime, choice: Any, case: Case) -> Small:
+    """The native network of the kept nodes, with the optimiser's state of the steps so far."""
+    groups, keep = case.dense.groups, choice.keep
+    params, state = shrink((choice.params, choice.state), groups, keep)
+    subject = trainer(config.network, regime, case.shape, counts_of(keep))
+    full = case.subject.net.model, choice.params, choice.state
+    difference = _difference(full, (subject.net.model, params, state), case.data.test_inputs)
+    state = calibrated(subject, params, state, case.data)
+    rule = optimizer(regime, 0.0)
+    first = start(params, _anchored(regime, state, params), rule, key=case.batch_key)
+    if choice.opt_state is not None:
+        first = first._replace(opt_state=shrink(choice.opt_state, groups, keep))
+    return Small(subject, first, difference)
+
+
+def _anchored(regime, state, params):
+    return State(state, params if regime.centred else {})
+
+
+def _difference(masked, small, inputs, chunk=1000) -> float:
+    """Largest difference between the two networks' outputs."""
+    found = []
+    for first in range(0, len(inputs), chunk):
+        part = inputs[first : first + chunk]
+        one, other = (net.apply(params, state, part) for net, params, state in (masked, small))
+        found.append(float(jnp.max(jnp.abs(one - other))))
+    return max(found)
