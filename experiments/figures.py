@@ -174,7 +174,7 @@ def caption(record: Mapping[str, Any]) -> str:
 def lossy(record: Mapping[str, Any]) -> list[str]:
     """A sentence for each data set of the record that was not stored losslessly."""
     return [
-        f"Data: {name} {version}."
+        f"Data: {name} {version.rstrip('. ')}."
         for name, version in record["versions"].items()
         if re.search("lossy|lossless|re-encod", version)
     ]

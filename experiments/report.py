@@ -19,6 +19,7 @@ from rich.text import Text
 import experiments
 from experiments import figures as looks
 from experiments.command_line import about
+from experiments.figure_data import COLUMNS, drawn_rows
 from experiments.tables import (
     PLUS_MINUS,
     Metric,
@@ -29,7 +30,7 @@ from experiments.tables import (
 )
 from plprune.records import RECORD, Record, read_record, summary, write_file
 
-MOST_CSV_BYTES = 400_000  # Larger curves stay in metrics.npz: the page is for a phone too.
+MOST_CSV_BYTES = 400_000  # Longer ones stay in metrics.npz: the page is for a phone too.
 
 
 def write_reports(path: str | Path) -> list[Path]:
@@ -39,7 +40,8 @@ def write_reports(path: str | Path) -> list[Path]:
       The pages that were written.
 
     Raises:
-      ValueError: where there is no record, or one that is damaged.
+      ValueError: where there is no record, or one that is damaged. Of many, every sound one is
+        drawn and the index says what is wrong with the others, before they are named here.
     """
     path = Path(path)
     path = path.parent if path.name == RECORD else path
@@ -48,16 +50,37 @@ def write_reports(path: str | Path) -> list[Path]:
     folders = sorted(found.parent for found in path.rglob(RECORD))
     if not folders:
         raise ValueError(f"there is no {RECORD} in {path} or below it.")
-    pages = [write_report(folder) for folder in folders]
+    pages, runs, faults = [], [], {}
+    for folder in folders:
+        try:
+            pages.append(write_report(folder))
+            runs.append(_index_row(path, folder))
+        except ValueError as error:
+            faults[folder.relative_to(path).as_posix()] = str(error)
     index = path / "index.html"
-    runs = [_index_row(path, folder) for folder in folders]
-    _write_text(index, _template("index.html.j2").render(runs=runs))
+    _write_text(index, _template("index.html.j2").render(runs=runs, faults=faults))
+    if faults:
+        raise ValueError(" ".join([*faults.values(), f"{index} has the other {len(runs)} runs."]))
     return [*pages, index]
 
 
 def write_report(folder: Path) -> Path:
-    """Write the figures and ``report.html`` of the record in `folder`; the page's path."""
+    """Write the figures and ``report.html`` of the record in `folder`; the page's path.
+
+    Raises:
+      ValueError: where the record is missing, damaged, or not one that its experiment can draw.
+    """
     record, curves = read_record(folder)
+    try:
+        return _write_report(folder, record, curves)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / RECORD} cannot be drawn, as if another version had written it: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+
+
+def _write_report(folder, record, curves):
     module = _figures_module(record)
     with looks.style():
         drawn = module.draw(record, curves) if module else {}
@@ -65,7 +88,7 @@ def write_report(folder: Path) -> Path:
             looks.tidy(figure)
         caption = looks.caption(record)
         pictures = {
-            name: looks.svg(name, figure, _attribute(f"{name}: {caption}"))
+            name: (looks.svg(name, figure, _attribute(f"{name}: {caption}")), _drawn_link(figure))
             for name, figure in drawn.items()
         }
         if drawn:
@@ -202,6 +225,11 @@ def _curves_link(curves: Mapping[str, np.ndarray]) -> str | None:
         for index, value in np.ndenumerate(array):
             rows.append([key, index[0], " ".join(map(str, index[1:])), value])
     return _csv_link(rows)
+
+
+def _drawn_link(figure) -> str | None:
+    link = _csv_link([COLUMNS, *drawn_rows(figure)])
+    return link if len(link) < MOST_CSV_BYTES else None
 
 
 def _csv_link(rows) -> str:

@@ -113,12 +113,19 @@ METRICS = {
 
 
 def metric_tables(record: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[Table]:
-    """One table per regime of the record: a row per method and a column per metric."""
+    """One table per regime of the record: a row per method and a column per metric.
+
+    Methods of a regime that have no metric in common, not even through others, are kept apart.
+    """
     regimes: dict[str, dict[str, Any]] = {}
     for method, entries in record["results"].items():
         regime, _, name = method.rpartition("/")
         regimes.setdefault(regime, {})[name] = entries
-    return [_regime_table(regime, methods, metrics) for regime, methods in regimes.items()]
+    return [
+        _regime_table(regime, methods, metrics)
+        for regime, everything in regimes.items()
+        for methods in _related(everything)
+    ]
 
 
 def known_metrics(record: Mapping[str, Any], extra: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -165,6 +172,23 @@ def metric_cell(entry: Mapping[str, Any] | None, metric: Metric, power: int = 0)
     scale = 100.0 if metric.unit == "%" else 10.0**-power
     stderr = None if entry["stderr"] is None else scale * entry["stderr"]
     return Cell(number(scale * entry["mean"], stderr), entry["mean"])
+
+
+def _related(methods):
+    """The methods in blocks whose metrics are connected, in order of their first."""
+    blocks: list[tuple[set[str], dict[str, Any]]] = []
+    for method, entries in methods.items():
+        touched = [block for block in blocks if block[0] & entries.keys()]
+        for names, members in touched[1:]:
+            touched[0][0].update(names)
+            touched[0][1].update(members)
+        blocks = [block for block in blocks if not any(block is other for other in touched[1:])]
+        if not touched:
+            blocks.append((set(), {}))
+        names, members = touched[0] if touched else blocks[-1]
+        names.update(entries)
+        members[method] = entries
+    return [members for _, members in blocks]
 
 
 def _regime_table(regime, methods, metrics):

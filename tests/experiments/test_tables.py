@@ -84,6 +84,20 @@ def test_one_table_per_regime_with_empty_cells_where_a_metric_is_missing():
     assert sgd.columns == ("method", "training loss ↓")
 
 
+def test_methods_that_share_no_metric_stand_in_tables_of_their_own():
+    found = record({
+        "a": {"kappa": [1.0]}, "b": {"flops": [2]}, "c": {"flops": [3], "rate": [1.0]},
+        "d": {"kappa": [1.0], "parameters": [4]}, "e": {"rate": [2.0]}, "f": {"stray": [1.0]},
+    })  # fmt: skip
+    tables = metric_tables(found, known_metrics(found, {}))
+    assert [[row[0].text for row in table.rows] for table in tables] == [
+        ["a", "d"], ["b", "c", "e"], ["f"],
+    ]  # fmt: skip
+    late = record({"a": {"kappa": [1.0]}, "b": {"flops": [2]}, "c": {"kappa": [1], "flops": [2]}})
+    (table,) = metric_tables(late, known_metrics(late, {}))
+    assert [row[0].text for row in table.rows] == ["a", "b", "c"]
+
+
 def test_small_numbers_of_a_column_share_one_power_of_ten():
     found = record({"a": {"pl_constant": [3e-4, 3.2e-4]}, "b": {"pl_constant": [5e-4, 5e-4]}})
     (table,) = metric_tables(found, known_metrics(found, {}))
