@@ -1,5 +1,8 @@
 """The convergence bounds hold for runs on the analytic problems, every seed; nothing is tuned."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +13,36 @@ from experiments.alpha_beta import problems
 from plprune.conditions import Pair, alpha_beta_frontier, points_at
 from plprune.optimizers import adagrad_norm_max, bounds, dec_sps, inverse_root, ngn, nsgd, sps_max
 
-NUM_STEPS, NUM_SEEDS = 300, 4
-ALPHA = 4.0
+NUM_STEPS, NUM_SEEDS, ALPHA = 300, 4, 4.0
+ROWS, FUNCTIONS, DIMENSION = 2, 8, 4  # To which all problems are padded with zeros.
+
+
+class Family(NamedTuple):
+    """A problem as arrays, so that one program runs all: f_i = shape(|rows x + shift|^2)."""
+
+    rows: np.ndarray  # [n, rows, d]
+    shift: np.ndarray  # [n, rows]
+    shape: np.ndarray  # 0: q / 2, 1: (added + q) / (below + q), 2: 1 - exp(-q).
+    added: np.ndarray
+    below: np.ndarray
+    count: int
+    start: np.ndarray  # Deviation of the first point.
+
+
+def family(rows, shift, shape, scale, added=0.0, below=1.0):
+    rows, shift = np.asarray(rows, float), np.asarray(shift, float)
+    padded, shifts = np.zeros((FUNCTIONS, ROWS, DIMENSION)), np.zeros((FUNCTIONS, ROWS))
+    padded[: len(rows), : rows.shape[1], : rows.shape[2]] = rows
+    shifts[: len(rows), : rows.shape[1]] = shift
+    numbers = np.broadcast_to(added, FUNCTIONS), np.broadcast_to(below, FUNCTIONS)
+    start = scale * (np.arange(DIMENSION) < rows.shape[2])
+    return Family(padded, shifts, np.array(shape), *map(np.array, numbers), len(rows), start)
+
+
+def value_of(arrays, i, x):
+    q = jnp.sum(jnp.square(arrays.rows[i] @ x + arrays.shift[i]))
+    ratio = (arrays.added[i] + q) / (arrays.below[i] + q)
+    return jnp.where(arrays.shape == 0, q / 2, jnp.where(arrays.shape == 1, ratio, -jnp.expm1(-q)))
 
 
 def with_measured_pair(problem):
@@ -25,37 +56,80 @@ def with_measured_pair(problem):
     return problem._replace(pair=Pair(ALPHA, beta))
 
 
+def plane(centres, shape, scale, **ratio):
+    """Functions of the distance to centres on the diagonal of the plane."""
+    centres = np.stack([centres, centres], axis=1)
+    return family(np.broadcast_to(np.eye(2), (len(centres), 2, 2)), -centres, shape, scale, **ratio)
+
+
 @pytest.fixture(scope="module")
 def cases():
-    """An interpolated and a nearly interpolated problem."""
+    """Interpolated, nearly interpolated, and the four examples on the plane, as they stand."""
+    key, offsets = jax.random.key(5), np.linspace(0, 0.2, 5)
+    rows = jax.random.normal(key, (FUNCTIONS, DIMENSION))[:, None]
+    sums = np.ones((5, 1, 2))
+    shallow = {"added": np.resize([1.0, 0.0], FUNCTIONS), "below": np.resize([4.0, 1.0], FUNCTIONS)}
+    found = {
+        "interpolated": (
+            problems.interpolated(FUNCTIONS, DIMENSION, key=key),
+            family(rows, np.zeros((FUNCTIONS, 1)), 0, 0.7),
+        ),
+        "nearly": (
+            with_measured_pair(problems.shared_line(offsets, 2)),
+            family(sums, offsets[:, None], 1, 0.15),
+        ),
+        # Its smallest beta is 4 alpha / 5 for every alpha here.
+        "line": (
+            problems.line()._replace(pair=Pair(5.0, 4.0)),
+            family(sums[:2], np.array([[0.0], [1.0]]), 1, 1.0),
+        ),
+        "two_wells": (problems.two_wells(), plane([0.0, 2.0], 2, 1.0)),
+        "shallow_well": (problems.shallow_well(), plane([0.0, 2.5], 1, 1.0, **shallow)),
+        "near_wells": (problems.near_wells(), plane([0.0, 1.0], 1, 1.0)),
+    }
     return {
-        "interpolated": problems.interpolated(8, 4, key=jax.random.key(5)),
-        "nearly": with_measured_pair(problems.shared_line(np.linspace(0, 0.2, 5), 2)),
+        name: Case(problem, arrays, looks(problem)) for name, (problem, arrays) in found.items()
     }
 
 
-def run(problem, tx):
-    """f - f*, distance to S and gradient norm of each step, [seed, step]; one f_i per step."""
-    dimension, scale = (4, 0.7) if problem.minimum == 0 else (2, 0.15)
+class Case(NamedTuple):
+    problem: problems.Problem
+    arrays: Family
+    seen: Callable  # path [seed, step, d] -> f - f* and the distance to S.
 
-    def seed(key):
-        start = scale * jax.random.normal(jax.random.fold_in(key, 0), (dimension,))
+
+def looks(problem):
+    def one(x):
+        excess = jnp.mean(problem.losses(x)) - problem.minimum
+        return excess, jnp.linalg.norm(x - problem.project(x))
+
+    return jax.jit(jax.vmap(jax.vmap(one)))
+
+
+def run(cases, tx):
+    """Paths [seed, step, d] and gradient norms [seed, step] of every case; one f_i per step."""
+
+    def seed(arrays, key):
+        start = arrays.start * jax.random.normal(jax.random.fold_in(key, 0), (DIMENSION,))
 
         def step(carry, key):
             x, state = carry
-            i = jax.random.randint(key, (), 0, len(problem.minima))
-            value, gradient = jax.value_and_grad(lambda x: problem.losses(x)[i])(x)
+            i = jax.random.randint(key, (), 0, arrays.count)
+            value, gradient = jax.value_and_grad(value_of, argnums=2)(arrays, i, x)
             updates, state = tx.update(gradient, state, x, value=value)
-            seen = (
-                jnp.mean(problem.losses(x)) - problem.minimum,
-                jnp.linalg.norm(x - problem.project(x)),
-                jnp.linalg.norm(gradient),
-            )
-            return (optax.apply_updates(x, updates), state), seen
+            return (optax.apply_updates(x, updates), state), (x, jnp.linalg.norm(gradient))
 
         return jax.lax.scan(step, (start, tx.init(start)), jax.random.split(key, NUM_STEPS))[1]
 
-    return jax.jit(jax.vmap(seed))(jax.random.split(jax.random.key(0), NUM_SEEDS))
+    arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(c.arrays for c in cases.values()))
+    keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
+    together = jax.vmap(jax.vmap(seed, (None, 0)), (0, None))
+    paths, norms = jax.jit(together)(arrays, keys)
+    return dict(zip(cases, zip(paths, norms, strict=True), strict=True))
+
+
+def margin(problem):
+    return problem.pair.alpha - problem.pair.beta
 
 
 def common(problem, distances, largest=False):
@@ -67,73 +141,72 @@ def common(problem, distances, largest=False):
     }
 
 
-def sgd(problem):
-    pair = problem.pair
-    step = (pair.alpha - pair.beta) / (2 * problem.smoothness)
+def sgd(found):
+    step = min(margin(p) / (2 * p.smoothness) for p in found)
 
-    def bound(_, distances):
-        return bounds.sgd_bound(NUM_STEPS, pair, step_size=step, **common(problem, distances))
+    def bound(problem, _, distances):
+        setting = common(problem, distances)
+        return bounds.sgd_bound(NUM_STEPS, problem.pair, step_size=step, **setting)
 
     return optax.sgd(step), bound
 
 
-def sgd_decreasing(problem):
-    pair = problem.pair
-    step = (pair.alpha - pair.beta) / (2 * problem.smoothness)
+def sgd_decreasing(found):
+    step = min(margin(p) / (2 * p.smoothness) for p in found)
 
-    def bound(_, distances):
-        return bounds.sgd_decreasing_bound(
-            NUM_STEPS, pair, step_size=step, **common(problem, distances)
-        )
+    def bound(problem, _, distances):
+        setting = common(problem, distances)
+        return bounds.sgd_decreasing_bound(NUM_STEPS, problem.pair, step_size=step, **setting)
 
     return optax.sgd(inverse_root(step)), bound
 
 
-def polyak(problem):
-    pair = problem.pair
-    setting = {"c": 1 / (pair.alpha - pair.beta), "max_step_size": 2.0}
+def polyak(found):
+    options = {"c": max(1 / margin(p) for p in found), "max_step_size": 2.0}
 
-    def bound(_, distances):
-        return bounds.sps_max_bound(NUM_STEPS, pair, **setting, **common(problem, distances))
+    def bound(problem, _, distances):
+        setting = common(problem, distances)
+        return bounds.sps_max_bound(NUM_STEPS, problem.pair, **options, **setting)
 
-    return sps_max(**setting), bound
-
-
-def decreasing_polyak(problem):
-    pair = problem.pair
-    setting = {"c": 1 / (pair.alpha - pair.beta), "max_step_size": 2.0}
-
-    def bound(_, distances):
-        return bounds.dec_sps_bound(NUM_STEPS, pair, **setting, **common(problem, distances, True))
-
-    return dec_sps(**setting), bound
+    return sps_max(**options), bound
 
 
-def gauss_newton(problem):
-    pair = problem.pair
+def decreasing_polyak(found):
+    options = {"c": max(1 / margin(p) for p in found), "max_step_size": 2.0}
 
-    def bound(_, distances):
+    def bound(problem, _, distances):
+        setting = common(problem, distances, True)
+        return bounds.dec_sps_bound(NUM_STEPS, problem.pair, **options, **setting)
+
+    return dec_sps(**options), bound
+
+
+def gauss_newton(found):
+    del found
+
+    def bound(problem, _, distances):
         return bounds.ngn_bound(
-            NUM_STEPS, pair, step_size=0.5, mean_minimum=float(problem.minima.mean()),
+            NUM_STEPS, problem.pair, step_size=0.5, mean_minimum=float(problem.minima.mean()),
             **common(problem, distances),
         )  # fmt: skip
 
     return ngn(0.5), bound
 
 
-def decreasing_gauss_newton(problem):
-    pair = problem.pair
-    first = 0.5 * (pair.alpha - pair.beta) / problem.smoothness
+def decreasing_gauss_newton(found):
+    first = min(0.5 * margin(p) / p.smoothness for p in found)
     steps = first / np.sqrt(np.arange(NUM_STEPS) + 1)
 
-    def bound(_, distances):
-        return bounds.ngn_decreasing_bound(steps, pair, **common(problem, distances))
+    def bound(problem, _, distances):
+        return bounds.ngn_decreasing_bound(steps, problem.pair, **common(problem, distances))
 
     return ngn(inverse_root(first)), bound
 
 
-def adagrad(problem):
-    def bound(gradients, distances):
+def adagrad(found):
+    del found
+
+    def bound(problem, gradients, distances):
         setting = common(problem, distances, True)
         setting.pop("smoothness")
         return bounds.adagrad_norm_max_bound(
@@ -149,14 +222,23 @@ METHODS = (
 )  # fmt: skip
 
 
+def test_the_arrays_are_the_problems(cases):
+    x = np.array([0.3, -0.7, 0.2, 0.5])
+    for problem, arrays, _ in cases.values():
+        inside = x * (arrays.start > 0)
+        found = [value_of(arrays, i, inside) for i in range(arrays.count)]
+        np.testing.assert_allclose(found, problem.losses(inside[: problem.dimension]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 def test_bounds_hold_for_every_seed(cases, method):
-    for name, problem in cases.items():
-        tx, bound = method(problem)
-        excess, distances, gradients = run(problem, tx)
+    tx, bound = method([case.problem for case in cases.values()])
+    for name, (path, gradients) in run(cases, tx).items():
+        problem, _, seen = cases[name]
+        excess, distances = seen(path[..., : problem.dimension])
         if name == "nearly":
             assert distances.max() * np.sqrt(2) < 0.8  # Within the region of the pair.
-        limit = bound(gradients, distances)
+        limit = bound(problem, gradients, distances)
         assert (excess.min(axis=1) <= limit).all()
         assert limit < np.inf
         if name == "interpolated":  # No noise: here the bounds say something.
