@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.race import Contestant, run
 from plprune.functional import functional, paired
 from plprune.models import CNN, MLP, ResNet
 from plprune.nodes import find_nodes, resize, shrink, shrink_model
@@ -22,6 +23,7 @@ def main(repeats: int) -> int:
     """Print the tables."""
     images = jax.random.normal(jax.random.key(0), (64, 32, 32, 3))
     forward("ResNet-20, 64 images of 32 x 32", ResNet(rngs=nnx.Rngs(0)), images, repeats)
+    peer("Torch-Pruning 1.6.1 on the same network", images, repeats)
     cnn = CNN((32, 32, 3), (64, 128), (256,), 10, rngs=nnx.Rngs(0))
     training("CNN 64-128-256, 64 images of 32 x 32", cnn, images, repeats)
     vectors = jax.random.normal(jax.random.key(0), (128, 784))
@@ -49,6 +51,19 @@ def forward(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
     _say(f"{title}: {_count(parts.params):,} -> {_count(native.params):,} parameters")
     _say(f"  discovery with tracing  {discovery:.3f} s")
     report(times)
+
+
+def peer(title: str, images: jax.Array, repeats: int) -> None:
+    """The same for Torch-Pruning, in its own environment and process."""
+    contestant = Contestant(title, "torch_pruning_resnet", "", "torch")
+    numbers, _, reason = run(contestant, {"x": np.asarray(images)}, repeats)
+    if numbers is None:
+        _say(f"{title}: skipped: {reason}")
+        return
+    before, after = (numbers["parameters"][name] for name in ("dense", "pruned"))
+    _say(f"{title}: {before:,} -> {after:,} parameters")
+    _say(f"  discovery with tracing  {numbers['discovery']:.3f} s")
+    report({name: numbers[name] for name in ("dense", "pruned")})
 
 
 def training(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> None:
@@ -81,14 +96,17 @@ def training(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> 
 
 
 def seconds(calls: dict[str, Callable[[], jax.Array]], repeats: int) -> dict[str, float]:
-    """Median time of each call; the calls take turns, so that load falls on all of them."""
+    """Median time of each call; they take turns in random order.
+
+    In a fixed order one of them would always find the dense model's arrays in the caches.
+    """
     for call in calls.values():
         jax.block_until_ready(call())
-    times = {name: [] for name in calls}
+    times, draws = {name: [] for name in calls}, np.random.default_rng(0)
     for _ in range(repeats):
-        for name, call in calls.items():
+        for name in draws.permutation(list(calls)).tolist():
             start = time.perf_counter()
-            jax.block_until_ready(call())
+            jax.block_until_ready(calls[name]())
             times[name].append(time.perf_counter() - start)
     return {name: median(values) for name, values in times.items()}
 

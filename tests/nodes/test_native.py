@@ -1,5 +1,8 @@
 """Smaller Flax modules compute what the resized function does, or say why they cannot."""
 
+import re
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +12,9 @@ from flax import linen, nnx
 from flax_zoo import LinenEncoder
 from zoo import fill, normal
 
+from plprune import models
 from plprune.functional import functional, paired
-from plprune.nodes import find_nodes, shrink_linen, shrink_model, widths
+from plprune.nodes import find_nodes, resize, shrink, shrink_linen, shrink_model, widths
 
 
 class Convolutions(nnx.Module):
@@ -87,6 +91,34 @@ def test_smaller_modules_pass_the_check_and_leave_the_model_alone(name):
     sizes = [sum(x.size for x in jax.tree.leaves(nnx.state(m))) for m in (model, small)]
     assert sizes[1] < sizes[0]
     assert jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(model, nnx.Param))) == before
+
+
+def program(apply, variables, inputs):
+    """Instructions of a compiled gradient, without the numbers that tell them apart."""
+
+    def loss(variables):
+        return (apply(variables, inputs) ** 2).mean()
+
+    text = jax.jit(jax.grad(loss)).lower(variables).compile().as_text()
+    lines = re.sub(r", metadata=\{[^}]*\}|[._]\d+", "", text[text.index("\n%") :]).splitlines()
+    return Counter(line for line in lines if " = " in line)
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [
+        (lambda rngs: models.MLP(4, (6, 5), 2, rngs=rngs), single(3, 4)),
+        (lambda rngs: models.CNN((4, 4, 3), (4,), (6,), 2, rngs=rngs), single(2, 4, 4, 3)),
+    ],
+)
+def test_resized_functions_compile_to_the_program_of_the_native_module(build, inputs):
+    model, groups, keep = setup(build, inputs)
+    native = functional(shrink_model(model, groups, keep))
+    full = functional(model)
+    resized = resize(paired(full), groups, keep)
+    ours = program(resized, shrink((full.params, full.state), groups, keep), inputs)
+    assert sum(ours.values()) > 20
+    assert ours == program(paired(native), (native.params, native.state), inputs)
 
 
 def test_widths_that_enter_the_arithmetic_are_found_out():

@@ -1,0 +1,97 @@
+"""Half of every group of a CIFAR ResNet-20 by Torch-Pruning: groups, parameters, forward passes.
+
+Arguments: METHOD ARRAYS RESULT REPEATS; the method has no meaning here. The models take turns, and
+their medians are reported as `dense` and `pruned`.
+"""
+
+import time
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from clock import arrays, report
+from torch import nn
+
+
+def convolution(inputs, outputs, size, stride):
+    """Without a bias, followed by BatchNorm."""
+    conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected where shapes differ [He 2016, option B]."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.first = convolution(inputs, outputs, 3, stride)
+        self.second = convolution(outputs, outputs, 3, 1)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x):
+        """Relu of the sum of both paths."""
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
+
+
+class ResNet20(nn.Module):
+    """Three stages of three blocks, mean, linear output."""
+
+    def __init__(self):
+        super().__init__()
+        blocks, inputs = [], 16
+        for stage, outputs in enumerate((16, 32, 64)):
+            for block in range(3):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(Block(inputs, outputs, stride))
+                inputs = outputs
+        self.stem, self.blocks = convolution(3, 16, 3, 1), nn.Sequential(*blocks)
+        self.output = nn.Linear(64, 10)
+
+    def forward(self, x):
+        """Logits of images."""
+        return self.output(self.blocks(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+def count(model):
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+torch.manual_seed(0)
+images = torch.from_numpy(arrays()["x"]).permute(0, 3, 1, 2)
+models = {"dense": ResNet20().eval(), "pruned": ResNet20().eval()}
+pruned = models["pruned"]
+start = time.perf_counter()
+tp.DependencyGraph().build_dependency(pruned, example_inputs=images[:1])
+discovery = time.perf_counter() - start
+tp.pruner.MagnitudePruner(
+    pruned, images[:1], tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5,
+    ignored_layers=[pruned.output],
+).step()  # fmt: skip
+seconds = {name: [] for name in models}
+
+
+def forward_passes():
+    """One of each model."""
+    with torch.no_grad():
+        for name, model in models.items():
+            start = time.perf_counter()
+            model(images)
+            seconds[name].append(time.perf_counter() - start)
+    return np.zeros(1)
+
+
+def median(name):
+    """Without the first pass, which allocates."""
+    return float(np.median(seconds[name][1:]))
+
+
+report(
+    forward_passes,
+    np.asarray,
+    parameters={name: count(model) for name, model in models.items()},
+    discovery=discovery,
+    dense=lambda: median("dense"),
+    pruned=lambda: median("pruned"),
+)
