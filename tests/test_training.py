@@ -6,10 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from plprune.data import minibatches
-from plprune.losses import squared_error
-from plprune.training import make_step, run_full_batch, run_minibatches, start
+from plprune.functional import functional
+from plprune.losses import cross_entropy, squared_error
+from plprune.training import (
+    make_step,
+    minibatch_losses,
+    run_full_batch,
+    run_minibatches,
+    start,
+)
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 NUM_EXAMPLES, NUM_STEPS = 12, 6
@@ -120,3 +128,91 @@ def test_rejects_an_empty_run(problem, key):
     step = make_step(train, squared_error, optax.sgd(0.1))
     with pytest.raises(ValueError, match="at least 1, got 0"):
         run_full_batch(step, start(params, state, optax.sgd(0.1), key=key), data, 0)
+
+
+class Normalised(nnx.Module):
+    """One hidden layer with BatchNorm, and dropout if asked for."""
+
+    def __init__(self, dropout=0.0):
+        rngs = nnx.Rngs(0)
+        self.hidden = nnx.Linear(3, 5, rngs=rngs)
+        self.norm = nnx.BatchNorm(5, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
+        self.output = nnx.Linear(5, 2, rngs=rngs)
+
+    def __call__(self, inputs):
+        x = jax.nn.relu(self.norm(self.hidden(inputs)))
+        return self.output(x if self.dropout is None else self.dropout(x))
+
+
+def double(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), tree)
+
+
+def numpy_loss(params, x, labels):
+    """The cross-entropy of a minibatch, normalised by its own mean and variance."""
+    p = jax.tree.map(np.asarray, params)
+    hidden = x @ p["hidden"]["kernel"] + p["hidden"]["bias"]
+    centred = hidden - hidden.mean(0)
+    normal = centred / np.sqrt((centred**2).mean(0) + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
+    logits = np.maximum(normal, 0) @ p["output"]["kernel"] + p["output"]["bias"]
+    chosen = logits[np.arange(len(labels)), labels]
+    return np.mean(np.log(np.exp(logits).sum(1)) - chosen)
+
+
+@pytest.fixture(scope="module")
+def classified():
+    """Examples whose minibatches differ in mean and variance, and the steps' minibatches."""
+    keys = jax.random.split(jax.random.key(3), 3)
+    inputs = jax.random.normal(keys[0], (NUM_EXAMPLES, 3)) * jnp.arange(1.0, 13)[:, None]
+    labels = jax.random.randint(keys[1], (NUM_EXAMPLES,), 0, 2)
+    return (inputs, labels), minibatches(NUM_EXAMPLES, 4, 3, key=keys[2])
+
+
+def test_minibatch_losses_normalise_by_the_steps_own_minibatch(classified, key):
+    data, indices = classified
+    model = functional(Normalised())
+    params = jax.tree.map(lambda p: p + 0.1, double(model.params))
+    found = minibatch_losses(
+        model.train, cross_entropy, params, double(model.state), data, indices, key=key
+    )
+    arrays = [np.asarray(a) for a in data]
+    expected = np.array([numpy_loss(params, *(a[chosen] for a in arrays)) for chosen in indices])
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    evaluated = cross_entropy(model.apply(params, double(model.state), data[0]), data[1])
+    assert np.abs(np.mean(evaluated[indices], axis=1) / expected - 1).min() > 1e-3
+
+
+def test_minibatch_losses_at_a_steps_own_parameters_are_its_loss(classified, key):
+    """BatchNorm's running statistics move and dropout draws anew at every step: neither matters."""
+    data, indices = classified
+    model, optimizer = functional(Normalised(dropout=0.5)), optax.sgd(0.1)
+    step = make_step(model.train, cross_entropy, optimizer)
+    now = start(double(model.params), double(model.state), optimizer, key=key)
+    losses = jax.jit(
+        lambda p: minibatch_losses(
+            model.train, cross_entropy, p, double(model.state), data, indices, key=key
+        )
+    )
+    step, seen = jax.jit(step), []
+    for k, chosen in enumerate(indices):
+        there = losses(now.params)
+        now, info = step(now, jax.tree.map(lambda a, c=chosen: a[c], data))
+        np.testing.assert_allclose(there[k], info.loss, rtol=1e-12)
+        seen.append(there)
+    assert np.std([s[2] for s in seen]) > 1e-3
+
+
+def test_minibatch_losses_are_nan_where_the_state_matters(problem, key):
+    params, state, data = problem
+
+    def counting(params, state, inputs, *, key):
+        outputs, new = train(params, state, inputs, key=key)
+        return outputs * state["calls"], new
+
+    state = jax.tree.map(lambda leaf: leaf.astype(float), state)
+    indices = minibatches(NUM_EXAMPLES, 4, 2, key=key)
+    found = minibatch_losses(counting, squared_error, params, state, data, indices, key=key)
+    assert np.isnan(found).all()
+    found = minibatch_losses(train, squared_error, params, state, data, indices, key=key)
+    assert np.isfinite(found).all()

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from plprune.conditions import (
     Pair,
     alpha_beta_frontier,
+    noise_factor,
     smallest_beta,
     smallest_pair,
     worst_margins,
@@ -92,6 +93,35 @@ def test_smallest_pair_is_feasible_and_nothing_below_it_is(points):
         assert worst_margins(*map(np.array, pair), inner, gap, excess) >= -10 * scale
         for alpha in pair.alpha * np.linspace(0, 1, 20, endpoint=False):
             assert brute_force(alpha, inner, gap, excess) > alpha - 0.1 - scale
+
+
+@settings(deadline=None, max_examples=60)
+@given(POINTS)
+def test_noise_factor_is_the_least_quotient_of_feasible_pairs(points):
+    inner, gap, excess = points[0], points[1], np.abs(points[2]) + 0.1
+    found = noise_factor(alpha_beta_frontier(inner, gap, excess))
+    alphas = np.geomspace(1e-6, 1e9, 3000)
+    betas = alpha_beta_frontier(inner, gap, excess).beta(alphas)
+    room = alphas - betas
+    feasible = room > 1e-12 * alphas
+    least = (betas[feasible] / room[feasible]).min(initial=np.inf)
+    assert found <= least * (1 + 1e-6)
+    assert found >= 0.95 * least - 1e-4 or np.isinf(least)
+
+
+def test_noise_factor_in_closed_form():
+    one = np.ones(1)
+    # beta >= 4 alpha / 5 alone, as of the line of minimisers far away: 4.
+    np.testing.assert_allclose(noise_factor(alpha_beta_frontier(0 * one, 0.8 * one, one)), 4.0)
+    # beta = 0 works up to alpha = 2.
+    assert noise_factor(alpha_beta_frontier(one, 0.5 * one, one)) == 0
+    # beta >= alpha + 1: no pair has alpha > beta.
+    assert noise_factor(alpha_beta_frontier(-one, one, one)) == np.inf
+    # beta >= (alpha + 1) / 2, and an excess of 0 ends alpha at 2: there beta = 1.5, and 1.5 / .5.
+    bounded = alpha_beta_frontier(np.array([2.0, -1.0]), np.ones(2), np.array([0.0, 2.0]))
+    np.testing.assert_allclose(noise_factor(bounded), 3.0)
+    nothing = alpha_beta_frontier(-one, 0 * one, 0 * one)
+    assert noise_factor(nothing) == np.inf
 
 
 def test_worst_margin_changes_sign_on_the_frontier():

@@ -1,6 +1,10 @@
 """Recorded scalars against their definitions, exact replay, and what breaks it."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +114,43 @@ def test_a_run_that_does_not_repeat_is_reported_with_its_step(problem):
     found = replay(lambda reference: next(calls)(reference), START)
     assert not found.exact
     assert found.first_difference == -1
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import NamedSharding, PartitionSpec
+from plprune.conditions import recording, replay
+from plprune.losses import squared_error
+from plprune.training import make_step, run_full_batch, start
+optimizer, key = recording(optax.sgd(.01), 40), jax.random.key(0)
+step = make_step(lambda p, s, x, *, key: (x @ p, s), squared_error, optimizer)
+first = jax.random.normal(key, (50, 1))
+x = jax.random.normal(jax.random.key(1), (512, 50))
+data = x, jnp.sin(3 * x[:, :1])
+@jax.jit
+def run(reference, data):
+    last, _ = run_full_batch(
+        step, start(first, {}, optimizer, key=key), data, 40, reference=reference)
+    return last.params, last.opt_state.records
+mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+two = jax.device_put(data, NamedSharding(mesh, PartitionSpec("rows")))
+same = replay(lambda reference: run(reference, two), first)
+assert same.exact
+parts = iter([data, two])
+other = replay(lambda reference: run(np.asarray(reference), next(parts)), first)
+assert not other.exact and other.first_difference >= 0, other
+"""
+
+
+def test_a_replay_on_another_number_of_devices_is_not_exact():
+    root = Path(__file__).parents[2]
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED],
+        env=os.environ | flags | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_batch_losses_and_points_of_a_run(problem):

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.alpha_beta import problems
+from experiments.alpha_beta import learning_problems, problems
 from plprune.conditions import points_at, smallest_beta
 
 NAMES = ("line", "two_wells", "shallow_well", "near_wells")
+CENTRES = np.array([[0.0, 0.0, 0.0], [1.1, 0.0, 0.3], [0.0, 0.9, -0.2], [0.4, 0.4, 1.0]])
 COORDINATE = st.floats(-30, 30)
 
 
@@ -112,3 +113,102 @@ def test_interpolated_least_squares_needs_no_beta(key):
     inner, gap, _ = points_at(problem.losses, x, end, 0.0)
     np.testing.assert_allclose(inner, 2 * gap, rtol=1e-9)
     assert problem.noise == 0
+
+
+def test_wells_in_many_dimensions_are_the_two_wells_of_the_plane(built):
+    near = built["near_wells"][0]
+    same = problems.wells(np.array([[0.0, 0.0], [1.0, 1.0]]))
+    x = jnp.array([0.1, 0.3])
+    np.testing.assert_allclose(same.project(x), near.project(x), atol=1e-7)
+    np.testing.assert_allclose(same.losses(x), near.losses(x), rtol=1e-12)
+    np.testing.assert_allclose(same.minimum, near.minimum, rtol=1e-12)
+    # 1 / c against the 2 / c of the stated pair.
+    np.testing.assert_allclose(same.pair.alpha, 41.37 / 2, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tubes():
+    """Problems with a pair near their minimisers (everywhere for wells), and jitted points."""
+    found = {
+        "wells": problems.wells(CENTRES),
+        "factorization": learning_problems.factorization(),
+        "relu_logistic": learning_problems.relu_logistic(hidden=3),
+    }
+
+    def points(problem, shift, start):
+        # A point of S for sure, and a shift by at most `radius`, or anything where it is inf.
+        length = jnp.linalg.norm(shift)
+        reach = jnp.minimum(problem.radius, length) / jnp.where(length > 0, length, 1)
+        x = problem.project(start) + shift * reach
+        return points_at(problem.losses, x, problem.project(x), jnp.asarray(problem.minima))
+
+    return {
+        name: (p, jax.jit(jax.vmap(lambda s, x, p=p: points(p, s, x)))) for name, p in found.items()
+    }
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 3.0, 20.0]))
+def test_pairs_of_the_other_problems_hold_where_they_are_stated(tubes, seed, scale):
+    rng = np.random.default_rng(seed)
+    for problem, points_of in tubes.values():
+        shape = (16, problem.dimension)
+        inner, gap, excess = points_of(scale * rng.normal(size=shape), rng.normal(size=shape))
+        alpha, beta = problem.pair
+        assert (inner - alpha * gap + beta * excess >= -1e-12 * alpha).all()
+        assert (excess >= -1e-12).all()
+
+
+@pytest.mark.parametrize("name", ["wells", "factorization", "relu_logistic"])
+def test_projections_are_minimisers_and_the_nearest_ones(tubes, name):
+    problem = tubes[name][0]
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(60, problem.dimension))
+    ends = np.asarray(jax.jit(jax.vmap(problem.project))(points))
+    values = jax.jit(jax.vmap(lambda x: jnp.mean(problem.losses(x))))
+    np.testing.assert_allclose(values(ends), problem.minimum, rtol=1e-9)
+    assert (np.asarray(values(points)) >= problem.minimum).all()
+    distances = np.linalg.norm(points[:, None] - ends[None], axis=-1)
+    assert (np.diag(distances)[:, None] <= distances + 1e-9).all()
+    np.testing.assert_allclose(jax.vmap(problem.project)(ends), ends, atol=1e-6)
+
+
+def test_factorization_in_closed_form():
+    """alpha = 2 C / c with c the smallest squared noise, here C = (noise + radius^2 / 2)^2 / 2."""
+    problem = learning_problems.factorization(2, signal=1.0, noise=0.5, radius=1.0)
+    assert problem.pair == (4.0, 3.0)
+    np.testing.assert_allclose(problem.minimum, 0.125)
+    np.testing.assert_allclose(problem.losses(jnp.array([2.0, 2.0, 0.5, 0.5])), 0.125)
+    # Roots of (g^2 - 1)(g^2 - p g + 1): the nearest is 1 up to p = 2, not at p = 3.
+    np.testing.assert_allclose(problem.project(jnp.full(4, 1.5)), np.ones(4), rtol=1e-12)
+    np.testing.assert_allclose(problem.project(-jnp.full(4, 1.5)), -np.ones(4), rtol=1e-12)
+    far = np.sort(problem.project(jnp.full(4, 3.0)))[::3]
+    np.testing.assert_allclose(far, (3 + np.array([-1, 1]) * np.sqrt(5)) / 2, rtol=1e-12)
+    # The origin is a saddle: no gradient, lower and higher values around it.
+    np.testing.assert_allclose(gradient(problem, np.zeros(4)), 0)
+    up, down = value(problem, [0.1, 0.1, -0.1, -0.1]), value(problem, [0.1, 0.1, 0.1, 0.1])
+    assert down < value(problem, np.zeros(4)) < up
+
+
+def test_relu_logistic_minima_of_single_examples():
+    """f_i* of one example by a fine search over the product v w, which is balanced at best."""
+    problem = learning_problems.relu_logistic(((3.0, 1.0), (-0.5, -1.0), (0.05, 1.0)), penalty=0.1)
+    t = np.linspace(0, 20, 200_001)
+    for x, minimum in zip((3.0, 0.5, 0.05), problem.minima, strict=True):
+        np.testing.assert_allclose(np.min(np.log1p(np.exp(-x * t)) + 0.1 * t), minimum, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: learning_problems.factorization(3), "size must be even and at least 2, got 3"),
+        (lambda: learning_problems.factorization(noise=2.0), r"noise must lie in \(0, 1.0\)"),
+        (lambda: learning_problems.relu_logistic(hidden=1), "hidden must be at least 2, got 1"),
+        (lambda: learning_problems.relu_logistic(penalty=0.0), "penalty must be positive"),
+        (lambda: learning_problems.relu_logistic(((0.0, 1.0),)), "inputs other than 0"),
+        (lambda: problems.wells(np.zeros((0, 2))), "at least one point"),
+    ],
+)
+def test_problems_refuse_what_they_cannot_solve(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
