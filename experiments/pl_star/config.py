@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 FIGURES = ("surface", "width", "eigenvalue", "rate", "radius", "nonconvex", "jacobian", "almost")
 MODELS = ("mlp", "cnn", "resnet")
+PARAMETERIZATIONS = ("ntk", "standard")
 _LOSS = "Losses are sums over the n examples, each with one output; m counts parameters."
 
 
@@ -33,6 +34,7 @@ class Config:
     seeds: int = 3
     dataset: str = flag("digits, or an image set that TFDS has prepared.", "digits")
     examples: int = flag("Training examples n of the runs of gradient descent.", 8)
+    parameterization: str = flag("Of gradient descent's networks: ntk or standard.", "ntk")
     steps: int = 400  # Of gradient descent.
     checks: int = 10  # Points along it where Hessians are measured.
     # Surfaces of a network with two parameters.
@@ -56,7 +58,10 @@ class Config:
     aspect_draws: int = 200
     models: tuple[str, ...] = MODELS
     model_widths: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 12, 24)
-    model_examples: int = 80
+    model_examples: int = 76  # The MLP has 73 parameters at width 4, the CNN 79 at width 3.
+    # The ResNet's parameters come in large steps, so its examples vary instead.
+    resnet_channels: int = 2
+    resnet_examples: tuple[int, ...] = (20, 40, 60, 80, 90, 95, 100, 110, 130, 160, 240, 400)
     # Fewer parameters than examples.
     almost_examples: int = 80
     almost_width: int = 4
@@ -91,6 +96,10 @@ def check(config: Config) -> None:
     unknown = [name for name in config.models if name not in MODELS]
     if unknown:
         raise ValueError(f"no model {unknown[0]!r}; there are {', '.join(MODELS)}.")
+    if config.parameterization not in PARAMETERIZATIONS:
+        raise ValueError(
+            f"parameterization must be ntk or standard, got {config.parameterization!r}."
+        )
     if not 2 <= config.examples <= 1000:
         raise ValueError(f"examples must lie in [2, 1000], got {config.examples}.")
     if any(n % config.checks for n in (config.steps, config.sgd_steps, config.almost_steps)):

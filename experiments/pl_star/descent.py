@@ -52,11 +52,13 @@ def _certified(trace, count):
 
 def radius(config: Config, seed: int):
     """How far gradient descent travels, beside three radii from constants along its own path."""
-    trace, smoothness = descent_trace(config, config.widths[-1], seed)
+    width = config.widths[-1]
+    trace, smoothness = descent_trace(config, width, seed)
     mu, top = trace.lowest.min(), trace.highest.max() ** 0.5
     bounds = radii(mu, smoothness, trace.loss[0], jacobian_norm=top)
     smallest = float(np.min(np.stack(bounds)))
     return {
+        "radius/parameters": num_parameters(descent_system(config, width, seed).params),
         "gd/radius_violations": int((trace.length > smallest).sum()),
         "gd/path_length": trace.length[-1],
         "gd/distance": trace.distance[-1],
@@ -71,7 +73,7 @@ def radius(config: Config, seed: int):
 def almost(config: Config, seed: int):
     """Fewer parameters than examples: the ratio, and when the loss passes each threshold."""
     inputs, targets = examples(config.dataset, config.almost_examples, seed, pooled=True)
-    apply, init = perceptron(inputs.shape[1], config.almost_width)
+    apply, init = perceptron(inputs.shape[1], config.almost_width, config.parameterization)
     params = init(seed)
     system = System(apply, params, inputs, targets)
     trace, smoothness = traced(system, config.almost_steps, config.checks)

@@ -42,6 +42,13 @@ METRICS = {
     ),
     "negative_share": Metric("negative share", "Of the distances with one below zero.", "%"),
     "log_kappa_bound": Metric("bound", "2 log(m/(m-n+1)) + 5."),
+    "peak_ratio": Metric(
+        "peak at", "Parameters per output at which log kappa is largest; theory says 1."
+    ),
+    "independent_parameters": Metric(
+        "independent parameters",
+        "Rank of DF on many examples: rescalings that change no output are not counted.",
+    ),
     "almost_pl_constant": Metric(
         "PL constant above the threshold", "Smallest PL ratio until the loss passes it."
     ),

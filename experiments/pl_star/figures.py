@@ -39,12 +39,15 @@ def _surface(record, curves):
     for axes, (name, title) in zip(row, titles.items(), strict=True):
         losses = curves[f"{name}/loss_surface"][0].reshape(size, size)
         levels = np.linspace(-4, 1.5, 12)
-        axes.contourf(line, line, np.log10(losses + 1e-4).T, levels, cmap="cividis", extend="both")
+        drawn = axes.contourf(
+            line, line, np.log10(losses + 1e-4).T, levels, cmap="cividis", extend="both"
+        )
         ends = curves[f"{name}/ends"][0].reshape(-1, 2)
         axes.plot(*ends.T, "o", color=COLOURS[1], ms=4, label="ends of gradient descent")
         axes.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), title=f"{title}, first seed")
         _label(axes, "$w_0$", "$w_1$")
     row[0].legend(loc="lower left", labelcolor="white")
+    figure.colorbar(drawn, ax=list(row), label="$\\log_{10}$ of the loss (sum)")
     return figure
 
 
@@ -57,7 +60,9 @@ def _width(record, curves):
         look = {"color": colour, "linestyle": line, "label": f"{label}: slope {slope:.2f}"}
         draw_curve(left, widths, curves[f"{name}/hessian_norms"], **look)
     _log(left, "hidden units", "$|H_F|$ at initialisation")
-    left.set_title(f"n = {record['config']['hessian_examples']}")
+    sizes = curves["linear_output/parameters_per_width"][0]
+    n = record["config"]["hessian_examples"]
+    left.set_title(f"n = {n}, m = {sizes[0]:,} to {sizes[-1]:,}", fontsize=11)
     left.set_ylim(None, 40 * left.get_ylim()[1])  # Room for the legend.
     left.legend(fontsize=8, loc="upper left")
     widths = sorted(record["config"]["widths"])
@@ -65,7 +70,7 @@ def _width(record, curves):
     look = {"color": COLOURS[0], "label": f"slope {slope:.2f}"}
     draw_curve(right, widths, curves["descent/kernel_change"], **look)
     _log(right, "hidden units", "$|K - K_0| / |K_0|$ after training")
-    right.set_title(f"n = {record['config']['examples']}")
+    right.set_title(f"n = {_run(record)}", fontsize=11)
     right.legend()
     return figure
 
@@ -92,6 +97,7 @@ def _eigenvalue(record, curves):
         axes.set(xscale="log", title=f"{width} units, m = {m:,.0f}", ylim=(0, None))
         _label(axes, "step + 1", "eigenvalue")
     row[0].legend(fontsize=8, loc="center right")
+    figure.suptitle(f"n = {_run(record)}, K not normalised", fontsize=11)
     return figure
 
 
@@ -108,7 +114,7 @@ def _rate(record, curves):
         axes.set(yscale="log", title=title)
         _label(axes, "step", "loss (sum)")
     row[0].legend()
-    figure.suptitle(_run_of(record), fontsize=11)
+    figure.suptitle(_run_of(record, "gd"), fontsize=11)
     return figure
 
 
@@ -127,16 +133,22 @@ def _radius(record, curves):
             axes.axhline(radius, color=INK, ls=line, lw=1.2, label=f"{label} = {radius:.0f}")
     axes.set_yscale("log")
     axes.set_ylim(0.01, None)
-    axes.set_title(_run_of(record), fontsize=11)
+    axes.set_title(_run_of(record, "radius"), fontsize=10)
     _label(axes, "step", "distance in parameters")
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
 
-def _run_of(record):
+def _run(record):
+    """Examples and parameterisation of gradient descent."""
+    name = {"ntk": "NTK", "standard": "standard"}[record["config"]["parameterization"]]
+    return f"{record['config']['examples']}, {name} parameterisation"
+
+
+def _run_of(record, method):
     """Sizes of the run that two figures show."""
-    config = record["config"]
-    return f"n = {config['examples']}, {config['widths'][-1]} hidden units, sum loss"
+    width, m = record["config"]["widths"][-1], record["results"][method]["parameters"]["mean"]
+    return f"n = {_run(record)}, {width} hidden units, m = {m:,.0f}, sum loss"
 
 
 def _nonconvex(record, curves):
@@ -172,10 +184,20 @@ def _jacobian(record, curves):
     axes.plot(m / n, 2 * np.log(m / (m - n + 1)) + 5, ":", color=COLOURS[7], label="bound, n = 10")
     axes.axvline(1, color=INK, lw=0.8)
     axes.set_xscale("log")
-    axes.set_title(f"networks: n = {record['config']['model_examples']}", fontsize=11)
-    _label(axes, "parameters per output m / n", "mean log \u03ba")
+    axes.set_title(_networks(record), fontsize=10)
+    _label(axes, "independent parameters per output", "mean log \u03ba")
     axes.legend(fontsize=8)
     return figure
+
+
+def _networks(record):
+    """Sizes of the networks, as far as the record has them."""
+    parts = [f"MLP and CNN: n = {record['config']['model_examples']}"]
+    if "resnet" in record["results"]:
+        found = record["results"]["resnet"]
+        m, rank = (found[k]["mean"] for k in ("parameters", "independent_parameters"))
+        parts.append(f"ResNet: m = {m:.0f}, of which {rank:.0f} independent")
+    return "; ".join(parts)
 
 
 def _almost(record, curves):

@@ -13,6 +13,7 @@ from plprune.constants import jacobian_log_condition, log_condition_bound, log_c
 
 SHAPES = ((10, 12), (10, 100), (50, 60))
 OUTPUTS = 10
+RANK_TOLERANCE = 1e-10  # Relative; what symmetries force to zero is below 1e-14.
 
 
 def jacobian(config: Config, seed: int):
@@ -27,8 +28,8 @@ def jacobian(config: Config, seed: int):
         _draws(OUTPUTS, m, config.aspect_draws)(jax.random.fold_in(key, m))
         for m in config.parameters
     ]
-    found["gaussian/log_kappa"] = np.array([float(values.mean()) for values in means])
-    found["gaussian/parameters_per_output"] = np.array(config.parameters) / OUTPUTS
+    conditions = np.array([float(values.mean()) for values in means])
+    found |= _transition("gaussian", np.array(config.parameters) / OUTPUTS, conditions)
     for name in config.models:
         found |= _networks(config, name, seed)
     return found
@@ -40,6 +41,8 @@ def _draws(n, m, count):
 
 
 def _networks(config, name, seed):
+    if name == "resnet":
+        return _residual_network(config, seed)
     pooled = name == "mlp"  # So that one more unit adds few parameters.
     inputs, _ = examples(config.dataset, config.model_examples, seed, pooled=pooled, flat=False)
     conditions, sizes = [], []
@@ -48,19 +51,44 @@ def _networks(config, name, seed):
         params = init(seed)
         conditions.append(float(_condition(apply)(params, inputs)))
         sizes.append(num_parameters(params) / config.model_examples)
-    conditions = np.array(conditions)
+    return _transition(name, np.array(sizes), np.array(conditions))
+
+
+def _residual_network(config, seed):
+    """One ResNet against the number of examples.
+
+    Rescaling a convolution in front of a normalisation or a relu changes no output, so that some
+    parameters depend on others: what counts is the rank of DF on many examples.
+    """
+    counts = np.array(sorted(config.resnet_examples))
+    inputs, _ = examples(config.dataset, counts[-1], seed, flat=False)
+    apply, init = model("resnet", config.resnet_channels, inputs.shape[1])
+    rows = np.asarray(_jacobian(apply)(init(seed), inputs))
+    sigmas = [np.linalg.svd(rows[:n], compute_uv=False) for n in counts]
+    rank = int((sigmas[-1] > RANK_TOLERANCE * sigmas[-1][0]).sum())
+    conditions = [2 * np.log(s[0] / s[min(len(s), rank) - 1]) for s in sigmas]
+    found = {"resnet/parameters": rows.shape[1], "resnet/independent_parameters": rank}
+    return found | _transition("resnet", rank / counts, np.array(conditions))
+
+
+def _transition(name, ratios, conditions):
     return {
-        # Not resolved where symmetries of relu leave the rank short.
+        f"{name}/peak_ratio": ratios[conditions.argmax()],
         f"{name}/log_kappa": np.where(np.isfinite(conditions), conditions, np.nan),
-        f"{name}/parameters_per_output": np.array(sizes),
+        f"{name}/parameters_per_output": ratios,
     }
 
 
 @functools.cache
 def _condition(apply):
-    def condition(params, inputs):
-        vector, unravel = ravel_pytree(params)
-        rows = jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector)
-        return jacobian_log_condition(rows)
+    jacobian = _jacobian(apply)
+    return jax.jit(lambda params, inputs: jacobian_log_condition(jacobian(params, inputs)))
 
-    return jax.jit(condition)
+
+@functools.cache
+def _jacobian(apply):
+    def rows(params, inputs):
+        vector, unravel = ravel_pytree(params)
+        return jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector)
+
+    return jax.jit(rows)

@@ -63,7 +63,7 @@ def _end_spectra(ends, inputs, targets):
 def nonconvex(config: Config, seed: int):
     """The Hessian of the loss at points whose residual is +-delta e_1, next to a solution."""
     inputs, targets = examples(config.dataset, config.solution_examples, seed, pooled=True)
-    apply, init = perceptron(inputs.shape[1], config.solution_width)
+    apply, init = perceptron(inputs.shape[1], config.solution_width, config.parameterization)
     solve, spectra = _around(apply)
     solution, loss, hessian = solve(init(seed), inputs, targets)
     sizes = np.abs(np.linalg.eigvalsh(hessian))

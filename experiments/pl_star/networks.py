@@ -48,11 +48,11 @@ def _training(dataset):
 
 
 @functools.cache
-def perceptron(in_features: int, width: int):
-    """(apply, init) of a tanh network with one hidden layer in the NTK parameterisation."""
+def perceptron(in_features: int, width: int, parameterization: str = "ntk"):
+    """(apply, init) of a tanh network with one hidden layer."""
 
     def parts(seed):
-        options = {"activation": "tanh", "parameterization": "ntk"}
+        options = {"activation": "tanh", "parameterization": parameterization}
         return functional(MLP(in_features, (width,), 1, rngs=nnx.Rngs(seed), **options))
 
     return _pure(parts)

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments.pl_star.config import Config
 from experiments.pl_star.descent import ROUNDING
+from experiments.pl_star.networks import num_parameters
 from experiments.pl_star.tracing import curvature, descent_system, descent_trace
 from plprune.constants import descent_rate, stochastic_rate
 
@@ -21,14 +22,15 @@ def rate(config: Config, seed: int):
     trace, smoothness = descent_trace(config, width, seed)
     mu = trace.lowest.min()
     bound = float(descent_rate(mu, smoothness).factor) ** np.arange(len(trace.loss)) * trace.loss[0]
+    system = descent_system(config, width, seed)
     found = {
+        "gd/parameters": num_parameters(system.params),
         "gd/rate_violations": int((trace.loss > bound * (1 + ROUNDING)).sum()),
         "gd/pl_constant": mu,
         "gd/smoothness": smoothness,
         "gd/loss": trace.loss,
         "gd/bound": bound,
     }
-    system = descent_system(config, width, seed)
     constants = mu / MARGIN, MARGIN * smoothness, MARGIN * float(_example_smoothness(system))
     for size in config.batch_sizes:
         one = _stochastic(config, system, constants, size, seed)

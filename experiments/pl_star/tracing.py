@@ -33,7 +33,7 @@ class Trace(NamedTuple):
 def descent_system(config: Config, width: int, seed: int) -> System:
     """A network of this width on the `examples` images."""
     inputs, targets = examples(config.dataset, config.examples, seed)
-    apply, init = perceptron(inputs.shape[1], width)
+    apply, init = perceptron(inputs.shape[1], width, config.parameterization)
     return System(apply, init(seed), inputs, targets)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pl_star.config import Config
-from experiments.pl_star.networks import examples, perceptron, signs
+from experiments.pl_star.networks import examples, num_parameters, perceptron, signs
 from experiments.pl_star.tracing import descent_trace
 from plprune.constants import hessian_norm
 
@@ -21,17 +21,18 @@ def width(config: Config, seed: int):
     In the standard parameterisation the weights are smaller instead of the derivatives.
     """
     inputs, _ = examples(config.dataset, config.hessian_examples, seed)
-    norms = {name: [] for name in METHODS}
+    norms, sizes = {name: [] for name in METHODS}, []
     for size in config.hessian_widths:
         apply, init = perceptron(inputs.shape[1], size)
         norm, gaussian = _norm(apply), init(seed)
         binary, ones = signs(gaussian), jax.tree.map(jnp.ones_like, gaussian)
         shrunk, factors = _standard(gaussian)
+        sizes.append(num_parameters(gaussian))
         norms["linear_output"].append(norm(binary, ones, 0.0, inputs))
         norms["gaussian_output"].append(norm(gaussian, ones, 0.0, inputs))
         norms["nonlinear_output"].append(norm(binary, ones, 1.0, inputs))
         norms["standard_parameterization"].append(norm(shrunk, factors, 0.0, inputs))
-    found = {}
+    found = {"linear_output/parameters_per_width": np.array(sizes)}
     for name, values in norms.items():
         values = np.array([float(v) for v in values])
         slope = np.polyfit(np.log(config.hessian_widths), np.log(values), 1)[0]

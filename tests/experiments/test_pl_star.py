@@ -11,6 +11,7 @@ from experiments.pl_star import config as settings
 from experiments.pl_star import figures
 from experiments.pl_star.networks import examples
 from experiments.pl_star.run import MODULES
+from experiments.pl_star.tracing import descent_system
 
 pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
 QUICK = settings.PRESETS["quick"]
@@ -18,7 +19,8 @@ TINY = dataclasses.replace(
     QUICK, examples=4, steps=60, checks=2, grid=15, hessian_widths=(8, 64), hessian_examples=3,
     widths=(8, 16), batch_sizes=(1, 8), sgd_steps=20, repeats=4, solution_width=6,
     solution_examples=2, deltas=2, draws=300, parameters=(5, 10), aspect_draws=20,
-    model_widths=(1, 8), model_examples=40, almost_examples=24, almost_width=1, almost_steps=60,
+    models=("mlp", "resnet"), model_widths=(1, 8), model_examples=40,
+    resnet_examples=(20, 95, 200), almost_examples=24, almost_width=1, almost_steps=60,
     fractions=(0.9,),
 )  # fmt: skip
 
@@ -106,7 +108,23 @@ def test_random_jacobians_have_the_known_condition(figure_run):
     gaussian = curves["gaussian/log_kappa"].mean(0)
     assert gaussian[1] > gaussian[0] + 1  # The peak at m = n.
     assert np.isfinite(curves["mlp/log_kappa"]).all()
+    # At m = n; the ResNet's rank, short by ten rescalings, over 20, 95 and 200 examples.
+    assert results["gaussian"]["peak_ratio"] == [1.0, 1.0]
+    assert results["resnet"]["parameters"] == [105.0, 105.0]
+    np.testing.assert_allclose(results["resnet"]["independent_parameters"], 95)
+    assert results["resnet"]["peak_ratio"] == [1.0, 1.0]
     assert drawn(found).keys() == {"jacobian"}
+
+
+def test_standard_parameterization_trains_another_network():
+    ntk, standard = (
+        descent_system(dataclasses.replace(TINY, parameterization=name), 8, 0)
+        for name in ("ntk", "standard")
+    )
+    outputs = [system.apply(system.params, system.inputs) for system in (ntk, standard)]
+    np.testing.assert_allclose(*outputs, rtol=1e-6)  # The same function, other weights.
+    kernels = ["hidden_0", "output"]
+    assert all((ntk.params[k]["kernel"] != standard.params[k]["kernel"]).all() for k in kernels)
 
 
 def test_stopping_times_lie_below_their_bounds(figure_run):
@@ -144,6 +162,7 @@ def test_examples_are_centred_images_of_one_norm():
     ("changes", "words"),
     [
         ({"models": ("vgg",)}, "no model 'vgg'"),
+        ({"parameterization": "mup"}, "parameterization must be ntk or standard, got 'mup'"),
         ({"examples": 1}, r"examples must lie in \[2, 1000\], got 1"),
         ({"checks": 7}, "checks must divide the numbers of steps, got 7"),
         ({"hessian_widths": (64,)}, "hessian_widths must be two at least"),
