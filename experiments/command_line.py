@@ -5,6 +5,7 @@ shows; the flags themselves are parsed in `experiments.flags`, where tyro is.
 """
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,9 +15,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import experiments
+from experiments import devices
+from experiments.devices import Machine
 
 PROGRAM = "python -m experiments"
+SWEEP = "sweep"
 TOOLS = {
+    SWEEP: "Run an experiment for every point of a grid over its settings.",
     "report": "Draw the figures and the page of a record again, or an index of a results folder.",
     "prepare": "Fetch a TFDS data set once (needs the extra `prepare`).",
 }
@@ -35,6 +40,20 @@ class Command(NamedTuple):
     resume: bool
     quiet: bool
     overwrite: bool
+    save_every: float = 60.0
+    profile: bool = False
+    machine: Machine = Machine()
+
+
+class SweepCommand(NamedTuple):
+    """One experiment at every point of a grid."""
+
+    base: Command  # `out` is the sweep's folder.
+    grid: dict[str, list[str]]  # Field -> values, in words.
+    jobs: int
+    retries: int
+    ray: str | None  # The cluster's address; None: local processes.
+    gpus: float  # Of each cell, on Ray.
 
 
 class ToolCommand(NamedTuple):
@@ -66,6 +85,7 @@ def overview() -> str:
     return "\n".join(
         [
             f"usage: {PROGRAM} NAME [FIGURE] [--preset P] [flags]",
+            f"       {PROGRAM} sweep NAME [FIGURE] --grid SETTING=VALUE,... [flags]",
             f"       {PROGRAM} report PATH",
             f"       {PROGRAM} prepare DATASET",
             "",
@@ -78,7 +98,7 @@ def overview() -> str:
     )
 
 
-def parse(argv: Sequence[str]) -> Command | ToolCommand:
+def parse(argv: Sequence[str]) -> Command | SweepCommand | ToolCommand:
     """What `argv` asks for.
 
     Raises:
@@ -86,33 +106,43 @@ def parse(argv: Sequence[str]) -> Command | ToolCommand:
       SystemExit: with code 0, after the help of one experiment or tool was printed.
     """
     name, *rest = argv or ["--help"]
+    if name == SWEEP:
+        from experiments.grid import parse_sweep
+
+        return parse_sweep(rest)
     if name in TOOLS:
         from experiments.flags import parse_argument
 
         program = f"{PROGRAM} {name}"
         return ToolCommand(name, parse_argument(program, TOOLS[name], ARGUMENTS[name], rest))
-    if name not in available():
-        raise ValueError(f"no experiment {name!r}; there are {', '.join((*available(), *TOOLS))}.")
-    return _parse_experiment(name, rest)
+    return parse_experiment(name, rest)
 
 
 def words(command: Command) -> str:
     """The shortest command line that asks for the same run, whatever its folder."""
     from experiments.flags import flagged
+    from experiments.overrides import differences, written
 
     figure = [command.figure] if command.figure else []
     found = [*PROGRAM.split(), command.name, *figure, "--preset", command.preset]
     default = settings(command.name).PRESETS[command.preset]
-    for flag in flagged(type(command.config)):
-        value = getattr(command.config, flag.name)
-        if value != getattr(default, flag.name):
-            found += _flag_words(flag.name.replace("_", "-"), value)
-    return shlex.join(found)
+    flags = [flag.name for flag in flagged(type(command.config))]
+    others = []
+    for name, value in differences(command.config, default).items():
+        if name in flags:
+            found += _flag_words(name.replace("_", "-"), value)
+        else:
+            others.append(f"{name}={written(value)}")
+    return shlex.join([*found, *(["--set", *others] if others else [])])
 
 
-def _parse_experiment(name, argv) -> Command:
+def parse_experiment(name: str, argv: Sequence[str]) -> Command:
+    """The run of one experiment that `argv` asks for; errors as of `parse`."""
     from experiments.flags import flagged, parse_flags
+    from experiments.overrides import assignments, changed
 
+    if name not in available():
+        raise ValueError(f"no experiment {name!r}; there are {', '.join((*available(), *TOOLS))}.")
     module = settings(name)
     preset = _chosen_preset(name, module.PRESETS, argv)
     default = module.PRESETS[preset]
@@ -122,9 +152,12 @@ def _parse_experiment(name, argv) -> Command:
     text = (module.__doc__ or "").strip()
     flags = parse_flags(f"{PROGRAM} {name}", text, default, preset, module.PRESETS, choices, argv)
     changes = {flag.name: getattr(flags, flag.name) for flag in flagged(module.Config)}
-    config = dataclasses.replace(default, **changes)
-    _check_seeds(config)
-    module.check(config)
+    config = changed(dataclasses.replace(default, **changes), assignments(flags.set))
+    check_config(name, config)
+    machine = Machine(*(getattr(flags, field) for field in Machine._fields))
+    devices.check(machine)
+    if not 0 <= flags.save_every < math.inf:
+        raise ValueError(f"save_every must be at least 0 seconds, got {flags.save_every}.")
     return Command(
         name=name,
         figure=flags.figure if figures else None,
@@ -134,7 +167,19 @@ def _parse_experiment(name, argv) -> Command:
         resume=flags.resume,
         quiet=flags.quiet,
         overwrite=flags.overwrite,
+        save_every=flags.save_every,
+        profile=flags.profile,
+        machine=machine,
     )
+
+
+def check_config(name: str, config: Any) -> None:
+    """Raise ValueError, in a line, for settings that cannot be run."""
+    if config.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
+    if not 0 <= config.seed < 2**31:
+        raise ValueError(f"seed must lie in [0, 2**31), got {config.seed}.")
+    settings(name).check(config)
 
 
 def _chosen_preset(name, presets, argv):
@@ -154,13 +199,6 @@ def _check_figure(name, figures, argv):
         return
     known = f"there are {', '.join((*figures, ALL))}" if figures else "it takes flags only"
     raise ValueError(f"{name} has no figure {argv[0]!r}; {known}.")
-
-
-def _check_seeds(config):
-    if config.seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
-    if not 0 <= config.seed < 2**31:
-        raise ValueError(f"seed must lie in [0, 2**31), got {config.seed}.")
 
 
 def _flag_words(name, value):

@@ -49,10 +49,18 @@ def parse_flags(
         value = getattr(default, flag.name)
         fields.append(field(flag.name, _kind(hints[flag.name]), value, _flag_help(flag)))
     fields += [
+        field("set", tuple[str, ...], (), "Any other field of the settings.", "NAME=VALUE"),
         field("out", Path | None, None, "The run's folder; results/NAME/PRESET if None.", "DIR"),
         field("resume", bool, False, "Continue the run in the folder."),
         field("quiet", bool, False, "No progress, no table."),
         field("overwrite", bool, False, "Replace the run in the folder."),
+        field("save_every", float, 60.0, "Seconds between checkpoints inside long loops."),
+        field("profile", bool, False, "Trace the first minute by jax's profiler."),
+        field("devices", int | None, None, "Spread data and kernel rows over so many.", "N"),
+        field("distributed", bool, False, "Join processes on several hosts."),
+        field("coordinator", str | None, None, "Process 0, if no cluster tells.", "HOST:PORT"),
+        field("processes", int | None, None, "How many there are, with --coordinator."),
+        field("process", int | None, None, "Which one this is, with --coordinator."),
     ]
     options = dataclasses.make_dataclass("Options", fields, frozen=True)
     return _tyro(tyro.conf.FlagCreatePairsOff[options], program, text, argv)

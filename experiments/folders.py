@@ -66,7 +66,7 @@ def _still_to_run(folder, header, resume, overwrite, inner):
     if (folder / RECORD).exists():
         _check_same(folder, header, _complete_record(folder), versions=not resume)
         if (folder / UNFINISHED).exists():  # Of a process killed when the record was complete.
-            with suppress(ValueError), _locked(folder):
+            with suppress(ValueError), locked(folder):
                 forget(folder)
         return False
     present = {path.name for path in folder.iterdir()} - {LOCK, UNFINISHED, *inner}
@@ -98,7 +98,7 @@ def under_way(
     if not devices.writes():
         yield kept
         return
-    with _locked(folder):
+    with locked(folder):
         if overwrite or not (state / HEADER).exists():
             _clear_logs(folder)
         if overwrite:
@@ -140,7 +140,8 @@ def normalised(config: Any) -> Any:
 
 
 @contextmanager
-def _locked(folder):
+def locked(folder: Path) -> Iterator[None]:
+    """The folder, which is made, for this process alone; ValueError where it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with path.open("w") as lock:

@@ -1,10 +1,9 @@
 """One command carried out: folder, run, record, figures, report, table."""
 
 import dataclasses
-import resource
-import sys
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -12,29 +11,34 @@ import numpy as np
 from rich.console import Console
 
 import experiments
+from experiments import devices
 from experiments.command_line import ALL, Command, settings, words
 from experiments.folders import clear, must_run, normalised, under_way
 from experiments.progress import reporting
 from experiments.report import is_drawn, show, write_report
+from experiments.watching import Log, Logged, logged, profiled, spent
 from plprune.records import Record, provenance, read_record, summarise, write_record
 
+LOGGED = ("experiment", "preset", "command", "versions", "commit", "device", "seeds")
 Run = tuple[Record, dict[str, np.ndarray]]
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # Of `ru_maxrss`, in bytes.
 
 
 def carry_out(command: Command, console: Console) -> None:
-    """Run the experiment, or show what its folder already holds.
+    """Run the experiment on its devices, or show what its folder already holds.
 
     Raises:
       ValueError: where the folder holds anything that must not be replaced.
     """
     figures = getattr(settings(command.name), "FIGURES", ())
-    if not figures:
-        _one(command, console)
-    elif command.figure != ALL:
-        _one(command._replace(out=command.out / command.figure), console)
-    else:
-        _all(command, figures, console)
+    with devices.joined(command.machine):
+        if not devices.writes():
+            command = command._replace(quiet=True)
+        if not figures:
+            _one(command, console)
+        elif command.figure != ALL:
+            _one(command._replace(out=command.out / command.figure), console)
+        else:
+            _all(command, figures, console)
 
 
 def _all(command, figures, console):
@@ -47,13 +51,14 @@ def _all(command, figures, console):
         # All are checked before the first is run.
         missing = [figure for figure in figures if _must_run(each[figure], headers[figure])]
         with under_way(folder, header, overwrite=command.overwrite, tell=console.print):
-            for figure in missing if command.overwrite else ():
+            for figure in missing if command.overwrite and devices.writes() else ():
                 clear(folder / figure)
             for figure in missing:
                 _run(each[figure], headers[figure], console)
-            runs = [read_record(folder / figure) for figure in figures]
-            write_record(folder, *_merged(header, figures, runs))
-            write_report(folder)
+            if devices.writes():
+                runs = [read_record(folder / figure) for figure in figures]
+                write_record(folder, *_merged(header, figures, runs))
+                write_report(folder)
     _show(command, console)
 
 
@@ -73,21 +78,42 @@ def _must_run(command, header, inner=()):
 def _run(command, header, console):
     module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
     figure = [] if command.figure is None else [command.figure]
-    options = {"overwrite": command.overwrite, "tell": console.print}
     start = time.perf_counter()
-    with under_way(command.out, header, **options) as kept:
-        with reporting(console, quiet=command.quiet, kept=kept) as progress:
+    with _kept(command, header, console) as (kept, log):
+        with (
+            reporting(console, quiet=command.quiet, kept=kept) as shown,
+            profiled(command.out, on=command.profile and devices.writes()),
+        ):
+            progress = Logged(shown, log) if log else shown
             results, curves = module.run(command.config, *figure, progress=progress)
         arrays = {key: np.asarray(curve) for key, curve in curves.items()}
-        write_record(command.out, header | {"results": summarise(results)}, arrays)
-        write_report(command.out)
+        if devices.writes():
+            write_record(command.out, header | {"results": summarise(results)}, arrays)
+            write_report(command.out)
     if not command.quiet:
-        console.print(_spent(time.perf_counter() - start), highlight=False)
+        console.print(spent(time.perf_counter() - start), highlight=False)
 
 
-def _spent(seconds):
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 2**20
-    return f"Done in {seconds:,.1f} s, with at most {memory:,.0f} MiB of memory."
+@contextmanager
+def _kept(command, header, console):
+    """What survives the process, and the log, which only the process that writes has."""
+    options = {"overwrite": command.overwrite, "save_every": command.save_every}
+    lines: list[str] = []
+    logs: list[Log] = []
+
+    def tell(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        logs[0].write("told", text=text) if logs else lines.append(text)
+
+    with under_way(command.out, header, **options, tell=tell) as kept:
+        if not devices.writes():
+            yield kept, None
+            return
+        with logged(command.out, **{key: header[key] for key in LOGGED}) as log:
+            logs.append(log)
+            for text in lines:
+                log.write("told", text=text)
+            yield kept, log
 
 
 def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +151,8 @@ def _merged(header, figures, runs) -> Run:
 
 
 def _show(command: Command, console: Console) -> None:
+    if not devices.writes():
+        return
     if not is_drawn(command.out):
         write_report(command.out)
     if not command.quiet:

@@ -45,7 +45,9 @@ def test_a_run_writes_record_curves_figures_and_report(toy, tmp_path, capsys):
     toy("figures", draw=toy.draw)
     assert main("toy", "--preset", "large", "--seeds", 2, "--out", tmp_path / "run") == 0
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"record.json", "metrics.npz", "figure.png", "figure.pdf", "report.html"}
+    products = {"record.json", "metrics.npz", "figure.png", "figure.pdf", "report.html"}
+    assert written - products == {"log.jsonl", "tensorboard"}
+    assert products <= written
     record, curves = read_record(tmp_path / "run")
     assert (record["experiment"], record["preset"]) == ("toy", "large")
     assert record["seeds"] == [0, 1]
@@ -79,7 +81,7 @@ def test_the_recorded_command_gives_the_same_record(tmp_path):
     ("words", "expected"),
     [
         (("nothing",), "there are toy"),
-        (("sweep",), "no experiment 'sweep'"),
+        (("sweep",), "--grid"),
         (("toy", "--preset", "huge"), "no preset 'huge'; there are quick, large."),
         (("toy", "--methods", "dense,taylor"), "'taylor'; there are dense, kappa, random."),
         (("toy", "--keep", "0"), "(0, 1], got 0.0."),
@@ -108,6 +110,26 @@ def test_errors_of_the_data_are_one_line_too(toy, capsys, tmp_path):
     toy("run", run=run)
     line = complaint(capsys, "toy", "--out", tmp_path, "--quiet")
     assert line == "experiments: labels must lie in [0, 9], got 10."
+
+
+def test_faults_of_the_program_are_one_line_and_exit_1(toy, capsys, tmp_path):
+    toy("run", run=lambda *_, **__: {}["no such key"])
+    assert main("toy", "--out", tmp_path, "--quiet") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "KeyError, which is an error of this program" in line
+    assert "PLPRUNE_TRACEBACK=1" in line
+    assert str(tmp_path) in line
+
+
+def test_a_full_disk_is_one_line_that_says_where_the_state_is(toy, capsys, tmp_path):
+    def run(config, *, progress):
+        progress.once("a", lambda: {"x": 1.0})
+        raise OSError(28, "No space left on device")
+
+    toy("run", run=run)
+    line = complaint(capsys, "toy", "--out", tmp_path, "--quiet")
+    assert "No space left on device" in line
+    assert line.endswith(f"what was finished is in {tmp_path}, and --resume continues from it.")
 
 
 def test_a_traceback_is_shown_on_request(capsys, monkeypatch):
