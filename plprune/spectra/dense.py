@@ -7,12 +7,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plprune.spectra.factors import cholesky_solver, is_definite, shifted_cholesky
-from plprune.spectra.krylov import krylov_size, top_block
+from plprune.spectra.certificates import is_lowest
+from plprune.spectra.davidson import (
+    Block,
+    krylov_start,
+    lowest_block,
+    space_size,
+    value_errors,
+)
+from plprune.spectra.factors import (
+    blocked_cholesky,
+    cholesky_solver,
+    relative_slack,
+    shifted_cholesky,
+)
 
 METHODS = ("auto", "eigh", "cholesky")
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _SMALL = 512  # Below it a full eigen-decomposition is as fast.
+_STEPS = 200
+_STEPS_SINGLE = 40  # Of a solver in float32, which either helps at once or not at all.
 
 
 class ExtremePairs(NamedTuple):
@@ -39,23 +53,25 @@ def extreme_eigenpairs(
 ) -> ExtremePairs:
     """The `num_smallest` lowest eigenpairs and the highest one of a positive semidefinite matrix.
 
-    "cholesky" factors the matrix, runs block Lanczos on its inverse and on itself, and certifies
-    both ends by two more factorisations: ``A - lower`` and ``upper - A`` have Cholesky factors only
-    if they are positive semidefinite [Higham 2002, ch. 10]. Should a certificate fail it falls back
-    to "eigh". It costs n^3 operations in fast matrix products, "eigh" about 9 n^3 in slow ones.
+    "cholesky" finds both ends by block Davidson iterations, the lower one preconditioned by a
+    Cholesky factor, and certifies both by one more factor each (see `is_lowest`). These factors
+    are taken in float32 where its rounding allows, else in the matrix's dtype; residuals, values
+    and bounds are always of that dtype. Should a certificate fail the answer is that of "eigh". It
+    costs n^3 operations in fast matrix products, "eigh" about 9 n^3 in slow ones.
 
     Args:
-      matrix: Symmetric [n, n]; symmetrised against rounding, which is not a check. A kernel's
-        negative eigenvalues from rounding are fine.
+      matrix: Symmetric [n, n] up to rounding, which is not checked. A kernel's negative
+        eigenvalues from rounding are fine.
       num_smallest: How many of the lowest pairs, 1 <= num_smallest <= n. Static under jit.
       method: "eigh", "cholesky", or "auto": the faster by size.
-      tol: Relative residual at which Lanczos stops.
+      tol: Relative error of the wanted values at which iterations stop; their vectors' relative
+        residuals are then of the order of its root.
 
     Raises:
       ValueError: a matrix that is not square, an unknown method, or `num_smallest` out of range.
 
     References:
-      [Parlett 1998, ch. 4] for residual bounds.
+      [Parlett 1998, ch. 4 and 11] for bounds from residuals.
     """
     n = matrix.shape[0]
     if matrix.shape[1] != n:
@@ -64,15 +80,14 @@ def extreme_eigenpairs(
         raise ValueError(f"num_smallest must lie in [1, {n}], got {num_smallest}.")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    matrix = (matrix + matrix.T) / 2
-    columns, blocks = krylov_size(num_smallest)
+    columns, blocks = space_size(num_smallest)
     if method == "auto":
         method = "eigh" if n <= max(_SMALL, 3 * columns * blocks) else "cholesky"
     if method == "eigh" or n < columns * blocks:
         return _by_eigh(matrix, num_smallest)
     pairs, is_certified = _by_cholesky(matrix, num_smallest, tol)
     return jax.lax.cond(
-        is_certified | ~jnp.all(jnp.isfinite(matrix)),
+        is_certified | ~jnp.isfinite(pairs.smallest[0] + pairs.largest),
         lambda _: pairs,
         lambda a: _by_eigh(a, num_smallest),
         matrix,
@@ -81,34 +96,102 @@ def extreme_eigenpairs(
 
 def _by_eigh(matrix, k):
     values, vectors = jnp.linalg.eigh(matrix)
-    return _pairs(matrix, values[:k], vectors[:, :k], values[-1], vectors[:, -1])
+    low, high = values[:k], values[-1]
+    low_residuals = _dot(matrix, vectors[:, :k]) - vectors[:, :k] * low[None]
+    high_residuals = _dot(matrix, vectors[:, -1:]) - vectors[:, -1:] * high
+    bottom = Block(low, vectors[:, :k], low_residuals, jnp.ones((), bool))
+    top = Block(-values[-1:], vectors[:, -1:], -high_residuals, jnp.ones((), bool))
+    return _pairs(bottom, top, k)
 
 
 def _by_cholesky(matrix, k, tol):
     """Pairs and whether both ends are certified."""
-    n, dtype = len(matrix), matrix.dtype
-    top = top_block(lambda x: _dot(matrix, x), n, dtype, 1, tol)
-    factor = shifted_cholesky(matrix, jnp.maximum(top.values[0], jnp.finfo(dtype).tiny))
-    low = top_block(cholesky_solver(factor), n, dtype, k, tol)
-    # The inverse's Ritz values carry the shift; those of the matrix itself do not.
-    projected = _dot(low.vectors.T, _dot(matrix, low.vectors))
-    values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
-    vectors = _dot(low.vectors, rotation)
-    pairs = _pairs(matrix, values[:k], vectors[:, :k], top.values[0], top.vectors[:, 0])
-    below = is_definite(matrix, -(pairs.lower + pairs.slack))
-    above = is_definite(-matrix, pairs.upper - pairs.slack)
+    top = _top(matrix, tol)
+    high = jnp.maximum(-top.values[0], jnp.finfo(matrix.dtype).tiny)
+    bottom = _bottom(matrix, k, tol, high)
+    pairs = _pairs(bottom, top, k)
     # Eigenvalues at the level of rounding are as good as zero whatever their certificate says.
     is_noise = pairs.smallest[0] <= pairs.slack
-    return pairs, (below | is_noise) & above
+    is_certified = is_lowest(matrix, -1, top, high) & (
+        is_lowest(matrix, 1, bottom, high) | is_noise
+    )
+    return pairs, is_certified
 
 
-def _pairs(matrix, low, low_vectors, high, high_vector):
+def _top(matrix, tol):
+    """The highest pairs, as the lowest of the negative matrix."""
+    start = _dot(matrix, _first_block(len(matrix), space_size(1)[0], matrix.dtype))
+    nothing = jnp.zeros((), matrix.dtype)
+    return lowest_block(
+        lambda x: -_dot(matrix, x),
+        lambda residuals: residuals,
+        start,
+        1,
+        tol=tol,
+        floor=nothing,
+        max_steps=_STEPS,
+    )
+
+
+def _bottom(matrix, k, tol, high):
+    """The lowest pairs by a solver in float32, or in the matrix's own dtype where that fails."""
+    dtype, single = matrix.dtype, jnp.dtype(jnp.float32)
+    search = partial(_searched, matrix, k, tol, high)
+    if dtype == single:
+        return search(shifted_cholesky(matrix, 1 / high, single), max_steps=_STEPS)
+    # One shift that rounding nearly always allows; else float32 would be of little use.
+    shift = jnp.full((), 10 * jnp.finfo(single).eps, single)
+    quick = search(blocked_cholesky(matrix, 1 / high, shift), max_steps=_STEPS_SINGLE)
+    succeeded = quick.converged & jnp.all(jnp.isfinite(quick.values))
+
+    def careful():
+        return search(shifted_cholesky(matrix, 1 / high, dtype), max_steps=_STEPS)
+
+    return jax.lax.cond(succeeded, lambda: quick, careful)
+
+
+def _searched(matrix, k, tol, high, factor, *, max_steps):
+    """The lowest pairs, with the factor as preconditioner."""
+    size, dtype, solve = len(matrix), matrix.dtype, cholesky_solver(factor)
+    coarse = factor.diagonal[0].dtype
+
+    def precondition(residuals):
+        # Scaled to 1: residuals may be too small for the squares of single precision.
+        length = jnp.maximum(jnp.linalg.norm(residuals, axis=0), jnp.finfo(dtype).tiny)
+        return solve((residuals / length[None]).astype(coarse)).astype(dtype)
+
+    start = krylov_start(solve, _first_block(size, space_size(k)[0], coarse)).astype(dtype)
+    return lowest_block(
+        partial(_dot, matrix),
+        precondition,
+        start,
+        k,
+        tol=tol,
+        floor=high * relative_slack(size, dtype) / 2,
+        max_steps=max_steps,
+    )
+
+
+def _first_block(size, columns, dtype):
+    """Directions without a pattern that a kernel could share: quadratic phases."""
+    rows = jnp.arange(1, size + 1, dtype=dtype)[:, None]
+    phases = jnp.sqrt(jnp.arange(2, columns + 2, dtype=dtype) + 0.5)[None]
+    return jnp.cos(rows * phases + 0.7 * jnp.mod(rows, 97) ** 2)
+
+
+def _pairs(bottom, top, k):
     """The pairs with residuals, bounds and the slack of rounding."""
-    n, eps = len(matrix), jnp.finfo(matrix.dtype).eps
-    low_residuals = jnp.linalg.norm(_dot(matrix, low_vectors) - low_vectors * low[None], axis=0)
-    high_residual = jnp.linalg.norm(_dot(matrix, high_vector) - high_vector * high)
-    slack = max(10.0, n**0.5) * eps * jnp.maximum(jnp.abs(high), jnp.abs(low[0]))
-    lower, upper = low[0] - low_residuals[0] - 2 * slack, high + high_residual + 2 * slack
+    low, high = bottom.values, -top.values[0]
+    scale = jnp.maximum(jnp.abs(high), jnp.abs(low[0]))
+    slack = relative_slack(len(bottom.vectors), low.dtype) * scale
     return ExtremePairs(
-        low, low_vectors, low_residuals, high, high_vector, high_residual, lower, upper, slack
+        smallest=low[:k],
+        smallest_vectors=bottom.vectors[:, :k],
+        smallest_residuals=jnp.linalg.norm(bottom.residuals[:, :k], axis=0),
+        largest=high,
+        largest_vector=top.vectors[:, 0],
+        largest_residual=jnp.linalg.norm(top.residuals[:, 0]),
+        lower=low[0] - value_errors(bottom, 1)[0] - 2 * slack,
+        upper=high + value_errors(top, 1)[0] + 2 * slack,
+        slack=slack,
     )

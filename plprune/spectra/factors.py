@@ -2,99 +2,130 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.lax import linalg
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-_SHIFTS = 12  # Each 8 times the one before; the first is 4 eps lambda_max.
-_ROWS = 256  # Of a block in substitution.
+_SHIFTS = 12  # Each 8 times the one before; the first is 4 eps.
+_ROWS, _BLOCKS = 256, 16  # Least rows of a block of the factor, most blocks.
 
 
-def is_definite(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether the symmetric ``matrix + shift`` has a Cholesky factor.
+class Factor(NamedTuple):
+    """A lower factor by blocks of columns; block k has rows [r] after [s] of earlier blocks."""
 
-    If so, no eigenvalue lies below zero by more than rounding [Higham 2002, ch. 10]. Costs n^3/3
-    operations.
+    left: tuple[Float[Array, "r s"], ...]  # Beside the diagonal block; the first has s = 0.
+    diagonal: tuple[Float[Array, "r r"], ...]
+    below: tuple[Float[Array, "t r"], ...]  # The last has t = 0.
+
+
+def relative_slack(size: int, dtype: DTypeLike) -> float:
+    """What rounding moves eigenvalues of a factorised matrix by, relative to the largest.
+
+    max(10, sqrt n) eps: errors of random signs add up like the root of n [Higham & Mary 2019].
     """
-    return jnp.isfinite(_factor(matrix, shift)[-1, -1])
+    return max(10.0, size**0.5) * float(jnp.finfo(dtype).eps)
 
 
-def shifted_cholesky(matrix: Float[Array, "n n"], scale: Float[Array, ""]) -> Float[Array, "n n"]:
-    """Lower factor of `matrix` plus the least tried shift that makes it definite.
+def blocked_cholesky(
+    matrix: Float[Array, "n n"],
+    scale: Float[Array, ""],
+    shift: Float[Array, ""],
+    update: Float[Array, "n q"] | None = None,
+) -> Factor:
+    """The factor of ``scale * matrix + shift + update update'`` in the dtype of `shift`.
 
-    The shifts grow from 4 eps `scale` eightfold. Matrices that are zero, not finite or far from
-    semidefinite fail at every one; their factor is not finite.
+    From the lower triangle. Each block of columns takes one product for all earlier ones, then a
+    small factorisation and a triangular solve [Golub & Van Loan 2013, ch. 4.2]: n^3/3 operations,
+    most of them in products, which use all cores, and no copy of the whole matrix. Entries are not
+    finite from the first block on that has no factor.
+    """
+    size = len(matrix)
+    rows = max(_ROWS, -(-size // _BLOCKS))
+    # All earlier columns, from the current row on.
+    left = jnp.zeros((size, 0), shift.dtype)
+    parts = []
+    for start in range(0, size, rows):
+        height = min(rows, size - start)
+        column = (scale * matrix[start:, start : start + height]).astype(shift.dtype)
+        column = column.at[:height].add(shift * jnp.eye(height, dtype=shift.dtype))
+        if update is not None:
+            column = column + _dot(update[start:], update[start : start + height].T)
+        column = column - _dot(left, left[:height].T)
+        square = linalg.cholesky(column[:height], symmetrize_input=False)
+        below = linalg.triangular_solve(square, column[height:], lower=True, transpose_a=True)
+        parts.append((left[:height], square, below))
+        left = jnp.concatenate([left[height:], below], axis=1)
+    return Factor(*zip(*parts, strict=True))
+
+
+def has_factor(factor: Factor) -> Bool[Array, ""]:
+    """Whether the factorisation went through.
+
+    If so, the matrix has no eigenvalue below zero by more than rounding [Higham 2002, ch. 10].
+    """
+    return jnp.isfinite(factor.diagonal[-1][-1, -1])
+
+
+def shifted_cholesky(
+    matrix: Float[Array, "n n"], scale: Float[Array, ""], dtype: DTypeLike
+) -> Factor:
+    """Factor of ``scale * matrix`` plus the least tried shift that makes it definite.
+
+    With a `scale` that brings the largest eigenvalue to 1. The shifts grow from 4 eps eightfold.
+    Matrices that are zero, not finite or far from semidefinite fail at every one.
     """
 
     def failed(carry):
         factor, _, count = carry
-        return ~jnp.isfinite(factor[-1, -1]) & (count < _SHIFTS)
+        return ~has_factor(factor) & (count < _SHIFTS)
 
     def retry(carry):
         _, shift, count = carry
-        return _factor(matrix, 8 * shift), 8 * shift, count + 1
+        return blocked_cholesky(matrix, scale, shift), 8 * shift, count + 1
 
-    shift = 4 * jnp.finfo(matrix.dtype).eps * scale
-    return jax.lax.while_loop(failed, retry, (_factor(matrix, shift), shift, 0))[0]
+    shift = 4 * jnp.finfo(dtype).eps * jnp.ones((), dtype)
+    shapes = jax.eval_shape(blocked_cholesky, matrix, scale, shift)
+    # Tracing and compiling the factorisation once is worth a loop that always runs.
+    nothing = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    return jax.lax.while_loop(failed, retry, (nothing, shift, 0))[0]
 
 
-def cholesky_solver(
-    factor: Float[Array, "n n"],
-) -> Callable[[Float[Array, "n q"]], Float[Array, "n q"]]:
+def cholesky_solver(factor: Factor) -> Callable[[Float[Array, "n q"]], Float[Array, "n q"]]:
     """``x -> (L L')^-1 x`` for few columns at a time.
 
-    Substitution by blocks of rows whose diagonal blocks are inverted once: the rest is products,
-    which on busy cores beat triangular solves of few columns by far. The inverses cost accuracy
-    where a block is ill-conditioned; an iteration that measures its own residuals may pay that.
+    Substitution by blocks whose diagonal blocks are inverted once: the rest is products, which
+    beat triangular solves of few columns by far. The inverses cost accuracy where a block is
+    ill-conditioned; an iteration that measures its own residuals may pay that.
     """
-    size = len(factor)
-    count = -(-size // _ROWS)
-    rows = -(-size // count)
-    extra = count * rows - size
-    if extra:
-        ones = jnp.concatenate([jnp.zeros(size, factor.dtype), jnp.ones(extra, factor.dtype)])
-        factor = jnp.pad(factor, ((0, extra), (0, extra))) + jnp.diag(ones)
-    panels = factor.reshape(count, rows, -1)
-    squares = factor.reshape(count, rows, count, rows)[jnp.arange(count), :, jnp.arange(count)]
-    eye = jnp.broadcast_to(jnp.eye(rows, dtype=factor.dtype), squares.shape)
-    inverses = linalg.triangular_solve(squares, eye, left_side=True, lower=True)
+    inverses = [_inverse(square) for square in factor.diagonal]
+    # Products with a transpose copy it every time, so the copies are made here, once.
+    right, transposed = jax.lax.optimization_barrier(
+        ([b.T for b in factor.below], [i.T for i in inverses])
+    )
+    heights = [len(square) for square in factor.diagonal]
+    starts = [sum(heights[:k]) for k in range(len(heights))]
 
     def solve(x):
-        padded = jnp.pad(x, ((0, extra), (0, 0))).reshape(count, rows, -1)
-        solved = _substitute_back(panels, inverses, _substitute(panels, inverses, padded))
-        return solved.reshape(count * rows, -1)[:size]
+        forward = jnp.zeros((0, x.shape[1]), x.dtype)
+        for start, height, left, inverse in zip(
+            starts, heights, factor.left, inverses, strict=True
+        ):
+            rest = x[start : start + height] - _dot(left, forward)
+            forward = jnp.concatenate([forward, _dot(inverse, rest)])
+        solved = jnp.zeros((0, x.shape[1]), x.dtype)
+        for k in reversed(range(len(starts))):
+            rest = forward[starts[k] : starts[k] + heights[k]] - _dot(right[k], solved)
+            solved = jnp.concatenate([_dot(transposed[k], rest), solved])
+        return solved
 
     return solve
 
 
-def _substitute(panels, inverses, right):
-    """L^-1 times `right` [blocks, rows, q], first block first."""
-    count, rows, columns = right.shape
-
-    def step(k, solved):
-        known = _dot(panels[k], solved.reshape(count * rows, columns))
-        return solved.at[k].set(_dot(inverses[k], right[k] - known))
-
-    return jax.lax.fori_loop(0, count, step, jnp.zeros_like(right))
-
-
-def _substitute_back(panels, inverses, right):
-    """L'^-1 times `right` [blocks, rows, q], last block first."""
-
-    def step(index, carry):
-        rest, solved = carry
-        k = len(right) - 1 - index
-        block = _dot(inverses[k].T, rest[k])
-        rest = rest - _dot(panels[k].T, block).reshape(rest.shape)
-        return rest, solved.at[k].set(block)
-
-    return jax.lax.fori_loop(0, len(right), step, (right, jnp.zeros_like(right)))[1]
-
-
-def _factor(matrix, shift):
-    # A symmetric matrix read by columns is itself; the transpose spares LAPACK a copy.
-    shifted = matrix.T + shift * jnp.eye(len(matrix), dtype=matrix.dtype)
-    return linalg.cholesky(shifted, symmetrize_input=False)
+def _inverse(square):
+    eye = jnp.eye(len(square), dtype=square.dtype)
+    return linalg.triangular_solve(square, eye, left_side=True, lower=True)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from plprune.spectra.dense import extreme_eigenpairs
 
+_VECTOR_TOL = 1e-12  # Of values; the vectors' residuals are of the order of its root.
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -28,7 +29,7 @@ def extreme_eigenvalues(
 @extreme_eigenvalues.defjvp
 def _extreme_eigenvalues_jvp(num_smallest, primals, tangents):
     (matrix,), (change,) = primals, tangents
-    pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest)
+    pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest, tol=_VECTOR_TOL)
     low = _einsum("ik,ij,jk->k", pairs.smallest_vectors, change, pairs.smallest_vectors)
     high = _einsum("i,ij,j->", pairs.largest_vector, change, pairs.largest_vector)
     return (pairs.smallest, pairs.largest), (low, high)

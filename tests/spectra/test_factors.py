@@ -5,30 +5,61 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.spectra.factors import cholesky_solver, is_definite, shifted_cholesky
+from plprune.spectra.factors import (
+    blocked_cholesky,
+    cholesky_solver,
+    has_factor,
+    shifted_cholesky,
+)
 from tests import problems
 
+ONE = jnp.array(1.0)
 
-@pytest.mark.parametrize("size", [7, 257, 512])
-def test_solves_with_whole_and_broken_blocks(key, size):
+
+def lower(factor):
+    """The blocks put together."""
+    columns = []
+    for left, square, below in zip(*factor, strict=True):
+        above = jnp.zeros((left.shape[1], len(square)), square.dtype)
+        columns.append(jnp.concatenate([above, jnp.tril(square), below]))
+    return np.asarray(jnp.concatenate(columns, axis=1))
+
+
+@pytest.mark.parametrize("size", [7, 300, 512])
+def test_factors_and_solves_with_whole_and_broken_blocks(key, size):
     matrix = problems.symmetric(key, np.linspace(1, 4, size))
-    right = jax.random.normal(key, (size, 3))
-    solve = jax.jit(lambda f, x: cholesky_solver(f)(x))
-    solved = solve(jnp.linalg.cholesky(matrix), right)
-    np.testing.assert_allclose(matrix @ solved, right, atol=1e-12)
+    right, update = jax.random.normal(key, (2, size, 3))
+    factor, solved = jax.jit(
+        lambda a: (f := blocked_cholesky(a, 2 * ONE, ONE, update), cholesky_solver(f)(right))
+    )(matrix)
+    factored = 2 * matrix + np.eye(size) + update @ update.T
+    np.testing.assert_allclose(lower(factor) @ lower(factor).T, factored, atol=1e-11)
+    np.testing.assert_allclose(factored @ solved, right, atol=1e-11)
+
+
+def test_only_the_lower_triangle_is_read(key):
+    matrix = problems.symmetric(key, np.linspace(1, 4, 300))
+    spoilt = jnp.tril(matrix) + jnp.triu(jnp.full_like(matrix, jnp.nan), 257)
+    factors = [lower(blocked_cholesky(a, ONE, 0 * ONE)) for a in (matrix, spoilt)]
+    np.testing.assert_array_equal(*factors)
 
 
 def test_definite_exactly_above_the_lowest_eigenvalue(key):
     matrix = problems.symmetric(key, np.linspace(-2, 4, 20))
-    assert is_definite(matrix, jnp.array(2.0 + 1e-9))
-    assert not is_definite(matrix, jnp.array(2.0 - 1e-9))
-    assert not is_definite(-matrix, jnp.array(4.0 - 1e-9))
-    assert not is_definite(matrix, jnp.array(jnp.nan))
+
+    def is_definite(sign, shift):
+        return has_factor(blocked_cholesky(matrix, sign * ONE, jnp.array(shift)))
+
+    assert is_definite(1, 2.0 + 1e-9)
+    assert not is_definite(1, 2.0 - 1e-9)
+    assert is_definite(-1, 4.0 + 1e-9)
+    assert not is_definite(-1, 4.0 - 1e-9)
+    assert not is_definite(1, jnp.nan)
 
 
 def test_shifts_grow_until_rounding_is_covered(key):
     spectrum = np.concatenate([[-1e-14], np.zeros(5), np.ones(10)])
     matrix = problems.symmetric(key, spectrum)
-    factor = shifted_cholesky(matrix, jnp.array(1.0))
+    factor = lower(shifted_cholesky(matrix, ONE, jnp.float64))
     assert np.abs(factor @ factor.T - matrix).max() <= 1e-13
-    assert not jnp.isfinite(shifted_cholesky(-jnp.eye(4), jnp.array(1.0))[-1, -1])
+    assert not has_factor(shifted_cholesky(-jnp.eye(4), ONE, jnp.float64))

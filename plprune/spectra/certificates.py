@@ -1,0 +1,46 @@
+"""Proofs that nothing lies below the lowest Ritz pairs of a dense matrix."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from plprune.spectra.davidson import Block, gap_bounds, value_errors
+from plprune.spectra.factors import blocked_cholesky, has_factor, relative_slack
+
+
+def is_lowest(
+    matrix: Float[Array, "n n"], sign: int, block: Block, high: Float[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether ``sign * matrix`` has no eigenvalue below ``values[0] - value_errors``, to rounding.
+
+    Off the first j Ritz vectors V the matrix must not lie below beta, the middle of the gap after
+    them, which it does not if ``A + tau V V' - beta`` has a Cholesky factor. As beta need not be
+    close to anything, float32 can tell where the gap exceeds its rounding. Else, ``A - bound`` must
+    have a factor in the matrix's own dtype. Derived in docs/mathematics/spectra.md.
+
+    Args:
+      matrix: Symmetric [n, n].
+      sign: 1, or -1 for a proof about the highest eigenvalue.
+      block: The lowest Ritz pairs of ``sign * matrix``.
+      high: A positive number of the size of the largest eigenvalue.
+    """
+    size, dtype, single = len(matrix), matrix.dtype, jnp.float32
+    bounds, half_gaps = gap_bounds(block)
+    count = jnp.argmin(bounds)
+    half, rounding = half_gaps[count], high * relative_slack(size, single)
+    lowest, error = block.values[0], value_errors(block, 1)[0]
+
+    # Scaled to 1, so that float32 neither overflows nor underflows.
+    def by_gap():
+        lift = 2 * (block.values[-1] - lowest) / high
+        is_lifted = jnp.arange(block.vectors.shape[1]) <= count
+        update = jnp.where(is_lifted[None], jnp.sqrt(lift) * block.vectors, 0).astype(single)
+        shift = -((lowest + half + rounding) / high).astype(single)
+        return has_factor(blocked_cholesky(matrix, sign / high, shift, update))
+
+    def by_value():
+        shift = (-lowest + error) / high + relative_slack(size, dtype)
+        return has_factor(blocked_cholesky(matrix, sign / high, shift))
+
+    is_wide = (half >= 2 * rounding) & (bounds[count] <= error)
+    return jax.lax.cond(is_wide, by_gap, by_value)
