@@ -122,7 +122,7 @@ def test_faults_of_the_program_are_one_line_and_exit_1(toy, capsys, tmp_path):
 
 
 def test_a_full_disk_is_one_line_that_says_where_the_state_is(toy, capsys, tmp_path):
-    def run(config, *, progress):
+    def run(_, *, progress):
         progress.once("a", lambda: {"x": 1.0})
         raise OSError(28, "No space left on device")
 

@@ -54,7 +54,7 @@ def test_a_run_leaves_its_log_and_its_numbers(tmp_path):
 
 
 def test_a_resumed_run_goes_on_in_the_log_and_a_new_one_begins_it(toy, tmp_path):
-    def interrupted(config, *, progress):
+    def interrupted(_, *, progress):
         progress.once("a", lambda: {"x": 1})
         raise KeyboardInterrupt
 
@@ -69,7 +69,7 @@ def test_a_resumed_run_goes_on_in_the_log_and_a_new_one_begins_it(toy, tmp_path)
 
 
 def test_what_goes_wrong_is_in_the_log(toy, tmp_path):
-    def diverging(config, *, progress):
+    def diverging(_, *, progress):
         progress.carry("a", 0.0, 4, lambda state, _: (state, {"loss": np.array([math.nan])}))
 
     toy("run", run=diverging)

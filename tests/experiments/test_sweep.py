@@ -1,0 +1,238 @@
+"""Sweeps: every cell of the grid, failed ones again, resumable; the same through Ray."""
+
+import csv
+import json
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+import experiments.__main__ as entry
+from experiments.command_line import parse
+from experiments.grid import cells
+from experiments.pools import Outcome, Processes, last_line
+from experiments.sweep import carry_out_sweep
+from plprune.records import read_record
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+class InProcess:
+    """A pool that runs cells here, one at a time; `fail` names those that fail, and how often."""
+
+    def __init__(self, fail=()):
+        self.fail, self.started, self.results = dict(fail), [], []
+
+    def has_room(self):
+        return not self.results
+
+    def start(self, name, words, _):
+        self.started.append(name)
+        assert words[:2] == ["-m", "experiments"]
+        if self.fail.get(name, 0):
+            self.fail[name] -= 1
+            self.results.append(Outcome(name, 2, "experiments: no luck"))
+        else:
+            self.results.append(Outcome(name, entry.main(words[2:]), ""))
+
+    def ended(self):
+        found, self.results = self.results, []
+        return found
+
+    def stop(self):
+        self.started.append("stopped")
+
+
+def sweep(folder, pool, *words, grid=("keep=0.25,0.5", "steps=3,4")):
+    command = parse(["sweep", "toy", "--grid", *grid, "--out", str(folder), "--quiet", *words])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.sweep.Processes", lambda _: pool)
+        carry_out_sweep(command, Console(quiet=True))
+
+
+def standing(folder):
+    found = json.loads((folder / "sweep.json").read_text())["cells"]
+    return {name: (cell["state"], cell["attempts"], cell["said"]) for name, cell in found.items()}
+
+
+def test_every_cell_of_the_grid_has_its_record_and_its_line(tmp_path):
+    sweep(tmp_path, InProcess())
+    assert [*standing(tmp_path)] == [
+        "keep=0.25,steps=3", "keep=0.25,steps=4", "keep=0.5,steps=3", "keep=0.5,steps=4"
+    ]  # fmt: skip
+    record, curves = read_record(tmp_path / "keep=0.25,steps=4")
+    assert (record["config"]["keep"], record["config"]["steps"]) == (0.25, 4)
+    assert record["command"].endswith("toy --preset quick --keep 0.25 --set steps=4")
+    assert curves["gd/kappa/train_loss"].shape == (3, 4)
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    (row,) = [
+        row for row in rows
+        if (row["keep"], row["steps"], row["method"], row["metric"])
+        == ("0.25", "4", "gd/kappa", "test_accuracy")
+    ]  # fmt: skip
+    assert float(row["mean"]) == record["results"]["gd/kappa"]["test_accuracy"]["mean"]
+    assert len(rows) == 4 * 2 * 3
+
+
+def test_failed_cells_are_tried_again_and_listed(tmp_path):
+    pool = InProcess({"keep=0.25,steps=3": 1, "keep=0.5,steps=4": 9})
+    with pytest.raises(ValueError, match=r"^1 of 4 cells failed: keep=0.5,steps=4\."):
+        sweep(tmp_path, pool)
+    found = standing(tmp_path)
+    assert found["keep=0.25,steps=3"] == ("done", 2, "")
+    assert found["keep=0.5,steps=4"] == ("failed", 2, "exit code 2: experiments: no luck")
+    assert pool.started[-1] == "stopped"
+    again = InProcess()
+    sweep(tmp_path, again, "--resume")
+    assert again.started == ["keep=0.5,steps=4", "stopped"]
+    assert standing(tmp_path)["keep=0.5,steps=4"] == ("done", 3, "")
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path):
+    pool = InProcess()
+    pool.ended = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, pool)
+    assert pool.started == ["keep=0.25,steps=3", "stopped"]
+    with pytest.raises(ValueError, match="unfinished sweep: --resume"):
+        sweep(tmp_path, InProcess())
+    sweep(tmp_path, InProcess(), "--resume", grid=("keep=0.25,0.5,1", "steps=3"))  # It may grow.
+    assert {state for state, *_ in standing(tmp_path).values()} == {"done"}
+    idle = InProcess()
+    sweep(tmp_path, idle, grid=("keep=0.25,0.5", "steps=3"))  # Done: shown again.
+    assert idle.started == []
+
+
+def test_another_sweep_or_foreign_files_are_refused(tmp_path):
+    sweep(tmp_path / "a", InProcess(), grid=("keep=0.5",))
+    with pytest.raises(ValueError, match="holds a sweep of 'python -m experiments toy"):
+        sweep(tmp_path / "a", InProcess(), "--seeds", "2", grid=("keep=0.5",))
+    sweep(tmp_path / "a", InProcess(), "--seeds", "2", "--overwrite", grid=("keep=0.5",))
+    assert read_record(tmp_path / "a" / "keep=0.5")[0]["seeds"] == [0, 1]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis\.tex"):
+        sweep(tmp_path / "b", InProcess())
+    for text in ("", "[]", '{"command": 1, "cells": {"a": 3}}', "[" * 10**5):
+        (tmp_path / "a" / "sweep.json").write_text(text)
+        with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
+            sweep(tmp_path / "a", InProcess(), grid=("keep=0.5",))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--grid", "keep=0.5", "--jobs", "0"), "jobs must be at least 1, got 0"),
+        (("--grid", "keep=0.5", "--retries", "-1"), "retries must be at least 0"),
+        (("--grid", "keep=0.5", "--gpus", "nan"), "gpus must lie in"),
+        (("--grid", "keep=0.5,7"), r"cell keep=7: keep must lie in \(0, 1\], got 7.0"),
+        (("--grid", "width=7"), "no setting 'width'"),
+        (("--grid", "seed=" + ",".join(map(str, range(10_001)))), "at most 10,000 cells"),
+        (("--grid",), "expected at least one argument"),
+        ((), "required: --grid"),
+        (("--grid", "keep=0.5", "--what"), "--what"),
+        (("--grid", "keep=0.5", "--distributed"), "no --distributed"),
+    ],
+)
+def test_grids_that_cannot_be_run_are_refused_in_a_line(words, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(["sweep", "toy", *words])
+    assert "\n" not in str(error.value)
+
+
+def test_folders_of_cells_stay_inside_the_sweep(tmp_path):
+    command = parse(["sweep", "toy", "--grid", "scale=../../x,a b,a%b,..", "--out", str(tmp_path)])
+    names = [cell.name for cell in cells(command)]
+    assert len(set(names)) == 4
+    assert not any("/" in name or name in (".", "..") for name in names)
+
+
+def test_processes_run_side_by_side_and_are_interrupted_together(tmp_path):
+    program = """import sys, time
+print('here', flush=True)
+time.sleep(float(sys.argv[1]))
+sys.exit(3)"""
+    pool = Processes(2)
+    pool.start("quick", ["-c", program, "0"], tmp_path / "quick.log")
+    pool.start("slow", ["-c", program, "60"], tmp_path / "slow.log")
+    assert not pool.has_room()
+    found = []
+    while not found:
+        found = pool.ended()
+    assert found == [Outcome("quick", 3, "here")]
+    while not last_line(tmp_path / "slow.log"):
+        pass
+    pool.stop()
+    assert last_line(tmp_path / "slow.log") == "KeyboardInterrupt"
+
+
+class StubRay(SimpleNamespace):
+    """What a sweep uses of Ray, in this process."""
+
+    def __init__(self):
+        super().__init__(calls=[])
+
+    def init(self, **options):
+        self.calls.append(("init", options))
+
+    def remote(self, **options):
+        self.calls.append(("remote", options))
+        return lambda work: SimpleNamespace(remote=lambda *args: partial(work, *args))
+
+    def wait(self, tasks, *, num_returns, timeout):
+        assert timeout > 0
+        return tasks[:num_returns], tasks[num_returns:]
+
+    def get(self, task):
+        return task()
+
+    def cancel(self, task):
+        pytest.fail(f"{task} is not running")
+
+    def shutdown(self):
+        self.calls.append(("shutdown", {}))
+
+
+def test_ray_runs_the_same_grid(tmp_path, monkeypatch):
+    ray = StubRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    attempts = []
+
+    def attempt(words, _):
+        attempts.append(words)
+        if len(attempts) == 1:
+            raise RuntimeError("the worker died")
+        return entry.main(words[2:]), ""
+
+    monkeypatch.setattr("experiments.pools.attempt", attempt)
+    command = parse(
+        ["sweep", "toy", "--grid", "keep=0.25,0.5", "--out", str(tmp_path), "--quiet",
+         "--ray", "ray://head:10001", "--gpus", "0.5"]
+    )  # fmt: skip
+    carry_out_sweep(command, Console(quiet=True))
+    assert [state for state, *_ in standing(tmp_path).values()] == ["done", "done"]
+    assert len(attempts) == 3
+    assert ray.calls[0] == ("init", {"address": "ray://head:10001", "log_to_driver": False})
+    assert ray.calls[1] == ("remote", {"num_cpus": 1, "num_gpus": 0.5, "max_retries": 0})
+    assert ray.calls[-1] == ("shutdown", {})
+
+
+def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["sweep", "toy", "--grid", "keep=0.5", "--out", str(tmp_path), "--ray"]
+    assert entry.main(words) == 2
+    assert "pip install 'plprune[ray]'" in capsys.readouterr().err
+
+
+def test_a_sweep_from_the_command_line_shows_its_cells(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("experiments.sweep.Processes", lambda _: InProcess({"keep=0.5": 9}))
+    words = ["sweep", "toy", "--grid", "keep=0.25,0.5", "--out", str(tmp_path), "--retries", "0"]
+    assert entry.main(words) == 2
+    told = capsys.readouterr()
+    assert "keep=0.25: done (1 of 2 done)." in told.out
+    assert "no luck" in told.out
+    assert "1 of 2 cells failed" in told.err
+    assert entry.main(["sweep", "--help"]) == 0
+    assert "--grid" in capsys.readouterr().out
