@@ -61,6 +61,7 @@ class Config:
     # The CNN.
     conv_examples: int = flag("Training images of the figure channels, at most.", 2048)
     conv_epochs: int = flag("Passes over them.", 10)
+    conv_side: int = flag("Height of their images, averaged down to it.", 8)
     channels: tuple[int, ...] = flag("Channels of the CNN's second layer.", (4, 16, 64))
     first_channels: int = 8
     conv_rate: float = flag("Learning rate of the CNN's gradient descent.", 0.05)
@@ -101,16 +102,19 @@ PRESETS = {
         optimizers=("adam",), depths=(9,), text=4096, text_steps=40, text_width=16, lstm_width=16,
         length=16, heat=21,
     ),
+    # Seconds on 2 quiet cores are in the README's table.
     "cpu": Config(
         scale=(
-            "The MLP on 4,096 Fashion-MNIST images for 30 epochs (the paper: 60,000 for 1,500), "
-            "the CNN on 2,048 CIFAR-10 images (50,000); ResNets of an eighth of the paper's "
-            "channels on 1,024 images averaged down to 16 x 16 pixels, CIFAR-10 for CIFAR-100; "
-            "language models of 32 units on 16 kB of Shakespeare (35 to 160 million parameters on "
-            "PTB, WikiText-2 and larger sets)."
+            "MLP: 4,096 Fashion-MNIST images for 30 epochs (the paper: 60,000 for 1,500). CNN: "
+            "1,024 CIFAR-10 images averaged down to 16 x 16 pixels for 20 epochs (50,000 of 32 x "
+            "32). ResNets: an eighth of the paper's channels, 512 images of 8 x 8 pixels for 30 "
+            "epochs, CIFAR-10 for CIFAR-100. Language models: 32 units on 16 kB of Shakespeare "
+            "(35 to 160 million parameters on PTB, WikiText-2 and larger sets)."
         ),
-        dataset="fashion_mnist", images="cifar10", examples=4096, epochs=30, conv_epochs=8,
-        widths=(8, 32, 128, 512), channels=(4, 16, 64), resnet_side=16,
+        seeds=3, dataset="fashion_mnist", images="cifar10",
+        examples=4096, epochs=30, widths=(8, 32, 128, 512, 2048),
+        conv_examples=1024, conv_epochs=20, conv_side=16, channels=(4, 16, 64, 256),
+        resnet_examples=512, resnet_epochs=30, resnet_rate=0.1, momentum_rate=0.01,
         batches=(32, 64, 128, 256), corpus="tiny_shakespeare",
     ),
     # On a GPU. The smallest pair is largest near width 512 of the MLP and 64 to 128 channels.
@@ -121,7 +125,7 @@ PRESETS = {
         ),
         dataset="fashion_mnist", images="cifar10", examples=60_000, epochs=1500,
         widths=(32, 128, 512, 1024, 2048, 4096),
-        conv_examples=50_000, conv_epochs=100, channels=(32, 64, 128, 256, 512, 1024, 2048),
+        conv_examples=50_000, conv_epochs=100, conv_side=32, channels=(32, 64, 128, 256, 512, 1024, 2048),
         first_channels=32, conv_rate=0.01,
         resnet_examples=50_000, resnet_epochs=100, resnet_side=32,
         resnet_widths=(64, 128, 256, 512), resnet_rate=0.01, momentum_rate=0.01, adam_rate=1e-3,
@@ -144,10 +148,10 @@ def check(config: Config) -> None:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}.")
     _check_counts(config)
     side = SIDES[config.images]
-    if config.resnet_side < 8 or side % config.resnet_side:
-        raise ValueError(
-            f"resnet_side must divide {side} and be at least 8, got {config.resnet_side}."
-        )
+    for name, least in (("conv_side", 4), ("resnet_side", 8)):
+        given = getattr(config, name)
+        if given < least or side % given:
+            raise ValueError(f"{name} must divide {side} and be at least {least}, got {given}.")
 
 
 def _check_known(config):

@@ -18,7 +18,7 @@ from plprune.conditions import (
 SHOWN = 200  # Points of a curve, at most.
 EARLY = 0.05  # The share of the steps that counts as early.
 NUMBERS = (
-    "smallest_alpha", "smallest_beta", "noise_factor", "min_angle", "early_angle", "pl_constant",
+    "smallest_alpha", "smallest_beta", "unit_beta", "noise_factor", "min_angle", "early_angle", "pl_constant",
     "final_loss",
 )  # fmt: skip
 
@@ -53,6 +53,7 @@ def measured(config: Config, found: Replay, reference_values) -> dict[str, np.nd
     return {
         "smallest_alpha": pair.alpha,
         "smallest_beta": pair.beta,
+        "unit_beta": frontier.beta(1.0),
         "noise_factor": noise_factor(frontier),
         "min_angle": jnp.min(cosine),
         "early_angle": jnp.mean(cosine[:early]),

@@ -16,7 +16,7 @@ def data(config: Config, figure: str):
     """((images, labels), number of classes) of a figure."""
     if figure == "width":
         return classified(config.dataset, config.examples)
-    return classified(config.images, config.conv_examples)
+    return classified(config.images, config.conv_examples, config.conv_side)
 
 
 def classified(name: str, examples: int, side: int | None = None):

@@ -19,6 +19,12 @@ METRICS = {
         "The smallest that works at every recorded step, with alpha at least beta + .1.",
     ),
     "smallest_beta": Metric("its tightest \u03b2", "The smallest beta that works with it."),
+    "unit_beta": Metric(
+        "\u03b2 for \u03b1 = 1",
+        "The smallest beta that works with alpha = 1; 0 where every minibatch's loss is "
+        "star-convex along the run, as seen from the last iterate.",
+        missing="none works",
+    ),
     "noise_factor": Metric(
         "smallest \u03b2/(\u03b1-\u03b2)",
         "Over all pairs that work: twice this, times the noise, is the error that the bound of "
