@@ -164,7 +164,7 @@ def score_gating(
 def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
     """The transformation around any rule."""
     inner = optax.with_extra_args_support(inner)
-    choose_at = options.chooser(groups, sizes)
+    refreshed = _refresher(apply, groups, rule, options, options.chooser(groups, sizes))
 
     def init(params):
         return GatingState(
@@ -176,16 +176,63 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
             inner=inner.init(params),
         )
 
+    def update(gradients, state, params=None, *, probe=None, model_state=None, **extra):
+        if params is None:
+            raise ValueError("update needs params: closed nodes move by -params.")
+        if probe is None:
+            raise ValueError("update needs probe=, the inputs that the gates are learned on.")
+
+        # Values and masks change where an update is due only; other steps skip both.
+        def reopened():
+            full = _where(_open_entries(params, groups, state.keep), params, state.saved)
+            gates, keep, memory = refreshed(state, full, probe, model_state)
+            zeros, stays = optax.tree.zeros_like(params), _open_entries(params, groups, keep)
+            values, saved = _where(stays, full, zeros), _where(stays, zeros, full)
+            return Chosen(gates, keep, memory, values, saved)
+
+        def unchanged():
+            return Chosen(state.gates, state.keep, state.network.rule, params, state.saved)
+
+        now = jax.lax.cond(options.is_due(state.step), reopened, unchanged)
+        is_open = _open_entries(params, groups, now.keep)
+        gradients = _where(is_open, gradients, optax.tree.zeros_like(params))
+        updates, inner_state = inner.update(gradients, state.inner, now.values, **extra)
+        moved = jax.tree.map(_shifted, updates, now.values, params)
+        closing = jax.tree.map(_towards, params, mask(now.values, groups, now.keep))
+        return _where(is_open, moved, closing), GatingState(
+            step=optax.safe_increment(state.step),
+            gates=now.gates,
+            keep=now.keep,
+            saved=now.saved,
+            network=Network(now.memory, state.network.key),
+            inner=inner_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class Chosen(NamedTuple):
+    """What a step goes by, after the gate updates that were due at it."""
+
+    gates: Any
+    keep: Any
+    memory: Any  # Of the rule.
+    values: Any  # Parameters with reopened nodes back at their saved values.
+    saved: Any
+
+
+def _refresher(apply, groups, rule: Rule, options: Options, choose_at):
+    """(state, params, probe, model_state) -> gates, keep and the rule's state after updates."""
+
     def refreshed(state, params, probe, model_state):
-        """Gates, keep and the rule's state after the updates that are due at this step."""
         model = apply if model_state is None else lambda p, x: apply(p, model_state, x)
-        inputs, labels = probe if options.loss is not None else (probe, None)
+        batch = probe if options.loss is not None else (probe, None)
         draws = jax.random.fold_in(state.network.key, state.step)
         choose = choose_at(state.step)
 
         def setting(i):
             key_probe, key_rule = jax.random.split(jax.random.fold_in(draws, i))
-            part = _sub_batch((inputs, labels), options.probe_size, key_probe)
+            part = _sub_batch(tuple(batch), options.probe_size, key_probe)
             return Setting(gated(model, groups), params, *part, options.loss, key_rule)
 
         prepared = rule.prepare(model, setting(max(options.initial_updates, 1)))
@@ -197,36 +244,7 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
         gates, memory = jax.lax.fori_loop(0, count, once, (state.gates, state.network.rule))
         return gates, choose(gates), memory
 
-    def update(gradients, state, params=None, *, probe=None, model_state=None, **extra):
-        if params is None:
-            raise ValueError("update needs params: closed nodes move by -params.")
-        if probe is None:
-            raise ValueError("update needs probe=, the inputs that the gates are learned on.")
-        was_open = _open_entries(params, groups, state.keep)
-        full = _where(was_open, params, state.saved)
-        gates, keep, memory = jax.lax.cond(
-            options.is_due(state.step),
-            lambda: refreshed(state, full, probe, model_state),
-            lambda: (state.gates, state.keep, state.network.rule),
-        )
-        is_open = _open_entries(params, groups, keep)
-        zeros = optax.tree.zeros_like(params)
-        updates, inner_state = inner.update(
-            _where(is_open, gradients, zeros), state.inner, _where(is_open, full, zeros), **extra
-        )
-        reopened = jax.tree.map(lambda u, f, p: u + (f - p).astype(u.dtype), updates, full, params)
-        updates = _where(was_open, updates, reopened)
-        closing = jax.tree.map(_towards, params, mask(full, groups, keep))
-        return _where(is_open, updates, closing), GatingState(
-            step=optax.safe_increment(state.step),
-            gates=gates,
-            keep=keep,
-            saved=_where(is_open, zeros, full),
-            network=Network(memory, state.network.key),
-            inner=inner_state,
-        )
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return refreshed
 
 
 def _sub_batch(batch, size, key):
@@ -251,6 +269,11 @@ def _open_entries(params, groups, keep):
 
 def _where(condition, if_true, if_false):
     return jax.tree.map(jnp.where, condition, if_true, if_false)
+
+
+def _shifted(update, value, param):
+    """The update from where the parameter is, though it was computed at `value`."""
+    return update + (value - param).astype(update.dtype)
 
 
 def _towards(value, target):
