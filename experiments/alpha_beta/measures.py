@@ -18,8 +18,8 @@ from plprune.conditions import (
 SHOWN = 200  # Points of a curve, at most.
 EARLY = 0.05  # The share of the steps that counts as early.
 NUMBERS = (
-    "smallest_alpha", "smallest_beta", "unit_beta", "noise_factor", "min_angle", "early_angle", "pl_constant",
-    "final_loss",
+    "smallest_alpha", "smallest_beta", "unit_beta", "noise_factor", "min_angle", "early_angle",
+    "pl_constant", "final_loss",
 )  # fmt: skip
 
 

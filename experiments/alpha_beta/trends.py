@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from experiments.tables import number
 
 CLEAR = 2.0
+FLOOR = 0.11  # Means of the smallest alpha up to this do not differ: it is at least .1.
 ALPHA = "smallest_alpha"
 ORDERED = {
     "width": "width",
@@ -45,8 +46,8 @@ def trends(record) -> dict[str, Trend]:
     named = [m for m in OPTIMIZERS if m in results]
     if len(named) > 1:
         found["optimizer"] = _falling(
-            results, named[::-1], "optimiser", "alpha smaller for Adam than for momentum, and for "
-            "momentum than for plain descent", every=True,
+            results, named[::-1], "optimiser", "alpha and beta are smaller for Adam than for "
+            "momentum, and for momentum than for plain descent", every=True,
         )  # fmt: skip
     if "lstm" in results:
         found["lstm"] = _lstm(results)
@@ -71,42 +72,56 @@ def _of_order(results, methods, label):
     if label in ("width", "channels"):
         return _rising_then_falling(results, methods, label)
     name = "a larger batch" if label == "batch size" else "depth"
-    return _falling(results, methods, label, f"alpha falls with {name}")
+    return _falling(results, methods, label, f"alpha and beta fall with {name}")
 
 
 def _rising_then_falling(results, methods, label):
-    expected = f"alpha rises with {label}, then falls"
-    entries = [results[m][ALPHA] for m in methods]
-    if not _complete(entries):
+    expected = f"alpha and beta rise with {label}, then fall"
+    entries, name, preamble = _told_by(results, methods)
+    if not entries:
         return Trend(label, expected, "no pair holds in some run", False)
     peak = max(range(len(entries)), key=lambda i: entries[i]["mean"])
-    rise, fall = _steps(entries[0], entries[peak]), _steps(entries[-1], entries[peak])
-    parts = [f"alpha is largest, {_told(entries[peak])}, at {label} {size(methods[peak])}"]
-    for name, i, clear in (("rise from", 0, rise), ("fall to", -1, fall)):
-        if methods[i] == methods[peak]:
-            parts.append(f"no {name.partition(' ')[0]}, as that is the end of the range")
-        else:
-            parts.append(
-                f"the {name} {_told(entries[i])} at {size(methods[i])} is {clear:.1f} standard "
-                "errors"
-            )
-    return Trend(label, expected, "; ".join(parts), min(rise, fall) > CLEAR)
+    parts = [f"{preamble}{name} is largest, {_told(entries[peak])}, at {size(methods[peak])}"]
+    clear = []
+    for word, i in (("rise from", 0), ("fall to", len(entries) - 1)):
+        clear.append(_steps(entries[i], entries[peak]) if i != peak else 0.0)
+        at = f"{_told(entries[i])} at {size(methods[i])}"
+        end = f"there is no {word.partition(' ')[0]}, as that is the end of the range"
+        parts.append(end if i == peak else f"the {word} {at} is {_errors(clear[-1])}")
+    return Trend(label, expected, "; ".join(parts), min(clear) > CLEAR)
 
 
 def _falling(results, methods, label, expected, *, every=False):
     """From the first method to the last; with `every`, from each to the next one."""
-    entries = [results[m][ALPHA] for m in methods]
-    if not _complete(entries):
+    entries, name, preamble = _told_by(results, methods)
+    if not entries:
         return Trend(label, expected, "no pair holds in some run", False)
-    told = ", ".join(
-        f"{m.replace('_', ' ')} {_told(e)}" for m, e in zip(methods, entries, strict=True)
-    )
+    named = zip(methods, entries, strict=True)
+    told = ", ".join(f"{m.replace('_', ' ')} {_told(e)}" for m, e in named)
     pairs = list(itertools.pairwise(entries)) if every else [(entries[0], entries[-1])]
     falls = [_steps(after, before) for before, after in pairs]
-    sizes = " and ".join(f"{abs(fall):.1f}" for fall in falls)
-    words = "falls" if min(falls) > 0 else "rises" if max(falls) < 0 else "changes"
-    found = f"alpha {words} by {sizes} standard errors ({told})"
+    word = "falls" if min(falls) > 0 else "rises" if max(falls) < 0 else "changes"
+    sizes = " and ".join(_errors(abs(fall)) for fall in falls)
+    found = f"{preamble}{name} {word} by {sizes} ({told})"
     return Trend(label, expected, found, min(falls) > CLEAR)
+
+
+def _told_by(results, methods):
+    """What tells the methods apart: the smallest alpha, or beta where that is at its floor."""
+    entries = [results[m][ALPHA] for m in methods]
+    if not _complete(entries):
+        return None, "", ""
+    if max(entry["mean"] for entry in entries) > FLOOR:
+        return entries, "alpha", ""
+    unit = [results[m]["unit_beta"] for m in methods]
+    words = "the smallest alpha is .1 throughout, the least there is; with alpha = 1, "
+    return (unit, "beta", words) if _complete(unit) else (None, "", "")
+
+
+def _errors(clear):
+    return (
+        "infinitely many standard errors" if math.isinf(clear) else f"{clear:.1f} standard errors"
+    )
 
 
 def _lstm(results):
@@ -126,7 +141,7 @@ def _lstm(results):
     shown = angle["mean"] < -CLEAR * (angle["stderr"] or 0.0)
     if others:
         share = min(others) / mu["mean"] if mu["mean"] > 0 else math.inf
-        found += f", {share:.3g} times below the smallest of the image classifiers"
+        found += f", {share:.3g} times below the smallest of the classifiers"
         shown &= share > 10
     return Trend("LSTM", expected, found, bool(shown))
 
