@@ -39,7 +39,7 @@ def blocked_cholesky(
 ) -> Factor:
     """The factor of ``scale * matrix + shift + update update'`` in the dtype of `shift`.
 
-    From the lower triangle. Each block of columns takes one product for all earlier ones, then a
+    From the upper triangle. Each block of columns takes one product for all earlier ones, then a
     small factorisation and a triangular solve [Golub & Van Loan 2013, ch. 4.2]: n^3/3 operations,
     most of them in products, which use all cores, and no copy of the whole matrix. Entries are not
     finite from the first block on that has no factor.
@@ -51,7 +51,8 @@ def blocked_cholesky(
     parts = []
     for start in range(0, size, rows):
         height = min(rows, size - start)
-        column = (scale * matrix[start:, start : start + height]).astype(shift.dtype)
+        # Rows of the upper triangle: LAPACK counts by columns, so this spares a copy of them all.
+        column = (scale * matrix[start : start + height, start:].T).astype(shift.dtype)
         column = column.at[:height].add(shift * jnp.eye(height, dtype=shift.dtype))
         if update is not None:
             column = column + _dot(update[start:], update[start : start + height].T)
@@ -102,7 +103,7 @@ def cholesky_solver(factor: Factor) -> Callable[[Float[Array, "n q"]], Float[Arr
     beat triangular solves of few columns by far. The inverses cost accuracy where a block is
     ill-conditioned; an iteration that measures its own residuals may pay that.
     """
-    inverses = [_inverse(square) for square in factor.diagonal]
+    inverses = [_solved(d, jnp.eye(len(d), dtype=d.dtype)) for d in factor.diagonal]
     # Products with a transpose copy it every time, so the copies are made here, once.
     right, transposed = jax.lax.optimization_barrier(
         ([b.T for b in factor.below], [i.T for i in inverses])
@@ -126,6 +127,5 @@ def cholesky_solver(factor: Factor) -> Callable[[Float[Array, "n q"]], Float[Arr
     return solve
 
 
-def _inverse(square):
-    eye = jnp.eye(len(square), dtype=square.dtype)
-    return linalg.triangular_solve(square, eye, left_side=True, lower=True)
+def _solved(square, right):
+    return linalg.triangular_solve(square, right, left_side=True, lower=True)
