@@ -8,6 +8,7 @@ import pytest
 from discovered import found, random_keep
 from zoo import CASES, batch_norm, fill, normal
 
+from plprune.gating import pl_gating
 from plprune.nodes import expand, find_nodes, mask, resize, shrink
 
 MLP = CASES["mlp"]
@@ -84,6 +85,18 @@ def test_training_goes_on_after_shrinking_the_state(name):
     assert shapes(cut) == shapes(optimiser.init(small))
     jax.eval_shape(optimiser.update, small, cut, small)
     assert shapes(expand(cut, groups, KEEP)) == shapes(state)
+
+
+def test_the_optimiser_inside_our_gating_goes_on_after_shrinking():
+    groups, inner = found("mlp"), optax.adam(1e-3)
+    optimiser = pl_gating(inner, MLP.apply, groups, keep_fraction=0.5, key=jax.random.key(0))
+    state = jax.eval_shape(optimiser.init, MLP.params)
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state._replace(network=()))
+    small = shrink(MLP.params, groups, KEEP)
+    cut = shrink(state, groups, KEEP)
+    assert shapes(cut.inner) == shapes(inner.init(small))
+    assert shapes(cut.keep) == shapes(state.keep)
+    jax.eval_shape(inner.update, small, cut.inner, small)
 
 
 def test_a_gradient_of_the_shrunk_loss_is_the_shrunk_gradient():

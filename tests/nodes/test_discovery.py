@@ -1,13 +1,18 @@
 """Groups are right or refused: removing nodes equals masking them, for every kind of function."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from discovered import found, masked_function, random_keep, shrunk_output
+from discovered import found, masked_function, random_keep, shaped, shrunk_output
 from zoo import CASES, TWO, conv, lstm_scanned, normal, shapes, transformer, weight_norm
 
-from plprune.nodes import find_nodes
+from plprune.costs import parameters
+from plprune.functional import functional, paired
+from plprune.models import ResNet
+from plprune.nodes import find_nodes, shrink
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -226,3 +231,16 @@ def test_other_lengths_have_the_same_groups():
     assert str(find_nodes(lstm_scanned, case.params, normal(7, 9, 5))) == str(
         found("lstm, scanned")
     )
+
+
+def test_half_of_resnet20_is_found_within_a_second():
+    """The counts are those of Torch-Pruning for the same network [Fang 2023]."""
+    parts = functional(shaped(lambda rngs: ResNet(rngs=rngs)))
+    images, variables = jnp.zeros((1, 32, 32, 3)), (parts.params, parts.state)
+    start = time.process_time()  # Of this process alone: the machine may be busy.
+    groups = find_nodes(paired(parts), variables, images)
+    assert time.process_time() - start < 1
+    keep = {name: np.arange(size) % 2 == 0 for name, size in groups.prunable.items()}
+    assert parameters(parts.params) == 272_474
+    small = jax.eval_shape(lambda tree: shrink(tree, groups, keep), parts.params)
+    assert parameters(small) == 68_786
