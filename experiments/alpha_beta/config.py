@@ -81,7 +81,8 @@ class Config:
     text: int = 16_384  # Bytes of it.
     length: int = 32
     text_batch: int = 8
-    text_steps: int = flag("Steps of the language models.", 600)
+    text_steps: int = flag("Steps of the transformer.", 600)
+    lstm_steps: int = flag("Steps of the LSTM.", 600)
     lstm_width: int = 32
     lstm_rate: float = 0.05  # Length of a step of normalised descent.
     text_width: int = 32  # Of the transformer.
@@ -99,8 +100,8 @@ PRESETS = {
         seeds=2, grid=21, samples=4000, halfspace_steps=2000, examples=512, epochs=4,
         widths=(8, 64), conv_examples=512, channels=(8,), conv_epochs=1,
         resnet_examples=128, resnet_epochs=2, resnet_widths=(2, 2, 4, 4), batches=(32,),
-        optimizers=("adam",), depths=(9,), text=4096, text_steps=40, text_width=16, lstm_width=16,
-        length=16, heat=21,
+        optimizers=("adam",), depths=(9,), text=4096, text_steps=40, lstm_steps=40,
+        text_width=16, lstm_width=16, length=16, heat=21,
     ),
     # Seconds on 2 quiet cores are in the README's table.
     "cpu": Config(
@@ -115,7 +116,7 @@ PRESETS = {
         examples=4096, epochs=30, widths=(8, 32, 128, 512, 2048),
         conv_examples=1024, conv_epochs=20, conv_side=16, channels=(4, 16, 64, 256),
         resnet_examples=512, resnet_epochs=30, resnet_rate=0.1, momentum_rate=0.01,
-        batches=(32, 64, 128, 256), corpus="tiny_shakespeare",
+        batches=(32, 64, 128, 256), corpus="tiny_shakespeare", lstm_steps=4000,
     ),
     # On a GPU. The smallest pair is largest near width 512 of the MLP and 64 to 128 channels.
     "paper": Config(
@@ -132,7 +133,8 @@ PRESETS = {
         resnet_widths=(64, 128, 256, 512), resnet_rate=0.01, momentum_rate=0.01, adam_rate=1e-3,
         batches=(64, 128, 256, 512),
         corpus="tiny_shakespeare", text=1_003_854, length=128, text_batch=32, text_steps=20_000,
-        lstm_width=1150, text_width=512, text_layers=6, heads=8, text_rate=1e-3,
+        lstm_steps=20_000, lstm_width=1150, text_width=512, text_layers=6, heads=8,
+        text_rate=1e-3,
     ),
 }  # fmt: skip
 
@@ -172,6 +174,7 @@ def _check_counts(config):
         "conv_epochs": (config.conv_epochs, None),
         "resnet_epochs": (config.resnet_epochs, None),
         "text_steps": (config.text_steps, None),
+        "lstm_steps": (config.lstm_steps, None),
         "widths": (config.widths, None),
         "channels": (config.channels, None),
         "batch": (config.batch, min(config.examples, config.conv_examples, DIGITS)),

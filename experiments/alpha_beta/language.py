@@ -32,9 +32,9 @@ def lstm(config: Config, data):
     def build(rngs):
         return LSTMLanguageModel(vocabulary, width, (width,) * 3, rngs=rngs)
 
-    schedule = optax.cosine_decay_schedule(config.lstm_rate, config.text_steps)
+    schedule = optax.cosine_decay_schedule(config.lstm_rate, config.lstm_steps)
     rule = nsgd(schedule, momentum=MOMENTUM)
-    return {"lstm": lambda: Training(build, rule, arrays, config.text_batch, config.text_steps)}
+    return {"lstm": lambda: Training(build, rule, arrays, config.text_batch, config.lstm_steps)}
 
 
 def transformer(config: Config, data):

@@ -16,10 +16,10 @@ from plprune.conditions import (
 )
 
 SHOWN = 200  # Points of a curve, at most.
-EARLY = 0.05  # The share of the steps that counts as early.
+EARLY, QUARTER = 0.05, 0.25  # The shares of the steps that count as early.
 NUMBERS = (
     "smallest_alpha", "smallest_beta", "unit_beta", "noise_factor", "min_angle", "early_angle",
-    "pl_constant", "final_loss",
+    "negative_share", "pl_constant", "final_loss",
 )  # fmt: skip
 
 
@@ -49,19 +49,23 @@ def measured(config: Config, found: Replay, reference_values) -> dict[str, np.nd
     frontier = alpha_beta_frontier(*points)
     pair = smallest_pair(frontier)
     cosine = aiming_cosine(points.inner, records.gradient_norm, records.distance)
-    early = max(1, round(EARLY * len(cosine)))
     return {
         "smallest_alpha": pair.alpha,
         "smallest_beta": pair.beta,
         "unit_beta": frontier.beta(1.0),
         "noise_factor": noise_factor(frontier),
         "min_angle": jnp.min(cosine),
-        "early_angle": jnp.mean(cosine[:early]),
+        "early_angle": jnp.mean(cosine[: _part(cosine, EARLY)]),
+        "negative_share": jnp.mean(cosine[: _part(cosine, QUARTER)] < 0),
         "pl_constant": jnp.min(pl_ratio(records.gradient_norm, points.excess)),
         "final_loss": jnp.mean(reference_values),
         **_curves(records),
         **_heat(config, points),
     }
+
+
+def _part(line, share):
+    return max(1, round(share * len(line)))
 
 
 def relaxed_pl(gradient_norm, excess, power: float) -> np.ndarray:

@@ -38,6 +38,11 @@ METRICS = {
     "early_angle": Metric(
         "early cosine", "Mean of the cosine over the first twentieth of the steps."
     ),
+    "negative_share": Metric(
+        "early negative angles",
+        "Share of the steps in the first quarter whose angle is negative.",
+        "%",
+    ),
     "pl_constant": Metric(
         "PL constant", "Smallest squared gradient norm over twice the loss, with f* = 0 in runs."
     ),

@@ -23,8 +23,8 @@ QUICK = settings.PRESETS["quick"]
 TINY = dataclasses.replace(
     QUICK, grid=5, samples=400, halfspace_steps=600, examples=64, epochs=2, batch=16,
     widths=(4, 16), first_width=8, conv_examples=64, channels=(2,), resnet_examples=64,
-    batches=(16,), optimizers=("adam",), text=600, text_steps=4, text_width=8, lstm_width=8,
-    text_batch=2, length=8, heat=5,
+    batches=(16,), optimizers=("adam",), text=600, text_steps=4, lstm_steps=4, text_width=8,
+    lstm_width=8, text_batch=2, length=8, heat=5,
 )  # fmt: skip
 KEYS = {"smallest_alpha", "smallest_beta", "min_angle", "pl_constant"}
 

@@ -80,6 +80,7 @@ def test_a_run_without_a_pair_shows_nothing():
 
 def test_lstm_is_compared_with_the_classifiers_of_the_record():
     lstm = {"early_angle": [-0.2, -0.3], "min_angle": [-0.5, -0.5], "pl_constant": [1e-6, 1e-6]}
+    lstm["negative_share"] = [0.5, 0.6]
     mlp = {"pl_constant": [1e-2, 1e-2], "smallest_alpha": [1.0, 1.0], "unit_beta": [0.0, 0.0]}
     found = trends({"results": summarise({"lstm": lstm, "width_8": mlp})})["lstm"]
     assert found.shown
@@ -93,10 +94,12 @@ def test_halfspace_needs_a_plateau_a_failing_angle_and_a_low_end():
         "min_angle": [-0.1, -0.2], "plateau_gradient": [1e-3, 2e-3], "plateau_share": [0.01, 0.02],
         "final_loss": [0.3, 0.2],
     }  # fmt: skip
-    assert trends({"results": summarise({"halfspace": entry})})["halfspace"].shown
+    found = trends({"results": summarise({"halfspace": entry})})["halfspace"]
+    assert found.shown
+    assert "all three on 2" in found.found
     for change in (
-        {"min_angle": [0.1, -0.2]}, {"plateau_share": [0.5, 0.5]}, {"final_loss": [0.5, 0.5]},
-        {"plateau_share": [None, 0.01]},
+        {"min_angle": [0.1, 0.2]}, {"plateau_share": [0.5, 0.5]}, {"final_loss": [0.5, 0.5]},
+        {"plateau_share": [None, 0.2]},
     ):  # fmt: skip
         changed = {"halfspace": entry | change}
         assert not trends({"results": summarise(changed)})["halfspace"].shown
