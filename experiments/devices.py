@@ -186,10 +186,10 @@ def _placed(leaf, spec):
     from jax.sharding import NamedSharding
 
     sharding = NamedSharding(_Team.mesh, spec)
-    if _Team.processes == 1 or jax.dtypes.issubdtype(
-        getattr(leaf, "dtype", None), jax.dtypes.prng_key
-    ):
+    if _Team.processes == 1:
         return jax.device_put(leaf, sharding)
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        return leaf  # Jit takes it for what every process has.
     array = np.asarray(leaf)
     return jax.make_array_from_callback(array.shape, sharding, lambda where: array[where])
 

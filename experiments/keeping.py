@@ -173,8 +173,9 @@ class _Folder:
         return str(self.folder / f"step_{found[-1]:010d}") if found else ""
 
     def finish(self):
-        if self.saver is not None:
-            self._told(self.saver.wait)
+        saver, self.saver = self.saver, None
+        if saver is not None:
+            self._told(saver.close)
 
     def _told(self, work):
         try:

@@ -88,13 +88,19 @@ class Saver:
         if pending is not None:
             pending.result()
 
+    def close(self) -> None:
+        """As `wait`, and no save can follow."""
+        self._thread.shutdown(wait=True)
+        self.wait()
+
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self._thread.shutdown(wait=True)
-        if kind is None:
-            self.wait()
+        if kind is not None:
+            self._thread.shutdown(wait=True)
+            return
+        self.close()
 
 
 def load_checkpoint(

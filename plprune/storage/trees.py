@@ -157,17 +157,28 @@ def _folder(name):
 
 
 def _write_arrays(folder, leaves):
+    # NumPy's arrays: of jax's own, orbax expects every process to write its part.
     arrays = {
-        _folder(name): jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        _folder(name): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for name, leaf in leaves.items()
     }
-    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+    with quiet(), _checkpointer() as checkpointer:
         checkpointer.save(folder.absolute(), arrays)
+
+
+def _checkpointer():
+    """Orbax for this process alone: of several, it would else wait for all to come here."""
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _read_arrays(folder, names):
     arguments = {_folder(name): ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+    with quiet(), _checkpointer() as checkpointer:
         options = ocp.args.PyTreeRestore(restore_args=arguments)
         arrays = checkpointer.restore(folder.absolute(), args=options)
     return {name: _on_device(arrays[_folder(name)]) for name in names}

@@ -1,0 +1,144 @@
+"""Several devices and several processes give what one device gives, and one process writes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from spread_toy import run_until
+
+import experiments.__main__ as entry
+from experiments import devices
+from experiments.command_line import parse
+from experiments.devices import Machine
+from plprune.records import read_record
+
+pytestmark = pytest.mark.usefixtures("toy")
+HERE = Path(__file__).parent
+ROOT = Path(entry.__file__).parents[1]
+
+
+@pytest.fixture
+def coordinator():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def program(stop, *flags):
+    path = os.pathsep.join([str(ROOT), str(HERE)])
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "spread_toy.py"), str(stop), "--seeds", "2", *map(str, flags)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    try:
+        told, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert "could not be saved" not in told
+    return process.returncode, said[-3000:]
+
+
+def test_two_processes_go_on_where_four_devices_stopped_and_equal_one_device(
+    toy, tmp_path, coordinator
+):
+    toy("run", run=run_until(-1))
+    words = ["toy", "--seeds", "2", "--quiet", "--out", str(tmp_path / "one")]
+    assert entry.main(words) == 0
+
+    code, said = ended(program(2, "--out", tmp_path / "four", "--devices", 4))
+    assert code == 130, said
+    assert len(list((tmp_path / "four" / "unfinished").glob("*.steps/step_*"))) == 2
+
+    flags = ("--devices", 4, "--distributed", "--coordinator", coordinator, "--processes", 2)
+    both = [
+        program(-1, "--resume", "--out", tmp_path / name, *flags, "--process", i)
+        for i, name in enumerate(("four", "nowhere"))
+    ]
+    for code, said in map(ended, both):
+        assert code == 0, said
+    assert not (tmp_path / "nowhere").exists()
+    assert not (tmp_path / "four" / "unfinished").exists()
+
+    (one, curves), (four, spread) = (read_record(tmp_path / name) for name in ("one", "four"))
+    for name, curve in curves.items():
+        np.testing.assert_allclose(spread[name], curve, rtol=1e-12, atol=1e-14)
+    assert one["results"]["a"]["loss"]["mean"] == pytest.approx(
+        four["results"]["a"]["loss"]["mean"], rel=1e-12
+    )
+
+
+def test_what_process_0_finds_or_refuses_every_process_hears(monkeypatch):
+    sent = []
+
+    def broadcast(content):
+        sent.append(content)
+        return sent[0]  # Process 0 came first.
+
+    monkeypatch.setattr("experiments.devices._broadcast", broadcast)
+    monkeypatch.setattr("experiments.devices._Team.processes", 2)
+
+    def refuse():
+        raise OSError(28, "No space left on device")
+
+    for work, outcome in ((lambda: b"found", b"found"), (refuse, None)):
+        sent.clear()
+        for process in (0, 1):
+            monkeypatch.setattr("experiments.devices._Team.process", process)
+            assert devices.writes() == (process == 0)
+            mine = work if process == 0 else lambda: pytest.fail("process 0 alone looks")
+            if outcome is None:
+                with pytest.raises((OSError, ValueError), match="No space left"):
+                    devices.shared(mine)
+            else:
+                assert devices.shared(mine) == outcome
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--devices 0", r"devices must lie in \[1, 1048576\], got 0"),
+        ("--processes 2", "need --distributed"),
+        ("--distributed --process 1", "need --coordinator"),
+        ("--distributed --coordinator here --processes 2 --process 0", "HOST:PORT, got 'here'"),
+        ("--distributed --coordinator h:99999 --processes 2 --process 0", "HOST:PORT"),
+        ("--distributed --coordinator h:1", "needs --processes and --process"),
+        ("--distributed --coordinator h:1 --processes 2 --process 2", r"lie in \[0, 2\), got 2"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused_in_a_line(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse(["toy", *words.split()])
+
+
+def test_more_devices_than_there_are_are_refused(tmp_path, capsys):
+    import jax
+
+    count = len(jax.devices())  # From here on the processor stands for no more of them.
+    assert entry.main(["toy", "--out", str(tmp_path), "--devices", str(count + 3)]) == 2
+    assert f"at most the {count} there are, got {count + 3}" in capsys.readouterr().err
+
+
+def test_on_one_device_nothing_is_spread():
+    tree = {"x": np.ones((4, 2))}
+    with devices.joined(Machine()):
+        assert devices.mesh() is None
+        assert devices.writes()
+        assert devices.spread(tree) is tree
+        assert devices.replicate(tree) is tree
+    assert devices.shared(lambda: b"x") == b"x"
+
+
+def test_a_mesh_of_one_process_is_left_behind():
+    with pytest.raises(KeyError), devices.joined(Machine(distributed=False, devices=1)):
+        raise KeyError
+    assert devices.mesh() is None
