@@ -76,6 +76,7 @@ def measured(record) -> list[str]:
         "certificate asks for are larger, so the lower bounds drawn are optimistic; even so they "
         "are loose at these widths and reach 0 long before gradient descent stops.",
         "Stochastic gradient descent takes its constants from gradient descent, made worse by a "
-        f"tenth, and checks them on its own paths; its mean loss is over {config['repeats']} runs, "
+        "tenth, and checks them on the paths of four of its runs; its mean loss is over "
+        f"{config['repeats']} runs, "
         "and it violates the bound where it lies above it by more than three standard errors.",
     ]

@@ -93,7 +93,7 @@ def _eigenvalue(record, curves):
         m, end = entry["parameters"]["mean"], entry["distance"]["mean"]
         # Loose at these widths: the bounds end long before the run does.
         told = f"bounds reach {entry['certified_distance']['mean']:.2g} of a distance of {end:.2g}"
-        axes.annotate(told, (0.5, 0.1), xycoords="axes fraction", ha="center", fontsize=8)
+        axes.annotate(told, (0.97, 0.1), xycoords="axes fraction", ha="right", fontsize=8)
         axes.set(xscale="log", title=f"{width} units, m = {m:,.0f}", ylim=(0, None))
         _label(axes, "step + 1", "eigenvalue")
     row[0].legend(fontsize=8, loc="center right")
@@ -181,7 +181,7 @@ def _jacobian(record, curves):
         axes.plot(ratios, values.mean(0), "o", color=colour, ms=3)
     n = 10
     m = np.arange(n, 101)
-    axes.plot(m / n, 2 * np.log(m / (m - n + 1)) + 5, ":", color=COLOURS[7], label="bound, n = 10")
+    axes.plot(m / n, 2 * np.log(m / (m - n + 1)) + 5, ":", color=COLOURS[7], label="its bound")
     axes.axvline(1, color=INK, lw=0.8)
     axes.set_xscale("log")
     axes.set_title(_networks(record), fontsize=10)

@@ -13,6 +13,7 @@ from experiments.pl_star.networks import num_parameters
 from experiments.pl_star.tracing import curvature, descent_system, descent_trace
 from plprune.constants import descent_rate, stochastic_rate
 
+WATCHED = 4  # Of the repeats, on whose paths the constants are checked.
 MARGIN = 1.1  # Constants of a path that is not yet known; checked along it.
 
 
@@ -68,7 +69,8 @@ def _example_smoothness(system):
 
 @functools.cache
 def _compiled(apply, num_steps, checks, largest):
-    def one(params, inputs, targets, step_size, size, key):
+    @jax.jit
+    def run(params, inputs, targets, step_size, size, keys):
         start, unravel = ravel_pytree(params)
 
         def outputs(vector):
@@ -83,18 +85,20 @@ def _compiled(apply, num_steps, checks, largest):
             counts = jnp.zeros(len(targets)).at[drawn].add(counted)
             return vector - step_size * pull(counts * residual)[0], residual @ residual / 2
 
-        def stretch(vector, keys):
+        def constants(vector):
             rows = jax.jacrev(outputs)(vector)
-            seen = (
-                jnp.linalg.eigvalsh(rows @ rows.T)[0],
-                curvature(apply, unravel(vector), inputs, targets),
-                jnp.max(jnp.sum(rows**2, axis=1)),
-            )
-            vector, losses = jax.lax.scan(step, vector, keys)
-            return vector, (losses, seen)
+            lowest = jnp.linalg.eigvalsh(rows @ rows.T)[0]
+            curved = curvature(apply, unravel(vector), inputs, targets)
+            return lowest, curved, jnp.max(jnp.sum(rows**2, axis=1))
 
-        keys = jax.random.split(key, (checks, num_steps // checks))
-        _, (losses, seen) = jax.lax.scan(stretch, start, keys)
-        return losses.reshape(-1), seen
+        def stretch(vectors, keys):
+            seen = jax.lax.map(constants, vectors[:WATCHED])
+            vectors, losses = jax.vmap(lambda v, k: jax.lax.scan(step, v, k))(vectors, keys)
+            return vectors, (losses, seen)
 
-    return jax.jit(jax.vmap(one, in_axes=(None,) * 5 + (0,)))
+        keys = jax.vmap(lambda key: jax.random.split(key, (checks, num_steps // checks)))(keys)
+        starts = jnp.broadcast_to(start, (len(keys), start.size))
+        _, (losses, seen) = jax.lax.scan(stretch, starts, jnp.swapaxes(keys, 0, 1))
+        return jnp.swapaxes(losses, 0, 1).reshape(len(losses[0]), -1), seen
+
+    return run
