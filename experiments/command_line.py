@@ -179,7 +179,11 @@ def check_config(name: str, config: Any) -> None:
         raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"seed must lie in [0, 2**31), got {config.seed}.")
-    settings(name).check(config)
+    try:
+        settings(name).check(config)
+    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name} cannot be run with these settings ({said}).") from error
 
 
 def _chosen_preset(name, presets, argv):
