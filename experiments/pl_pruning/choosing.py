@@ -229,7 +229,7 @@ def _warm_up(budget, regime, method, subject: Trainer, dense: Dense) -> Callable
         rule = inner = optimizer(regime, rate)
         if method != "dense":
             rule = _transformation(budget, regime, method, subject, dense, inner, key)
-        step = make_step(subject.train, subject.loss, rule)
+        step = make_step(subject.train, subject.train_loss, rule)
 
         def logged(train_state, chosen):
             batch = jax.tree.map(lambda a: a[chosen], data)

@@ -68,7 +68,8 @@ def _wide(leaf):
 @cache
 def _flops(subject, shape):
     model = subject.net.model
-    return flops(lambda p, x: model.apply(p, model.state, x), model.params, shape)
+    pair = model.params, model.state
+    return flops(lambda v, x: model.apply(v[0], v[1], x), pair, shape)
 
 
 @cache

@@ -47,6 +47,7 @@ class Trainer:
     outputs: Callable  # (params, state, inputs), in evaluation mode.
     train: Callable  # As `outputs`, in the form that `make_step` takes.
     loss: Callable  # Per example: (outputs, targets).
+    train_loss: Callable  # Of what `train` returns: with the experts' imbalance where there is one.
     mean_loss: Callable  # (params, state, inputs, targets).
     stretch: Callable  # (train_state, data, indices, rate) -> (train_state, infos).
     scored: Callable  # (params, state, inputs, targets) -> (mean loss, right, counted).
@@ -68,15 +69,8 @@ def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | Non
     """The functions of a network with these nodes; all of them if `counts` is None."""
     net = dense(network, shape).net if counts is None else shrunk(network, shape, counts)
     loss = loss_of(regime)
-
-    def outputs(params, state, inputs):
-        return _centred(net.model.apply, regime, params, state, inputs)
-
-    def train(params, state, inputs, *, key):
-        raw, model = net.train.train(params, state.model, inputs, key=key)
-        if regime.centred:
-            raw = raw - net.model.apply(state.anchor, state.model, inputs)
-        return raw, state._replace(model=model)
+    train_loss = _balanced(loss) if network.kind == "switch" else loss
+    outputs, train = _functions(net, regime)
 
     def mean_loss(params, state, inputs, targets):
         return risk(loss, outputs(params, state, inputs), targets)
@@ -89,33 +83,56 @@ def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | Non
         return risk(loss, found, targets), jnp.sum(right), jnp.sum(counted)
 
     def stretch(train_state, data, indices, rate):
-        step = _until(make_step(train, loss, optimizer(regime, rate)), regime.target)
+        step = _until(make_step(train, train_loss, optimizer(regime, rate)), regime.target)
         if is_full_batch(regime):
             return run_full_batch(step, train_state, data, len(indices))
         return run_minibatches(step, train_state, data, indices)
 
     chunk = 1 << 30 if network.kind == "mlp" else _CHUNK
     return Trainer(
-        net, regime, chunk, outputs, train, loss, jax.jit(mean_loss), jax.jit(stretch),
-        jax.jit(scored),
+        net, regime, chunk, outputs, train, loss, train_loss, jax.jit(mean_loss),
+        jax.jit(stretch), jax.jit(scored),
     )  # fmt: skip
 
 
+def _functions(net: Net, regime: Regime) -> tuple[Callable, Callable]:
+    """In evaluation mode, and in the form that `make_step` takes."""
+
+    def centred(raw, state, inputs):
+        return raw - net.model.apply(state.anchor, {}, inputs) if regime.centred else raw
+
+    def outputs(params, state, inputs):
+        return centred(net.model.apply(params, state.model, inputs), state, inputs)
+
+    def train(params, state, inputs, *, key):
+        raw, model = net.train.train(params, state.model, inputs, key=key)
+        raw = _packed(raw) if isinstance(raw, Balanced) else raw
+        return centred(raw, state, inputs), state._replace(model=model)
+
+    return outputs, train
+
+
 def loss_of(regime: Regime) -> Callable:
-    """Per-example losses of outputs, or of a Switch transformer's outputs with its imbalance."""
-    plain = {
+    """Per-example losses of outputs."""
+    return {
         "square": squared_error,
         "cross_entropy": cross_entropy,
         "masked_tokens": masked_cross_entropy,
         "next_token": cross_entropy,
     }[regime.loss]
 
-    def loss(outputs, targets):
-        if isinstance(outputs, Balanced):
-            return plain(outputs.outputs, targets) + _BALANCE * outputs.imbalance
-        return plain(outputs, targets)
 
-    return loss
+def _packed(balanced: Balanced) -> jax.Array:
+    """Logits with each example's imbalance as one more column: losses take one array."""
+    column = jnp.broadcast_to(balanced.imbalance[:, None, None], (*balanced.outputs.shape[:2], 1))
+    return jnp.concatenate([balanced.outputs, column], axis=-1)
+
+
+def _balanced(loss):
+    def total(packed, targets):
+        return loss(packed[..., :-1], targets) + _BALANCE * packed[:, 0, -1]
+
+    return total
 
 
 def optimizer(regime: Regime, rate) -> optax.GradientTransformation:
@@ -164,11 +181,6 @@ def _calibration(subject):
         return jax.lax.scan(body, state, batches)[0]
 
     return jax.jit(run)
-
-
-def _centred(apply, regime, params, state, inputs):
-    raw = apply(params, state.model, inputs)
-    return raw - apply(state.anchor, state.model, inputs) if regime.centred else raw
 
 
 def _parts(inputs, targets, chunk) -> Iterator:

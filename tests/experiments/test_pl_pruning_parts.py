@@ -1,0 +1,155 @@
+"""The parts of the pl_pruning experiment: methods, controls, networks of every kind, statistics."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.pl_pruning import choosing, controls
+from experiments.pl_pruning.arrays import load_splits
+from experiments.pl_pruning.cases import case_of
+from experiments.pl_pruning.choosing import Choice
+from experiments.pl_pruning.config import PRESETS
+from experiments.pl_pruning.gaps import correlation, gaps_of
+from experiments.pl_pruning.methods import CONTROLS, LEARNED, METHODS, SCORED, method_of
+from experiments.pl_pruning.networks import Shape, build
+from experiments.pl_pruning.presets import PAPER
+from experiments.pl_pruning.settings import network
+from experiments.pl_pruning.subject import State, optimizer, trainer
+from plprune.training import start
+
+pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
+
+CONFIG = replace(PRESETS["quick"], network=network("mlp", hidden=(8, 6), activation="tanh"))
+REGIME = CONFIG.regimes[0]
+IMAGES = Shape((32, 32, 3), np.dtype("float32"), 10)
+GRAY = Shape((28, 28, 1), np.dtype("float32"), 10)
+TEXT = Shape((128,), np.dtype("int32"), 257)
+
+
+@pytest.fixture(scope="module")
+def case():
+    with jax.numpy_rank_promotion("allow"):
+        return case_of(CONFIG, REGIME, load_splits(CONFIG), 0)
+
+
+def choice_of(params, keep, case):
+    return Choice(params, case.state.model, keep, None, None, np.zeros(0), 0.0, 0.0)
+
+
+def test_every_method_is_named_once_and_traces(case):
+    assert set(METHODS) == {"dense", *LEARNED, *SCORED, *CONTROLS}
+    budget = choosing._Budget(0.5, 16)
+    probe = case.data.inputs, case.data.targets
+    for method in (*LEARNED, *SCORED):
+        gate = choosing._gate_once(budget, REGIME, method, case.subject, case.dense)
+        arguments = case.gating_key, case.params, case.state.model, probe
+        params, keep = jax.eval_shape(gate, *arguments)
+        assert jax.tree.structure(params) == jax.tree.structure(case.params)
+        assert {name: leaf.shape for name, leaf in keep.items()} == {
+            "hidden_0": (8,),
+            "hidden_1": (6,),
+        }
+
+
+def test_matched_layers_add_up_to_the_same_size(case):
+    keep = {"hidden_0": np.arange(8) < 4, "hidden_1": np.arange(6) < 3}
+    model = choice_of(controls.halved(case.params), choosing.all_open(case.dense), case)
+    mine = choice_of(case.params, keep, case)
+    masked = choosing.mask(case.params, case.dense.groups, keep)
+    params = controls.matched(CONFIG.network, mine._replace(params=masked), model, case)
+
+    def sizes(params, keep):
+        x, found = np.asarray(case.data.inputs).reshape(len(case.data.inputs), -1), []
+        for name in ("hidden_0", "hidden_1", "output"):
+            z = x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
+            kept = keep.get(name, np.ones(z.shape[1], bool))
+            found.append(np.sqrt(np.mean(z[:, kept] ** 2)))
+            x = np.tanh(z)
+        return found
+
+    np.testing.assert_allclose(sizes(params, keep), sizes(model.params, model.keep), rtol=1e-4)
+    assert float(jnp.abs(params["hidden_0"]["kernel"][:, 4:]).max()) == 0
+
+
+def test_a_fresh_network_is_narrow_and_its_own(case):
+    params, keep = controls.fresh(CONFIG.network, 0.5, case)
+    assert [int(k.sum()) for k in keep.values()] == [4, 3]
+    kernel = params["hidden_0"]["kernel"]
+    assert float(jnp.abs(kernel[:, 4:]).max()) == 0
+    assert not jnp.allclose(kernel[:, :4], case.params["hidden_0"]["kernel"][:, :4])
+
+
+def test_widths_are_those_of_the_model_and_nodes_are_the_largest(case):
+    widths = {"hidden_0": np.arange(8) < 6, "hidden_1": np.arange(6) < 1}
+    found = choosing._at_widths("magnitude", case, choice_of(case.params, widths, case))
+    assert [int(k.sum()) for k in found.keep.values()] == [6, 1]
+    norms = np.linalg.norm(np.asarray(case.params["hidden_0"]["kernel"]), axis=0)
+    assert set(np.flatnonzero(~found.keep["hidden_0"])) == set(np.argsort(norms)[:2])
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_networks_of_the_papers_size_train(name):
+    """Shapes alone: nothing is allocated or compiled. Two blocks of a transformer stand for all."""
+    config = PAPER[name]
+    sizes = dict(config.network.sizes)
+    if "layers" in sizes:
+        shallow = tuple((sizes | {"layers": 2}).items())
+        config = replace(config, network=replace(config.network, sizes=shallow))
+    kinds = {"mlp": GRAY, "cnn": GRAY, "encoder": TEXT, "switch": TEXT}
+    shape = kinds.get(config.network.kind, IMAGES)
+    regime = config.regimes[-1]
+    subject = trainer(config.network, regime, shape, None)
+    model = subject.net.model
+    inputs = jax.ShapeDtypeStruct((2, *shape.inputs), shape.dtype)
+    square = regime.loss == "square"
+    labels = (10,) if square else shape.inputs if shape is TEXT else ()
+    targets = jax.ShapeDtypeStruct((2, *labels), np.float32 if square else np.int32)
+
+    def run(params, state, inputs, targets):
+        first = start(
+            params, State(state, {}), optimizer(regime, 0.0), key=jax.random.key(0)
+        )  # fmt: skip
+        indices = jnp.zeros((3, 2), jnp.int32)
+        return subject.stretch(first, (inputs, targets), indices, 0.1)
+
+    last, info = jax.eval_shape(run, model.params, model.state, inputs, targets)
+    assert info.loss.shape == (3,)
+    assert jax.tree.map(jnp.shape, last.params) == jax.tree.map(jnp.shape, model.params)
+
+
+def test_initial_weights_differ_between_keys():
+    one, other = (build(CONFIG.network, GRAY, jax.random.key(k)) for k in (0, 1))
+    kernels = [nnx.to_pure_dict(nnx.state(m))["output"]["kernel"] for m in (one, other)]
+    assert not jnp.allclose(*kernels)
+
+
+def test_correlations_say_where_there_is_none():
+    methods = [f"gd/{name}" for name in "abcdef" for _ in range(3)]
+    rising = np.arange(18.0)
+    found = correlation(rising, rising**3, methods)
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+    assert "no correlation" not in found.text
+    draws = np.random.default_rng(1)
+    null = correlation(draws.normal(size=18), draws.normal(size=18), methods)
+    assert null.low <= 0 <= null.high
+    assert null.text.endswith("no correlation seen")
+
+
+def test_gaps_are_taken_seed_by_seed():
+    def entry(kappa, train, test):
+        names = {"kappa": kappa, "train_loss": train, "test_loss": test}
+        return {name: {"values": values} for name, values in names.items()}
+
+    results = {
+        "gd/dense": entry([10.0, 20.0], [0.5, 0.1], [1.0, 1.0]),
+        "gd/kappa": entry([None, 5.0], [0.1, 0.4], [0.3, 0.9]),
+        "sgd/kappa": entry([1.0, 1.0], [0.0, 0.0], [0.0, 0.0]),
+    }
+    found = gaps_of({"results": results}, "gd")
+    assert [method_of(name) for name in found.methods] == ["dense", "dense", "kappa"]
+    np.testing.assert_allclose(found.convergence, [0.0, 0.0, 0.3])
+    np.testing.assert_allclose(found.generalisation, [0.5, 0.9, 0.5])
