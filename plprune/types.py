@@ -79,7 +79,7 @@ class NodeGroups(Mapping[str, NodeGroup]):
 
     # A mapping compares by its entries and so has no hash; these tables are what they are.
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
 
     @property
     def prunable(self) -> dict[str, int]:

@@ -232,6 +232,7 @@ def _envelope(slopes, heights):
     """Where each line of the upper envelope takes over, with its slope and height."""
     starts, lines = [-np.inf], []
     for line in zip(slopes.tolist(), heights.tolist(), strict=True):
+        start = -np.inf
         while lines:
             slope, height = lines[-1]
             start = (height - line[1]) / (line[0] - slope)

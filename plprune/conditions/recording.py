@@ -143,5 +143,5 @@ def recorded(
 
 
 def _same_bits(a: Shaped[Array, "..."], b: Shaped[Array, "..."]) -> np.ndarray:
-    a, b = np.asarray(a), np.asarray(b)
-    return (a == b) | ((a != a) & (b != b))  # A NaN repeats itself.
+    left, right = np.asarray(a), np.asarray(b)
+    return (left == right) | ((left != left) & (right != right))  # A NaN repeats itself.

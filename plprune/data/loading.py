@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def load_text(name: str, *, split: str, data_dir: str | Path | None = None) -> T
 def _digits():
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     # The embedded order is by writer; a fixed shuffle gives both parts every writer.
     order = np.random.default_rng(0).permutation(len(bunch.target))
     parts = {"train": order[NUM_TEST_DIGITS:], "test": order[:NUM_TEST_DIGITS]}

@@ -68,10 +68,14 @@ def builder_on_disk(name: str, data_dir: str | Path | None) -> Any:
     builder = tfds.builder_from_directory(found[-1])
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"{found[-1]} must be in array_record format, got {builder.info.file_format.value}; "
+            f"{found[-1]} must be in array_record format, got {_format(builder)}; "
             f"run: python -m experiments prepare {name}"
         )
     return builder
+
+
+def _format(builder):
+    return getattr(builder.info.file_format, "value", None)
 
 
 def records(builder: Any, split: str, *features: str) -> list[np.ndarray]:

@@ -74,7 +74,7 @@ def keep_within(
     least = {n: max(1, int(np.ceil(min_fraction * len(v) - 1e-9))) for n, v in gates.items()}
     first = {n: jnp.where(_ranks(v) < least[n], jnp.inf, v) for n, v in gates.items()}
     everything = jnp.concatenate(list(first.values()))
-    prices = {name: 1.0 if budget == "global" else node_costs[name] for name in gates}
+    prices = {name: (node_costs or {})[name] if budget == "cost" else 1.0 for name in gates}
     costs = jnp.concatenate([jnp.full(len(v), prices[n], jnp.float32) for n, v in first.items()])
     order = jnp.argsort(-jnp.nan_to_num(everything, nan=-jnp.inf, posinf=jnp.inf))
     spent = jnp.cumsum(costs[order])

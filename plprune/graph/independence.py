@@ -4,6 +4,9 @@ The batch axis is followed through the equations. A reduction, contraction or sc
 examples; where it cannot be followed nothing is claimed.
 """
 
+# A label that has an axis asked for is a batch, and no scan has fewer than zero carries:
+# pyright: reportOptionalMemberAccess=false, reportPossiblyUnboundVariable=false
+
 from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple

@@ -46,7 +46,7 @@ def num_numbers(terms: tuple[Term, ...], grams: tuple[bool, ...], num_outputs: i
     total = 0
     for term, keep in zip(terms, grams, strict=True):
         if keep:
-            g, s, i, o = term.sizes
+            g, s, i, o = term.sizes  # pyright: ignore[reportGeneralTypeIssues]
             total += g * s * ((1 if term.is_lookup else i) + num_outputs * o)
         else:
             total += num_outputs * term.num_parameters

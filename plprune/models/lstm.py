@@ -91,9 +91,9 @@ class LSTMLanguageModel(nnx.Module):
         x = self._dropped(self.embedding(jnp.asarray(tokens)))
         for i in range(self.layers):
             x = self._dropped(getattr(self, f"layer_{i}")(x))
-        if self.output is None:
+        if self.bias is not None:
             return self.embedding.attend(x) + self.bias[...]
-        return self.output(x)
+        return self.output(x)  # pyright: ignore[reportOptionalCall]
 
     def _dropped(self, x):
         return x if self.dropout is None else self.dropout(x)

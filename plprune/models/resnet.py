@@ -29,7 +29,7 @@ class BasicBlock(nnx.Module):
         """Relu of the sum of both paths."""
         x = jax.nn.relu(self.norm_0(self.conv_0(inputs)))
         x = self.norm_1(self.conv_1(x))
-        if self.shortcut is None:
+        if self.shortcut is None or self.shortcut_norm is None:
             return jax.nn.relu(x + inputs)
         return jax.nn.relu(x + self.shortcut_norm(self.shortcut(inputs)))
 
@@ -124,7 +124,7 @@ class ResNet9(nnx.Module):
 
     def __call__(self, inputs: Float[Array | np.ndarray, "b h w i"]) -> Float[Array, "b c"]:
         """Outputs of images."""
-        x = self.part_0(inputs)
+        x = getattr(self, "part_0")(inputs)  # noqa: B009
         for i in range(1, 4):
             x = getattr(self, f"part_{i}")(x)
             x = nnx.max_pool(x, (2, 2), strides=(2, 2))

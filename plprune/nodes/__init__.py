@@ -1,10 +1,15 @@
 """Node groups of any function: found, gated, masked, and physically removed."""
 
+from typing import TYPE_CHECKING
+
 from plprune.nodes.closing import gate, mask
 from plprune.nodes.cutting import expand, shrink
 from plprune.nodes.discovery import find_nodes
 from plprune.nodes.resizing import resize
 from plprune.nodes.selection import keep_top
+
+if TYPE_CHECKING:
+    from plprune.nodes.native import shrink_linen, shrink_model, widths
 
 
 def __getattr__(name: str):

@@ -140,7 +140,8 @@ def group_lasso(
             raise ValueError("group_lasso(...).update needs params: the penalty is of the weights.")
         amount = _value(strength, state.step)
         if form == "proximal":
-            options = {"radius": amount * _value(step_size, state.step)}
+            size = _value(step_size, state.step)
+            options = {"radius": amount * size}  # pyright: ignore[reportOperatorIssue]
         else:
             options = {"strength": amount, "beta": beta, "form": form}
         updates = change(updates, params, groups, slices, **options)
