@@ -109,10 +109,12 @@ def _rate(record, curves):
     figure, (row,) = new_figure(1, len(panels), panel=(3.6, 3.2))
     for axes, (method, title) in zip(row, panels.items(), strict=True):
         steps = np.arange(curves[f"{method}/loss"].shape[1])
-        draw_curve(axes, steps, curves[f"{method}/loss"], label="loss", **LINES["measured"])
-        draw_curve(axes, steps, curves[f"{method}/bound"], label="bound", **LINES["bound"])
+        # In units of its first value, so that each seed's loss is seen beside its own bound.
+        first = curves[f"{method}/loss"][:, :1]
+        for name, line in (("loss", "measured"), ("bound", "bound")):
+            draw_curve(axes, steps, curves[f"{method}/{name}"] / first, label=name, **LINES[line])
         axes.set(yscale="log", title=title)
-        _label(axes, "step", "loss (sum)")
+        _label(axes, "step", "loss / first loss")
     row[0].legend()
     figure.suptitle(_run_of(record, "gd"), fontsize=11)
     return figure
