@@ -107,15 +107,15 @@ PRESETS = {
     "cpu": Config(
         scale=(
             "MLP: 4,096 Fashion-MNIST images for 30 epochs (the paper: 60,000 for 1,500). CNN: "
-            "1,024 CIFAR-10 images averaged down to 16 x 16 pixels for 20 epochs (50,000 of 32 x "
-            "32). ResNets: an eighth of the paper's channels, 512 images of 8 x 8 pixels for 30 "
+            "512 CIFAR-10 images averaged down to 16 x 16 pixels for 20 epochs (50,000 of 32 x "
+            "32). ResNets: an eighth of the paper's channels, 256 images of 8 x 8 pixels for 30 "
             "epochs, CIFAR-10 for CIFAR-100. Language models: 32 units on 16 kB of Shakespeare "
             "(35 to 160 million parameters on PTB, WikiText-2 and larger sets)."
         ),
         seeds=3, dataset="fashion_mnist", images="cifar10",
         examples=4096, epochs=30, widths=(8, 32, 128, 512, 2048),
-        conv_examples=1024, conv_epochs=20, conv_side=16, channels=(4, 16, 64, 256),
-        resnet_examples=512, resnet_epochs=30, resnet_rate=0.1, momentum_rate=0.01,
+        conv_examples=512, conv_epochs=20, conv_side=16, channels=(4, 16, 64),
+        resnet_examples=256, resnet_epochs=30, resnet_rate=0.1, momentum_rate=0.01,
         batches=(32, 64, 128, 256), corpus="tiny_shakespeare", lstm_steps=4000,
     ),
     # On a GPU. The smallest pair is largest near width 512 of the MLP and 64 to 128 channels.

@@ -152,7 +152,10 @@ def _pair_holds(entry):
     expected = "a pair holds along the whole run"
     if not _complete([entry[ALPHA]]):
         return Trend("transformer", expected, "no pair holds in some run", False)
-    told = f"on every seed, with smallest alpha {_told(entry[ALPHA])}"
+    told = (
+        f"on every seed, with smallest alpha {_told(entry[ALPHA])}; with alpha = 1, beta is "
+        f"{_told(entry['unit_beta'])}"
+    )
     return Trend("transformer", expected, told, True)
 
 
