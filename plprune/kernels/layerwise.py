@@ -74,16 +74,27 @@ def _reader(
     """First example of a tile -> its factors, from memory if the whole batch's are small."""
     if batch_size(inputs) * per_example > _FACTOR_BYTES:
         return lambda start: make(take(inputs, start, tile))
-    whole = over_tiles(make, inputs, _chunk(batch_size(inputs)))
-    return lambda start: take(whole, start, tile)
+    shapes = jax.eval_shape(make, inputs)
+    # As rows of plain numbers: for axes of length one the compiler would copy them all once more.
+    whole = over_tiles(lambda part: _flattened(make(part)), inputs, _chunk(batch_size(inputs)))
+
+    def read(start):
+        rows = take(whole, start, tile)
+        return jax.tree.map(lambda row, s: row.reshape(tile, *s.shape[1:]), rows, shapes)
+
+    return read
+
+
+def _flattened(tree):
+    return jax.tree.map(lambda a: a.reshape(a.shape[0], -1), tree)
 
 
 def _chunk(size):
-    """Some hundred examples, which fill the cores; more would only hold more memory.
+    """About a hundred examples, which fill the cores; more would only hold more memory.
 
     Dividing the batch evenly saves a copy of all factors.
     """
-    return next((n for n in range(min(size, 256), 63, -1) if size % n == 0), min(size, 128))
+    return next((n for n in range(min(size, 128), 31, -1) if size % n == 0), min(size, 128))
 
 
 def _tile(problem, per_example):
