@@ -79,7 +79,7 @@ def _surfaces(record, curves):
 
 
 def _compared(record, curves, methods, label):
-    """The smallest pair, the beta for alpha = 1 and the loss of several methods."""
+    """The smallest pair, the beta for alpha = 2 and the loss of several methods."""
     figure, ((left, middle, right),) = new_figure(1, 3)
     where = [size(m) for m in methods] if label else list(range(len(methods)))
     for metric, look, name in (
@@ -89,8 +89,8 @@ def _compared(record, curves, methods, label):
         _against(left, record, methods, where, metric, label=name, **look)
     left.set_ylabel("smallest pair with \u03b1 \u2265 \u03b2 + 0.1")
     left.legend()
-    _against(middle, record, methods, where, "unit_beta", color=COLOURS[2], marker="D")
-    middle.set_ylabel("tightest \u03b2 for \u03b1 = 1")
+    _against(middle, record, methods, where, "beta_at_2", color=COLOURS[2], marker="D")
+    middle.set_ylabel("tightest \u03b2 for \u03b1 = 2")
     for axes in (left, middle):
         if label:
             axes.set_xscale("log", base=2)

@@ -18,7 +18,7 @@ from plprune.conditions import (
 SHOWN = 200  # Points of a curve, at most.
 EARLY, QUARTER = 0.05, 0.25  # The shares of the steps that count as early.
 NUMBERS = (
-    "smallest_alpha", "smallest_beta", "unit_beta", "noise_factor", "min_angle", "early_angle",
+    "smallest_alpha", "smallest_beta", "beta_at_2", "noise_factor", "min_angle", "early_angle",
     "negative_share", "pl_constant", "final_loss",
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ def measured(config: Config, found: Replay, reference_values) -> dict[str, np.nd
     return {
         "smallest_alpha": pair.alpha,
         "smallest_beta": pair.beta,
-        "unit_beta": frontier.beta(1.0),
+        "beta_at_2": frontier.beta(2.0),
         "noise_factor": noise_factor(frontier),
         "min_angle": jnp.min(cosine),
         "early_angle": jnp.mean(cosine[: _part(cosine, EARLY)]),

@@ -19,10 +19,10 @@ METRICS = {
         "The smallest that works at every recorded step, with alpha at least beta + .1.",
     ),
     "smallest_beta": Metric("its tightest \u03b2", "The smallest beta that works with it."),
-    "unit_beta": Metric(
-        "\u03b2 for \u03b1 = 1",
-        "The smallest beta that works with alpha = 1; 0 where every minibatch's loss is "
-        "star-convex along the run, as seen from the last iterate.",
+    "beta_at_2": Metric(
+        "\u03b2 for \u03b1 = 2",
+        "The smallest beta that works with alpha = 2; 0 where every minibatch's loss is a "
+        "quadratic that is least at the last iterate.",
         missing="none works",
     ),
     "noise_factor": Metric(

@@ -1,6 +1,7 @@
 """Whether a record shows what the paper reports, as sentences computed from its numbers.
 
-A difference of two means counts where it exceeds `CLEAR` standard errors of the difference.
+A difference of two means counts where it exceeds `CLEAR` standard errors of the difference, and
+`MATTERS` itself.
 """
 
 import itertools
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from experiments.tables import number
 
-CLEAR = 2.0
+CLEAR, MATTERS = 2.0, 0.01
 FLOOR = 0.11  # Means of the smallest alpha up to this do not differ: it is at least .1.
 ALPHA = "smallest_alpha"
 ORDERED = {
@@ -114,8 +115,8 @@ def _told_by(results, methods):
         return None, "", ""
     if max(entry["mean"] for entry in entries) > FLOOR:
         return entries, "alpha", ""
-    unit = [results[m]["unit_beta"] for m in methods]
-    words = "the smallest alpha is .1 throughout, the least there is; with alpha = 1, "
+    unit = [results[m]["beta_at_2"] for m in methods]
+    words = "the smallest alpha is .1 throughout, the least there is; with alpha = 2, "
     return (unit, "beta", words) if _complete(unit) else (None, "", "")
 
 
@@ -153,8 +154,8 @@ def _pair_holds(entry):
     if not _complete([entry[ALPHA]]):
         return Trend("transformer", expected, "no pair holds in some run", False)
     told = (
-        f"on every seed, with smallest alpha {_told(entry[ALPHA])}; with alpha = 1, beta is "
-        f"{_told(entry['unit_beta'])}"
+        f"on every seed, with smallest alpha {_told(entry[ALPHA])}; with alpha = 2, beta is "
+        f"{_told(entry['beta_at_2'])}"
     )
     return Trend("transformer", expected, told, True)
 
@@ -183,9 +184,11 @@ def _complete(entries: list[dict[str, Any]]) -> bool:
 
 
 def _steps(low, high):
-    """How many standard errors of the difference `high` is above `low`."""
+    """How many standard errors of the difference `high` is above `low`; 0 where it is tiny."""
     error = math.hypot(low["stderr"] or 0.0, high["stderr"] or 0.0)
     difference = high["mean"] - low["mean"]
+    if abs(difference) < MATTERS:
+        return 0.0
     if not error:
         return math.copysign(math.inf, difference) if difference else 0.0
     return difference / error

@@ -10,7 +10,7 @@ def told(alphas, betas=None, **others):
     """The trends of methods with these values per seed."""
     betas = betas or {method: [0.0] * len(values) for method, values in alphas.items()}
     results = {
-        method: {"smallest_alpha": values, "unit_beta": betas[method], **others}
+        method: {"smallest_alpha": values, "beta_at_2": betas[method], **others}
         for method, values in alphas.items()
     }
     return trends({"results": summarise(results)})
@@ -81,7 +81,7 @@ def test_a_run_without_a_pair_shows_nothing():
 def test_lstm_is_compared_with_the_classifiers_of_the_record():
     lstm = {"early_angle": [-0.2, -0.3], "min_angle": [-0.5, -0.5], "pl_constant": [1e-6, 1e-6]}
     lstm["negative_share"] = [0.5, 0.6]
-    mlp = {"pl_constant": [1e-2, 1e-2], "smallest_alpha": [1.0, 1.0], "unit_beta": [0.0, 0.0]}
+    mlp = {"pl_constant": [1e-2, 1e-2], "smallest_alpha": [1.0, 1.0], "beta_at_2": [0.0, 0.0]}
     found = trends({"results": summarise({"lstm": lstm, "width_8": mlp})})["lstm"]
     assert found.shown
     assert "1e+04 times below" in found.found
