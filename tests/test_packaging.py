@@ -42,8 +42,8 @@ def built(tmp_path_factory):
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
     code = (
-        "from setuptools import build_meta as build; import sys;"
-        "build.build_wheel(sys.argv[1]); build.build_sdist(sys.argv[1])"
+        "from setuptools import build_meta as build; import sys; target = sys.argv[1];"
+        "build.build_wheel(target); build.build_sdist(target)"  # Building changes sys.argv.
     )
     subprocess.run(
         [sys.executable, "-c", code, target], cwd=source, capture_output=True, check=True
