@@ -40,6 +40,9 @@ class Store(Protocol):
     def place(self) -> str:
         """Where the newest is, in words; empty where there is none."""
 
+    def finish(self) -> None:
+        """Wait until the last is on disk."""
+
 
 class Diverged(ValueError):
     """A number of the run is not finite: the step, its name and the last good checkpoint."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments import devices
-from experiments.carrying import Advance, Infos, carried
+from experiments.carrying import Advance, Here, Infos, Store, carried
 from plprune.records import write_file
 
 Arrays = dict[str, np.ndarray]
@@ -48,6 +48,11 @@ class InMemory:
     ) -> tuple[Any, Infos]:
         """The loop from its start."""
         return carried(name, state, inputs, advance, _Nowhere(), **options)
+
+    def loop(self, name: str) -> "Loop":
+        """A loop that is never resumed."""
+        del name
+        return Loop(_Nowhere())
 
 
 class OnDisk:
@@ -83,15 +88,22 @@ class OnDisk:
         self, name: str, state: Any, inputs: Any, advance: Advance, **options: Any
     ) -> tuple[Any, Infos]:
         """The loop from its last checkpoint."""
-        if name in self._loops:
-            raise ValueError(f"two loops are named {name!r}; a name is a loop's own.")
-        folder = self._loops[name] = self._path(name).with_suffix(".steps")
-        self._in_piece.append(folder)
-        store = _Folder(folder, {"run": folder.stem, "name": name}, self.tell, self.save_every)
+        store = self._store(name)
         try:
             return carried(name, state, inputs, advance, store, **options)
         finally:
             store.finish()
+
+    def loop(self, name: str) -> "Loop":
+        """The checkpoints of a loop that the caller runs."""
+        return Loop(self._store(name))
+
+    def _store(self, name):
+        if name in self._loops:
+            raise ValueError(f"two loops are named {name!r}; a name is a loop's own.")
+        folder = self._loops[name] = self._path(name).with_suffix(".steps")
+        self._in_piece.append(folder)
+        return _Folder(folder, {"run": folder.stem, "name": name}, self.tell, self.save_every)
 
     def _path(self, name):
         return self.state / hashlib.sha256((self.identity + name).encode()).hexdigest()[:32]
@@ -109,6 +121,45 @@ class OnDisk:
         return content
 
 
+class Loop:
+    """The checkpoints of a loop that the caller runs; a context manager around it.
+
+    What was offered last is saved when the block is interrupted.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._here: Here | None = None
+
+    def latest(self, state: Any) -> Here | None:
+        """Where an interrupted run of the loop stood; None where it must begin.
+
+        Args:
+          state: The first state, for structure, shapes and types.
+        """
+        return self._store.latest(state)
+
+    def offer(self, done: int, state: Any, infos: Mapping | None = None) -> None:
+        """Save, in the background and where it is time to, what the loop needs to go on from here.
+
+        Args:
+          done: Steps so far, more than at the last offer.
+          state: A tree like the first.
+          infos: Arrays of any length by name, such as curves so far.
+        """
+        self._here = Here(done, state, as_arrays(infos or {}), False)
+        if self._store.due():
+            self._store.save(self._here)
+
+    def __enter__(self) -> "Loop":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is KeyboardInterrupt and self._here is not None:
+            self._store.save(self._here)
+        self._store.finish()
+
+
 class _Nowhere:
     """The store that keeps nothing."""
 
@@ -123,6 +174,9 @@ class _Nowhere:
 
     def place(self):
         return ""
+
+    def finish(self):
+        pass
 
 
 class _Folder:

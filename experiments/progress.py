@@ -26,7 +26,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from experiments.carrying import Advance, Infos
-from experiments.keeping import Arrays, InMemory, OnDisk
+from experiments.keeping import Arrays, InMemory, Loop, OnDisk
 
 Kept = InMemory | OnDisk
 
@@ -89,12 +89,23 @@ class Progress(Protocol):
           Diverged: at the first number that is not finite; names its step and the last checkpoint.
         """
 
+    def loop(self, name: str) -> Loop:
+        """The checkpoints of a loop that the caller runs, where it is more than a scan.
+
+        with progress.loop("gd/kappa/0") as loop:
+            here = loop.latest(state)
+            done, state, curves = (here.done, here.state, here.infos) if here else (0, state, {})
+            while done < total:
+                ...
+                loop.offer(done, state, curves)
+        """
+
 
 class Silent:
     """Says nothing: `--quiet`, and the tests."""
 
     def __init__(self, kept: Kept | None = None):
-        self.once, self.carry = _both(kept)
+        self.once, self.carry, self.loop = _all(kept)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
@@ -111,7 +122,7 @@ class Lines:
 
     def __init__(self, console: Console, kept: Kept | None = None):
         self.console = console
-        self.once, self.carry = _both(kept)
+        self.once, self.carry, self.loop = _all(kept)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
@@ -126,7 +137,7 @@ class Bars:
 
     def __init__(self, bars: RichProgress, kept: Kept | None = None):
         self.bars = bars
-        self.once, self.carry = _both(kept)
+        self.once, self.carry, self.loop = _all(kept)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator[Task]:
@@ -178,9 +189,9 @@ def reporting(console: Console, *, quiet: bool, kept: Kept | None = None) -> Ite
             yield Bars(bars, kept)
 
 
-def _both(kept):
+def _all(kept):
     kept = kept or InMemory()
-    return kept.once, kept.carry
+    return kept.once, kept.carry, kept.loop
 
 
 def _bars(console):

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from experiments.carrying import Advance, Infos
 from experiments.folders import EVENTS, LOG, PROFILE
-from experiments.keeping import Arrays
+from experiments.keeping import Arrays, Loop
 from experiments.progress import Progress, Task
 
 FLUSH_SECONDS = 10.0
@@ -135,6 +135,10 @@ class Logged:
     ) -> tuple[Any, Infos]:
         """A loop of `inner`."""
         return self.inner.carry(name, state, inputs, advance, **options)
+
+    def loop(self, name: str) -> Loop:
+        """A loop of `inner` that its caller runs."""
+        return self.inner.loop(name)
 
 
 class _LoggedTask:

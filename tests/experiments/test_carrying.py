@@ -259,3 +259,30 @@ def test_an_advance_that_tells_too_much_is_refused():
         InMemory().carry("a", 0, 3, lambda state, _: (state, None), every=0)
     with pytest.raises(ValueError, match="one leading axis"):
         InMemory().carry("a", 0, {"x": np.ones(3), "y": np.ones(4)}, lambda *_: None)
+
+
+def walk(store, stop=None):
+    """A loop that its caller runs: sums with a curve, interrupted after `stop` steps."""
+    with store.loop("walk") as loop:
+        state, done, curve = {"sum": jnp.zeros(()), "best": jnp.ones(2)}, 0, []
+        if here := loop.latest(state):
+            done, state, curve = here.done, here.state, here.infos["curve"].tolist()
+        began = done
+        while done < 9:
+            if done == stop:
+                raise KeyboardInterrupt
+            done += 1
+            state = state | {"sum": state["sum"] + done / 3}
+            curve.append(float(state["sum"]))
+            loop.offer(done, state, {"curve": curve})
+    return began, float(state["sum"]), curve
+
+
+@pytest.mark.parametrize("save_every", [0, 60])
+def test_a_loop_that_its_caller_runs_goes_on_too(tmp_path, save_every):
+    _, *expected = walk(InMemory())
+    with suppress(KeyboardInterrupt):
+        walk(kept(tmp_path, save_every=save_every), stop=5)
+    began, *found = walk(kept(tmp_path))
+    assert began == 5
+    assert found == expected
