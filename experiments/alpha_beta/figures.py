@@ -22,6 +22,7 @@ ORDERED = {
     "depth": "layers",
 }
 COLUMNS = 15  # Letters of a title per inch.
+WIDE = 13.8  # Inches of three panels.
 
 
 def draw(record, curves):
@@ -81,7 +82,8 @@ def _surfaces(record, curves):
 def _compared(record, curves, methods, label):
     """The smallest pair, the beta for alpha = 2 and the loss of several methods."""
     figure, ((left, middle, right),) = new_figure(1, 3)
-    where = [size(m) for m in methods] if label else list(range(len(methods)))
+    names = [str(size(m)) for m in methods] if label else methods
+    where = list(range(len(methods)))
     for metric, look, name in (
         ("smallest_alpha", {"color": COLOURS[0], "marker": "o"}, "smallest \u03b1"),
         ("smallest_beta", {"color": COLOURS[1], "marker": "s"}, "its tightest \u03b2"),
@@ -92,15 +94,12 @@ def _compared(record, curves, methods, label):
     _against(middle, record, methods, where, "beta_at_2", color=COLOURS[2], marker="D")
     middle.set_ylabel("tightest \u03b2 for \u03b1 = 2")
     for axes in (left, middle):
-        if label:
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(where, [str(x) for x in where])
-            axes.set_xlabel(label)
-        else:
-            axes.set_xticks(where, methods)
-    for method, colour in zip(methods, shades(len(methods)), strict=True):
+        axes.set_xticks(where, names)
+        axes.set_xlabel(label)
+        axes.margins(x=0.15)
+    for name, method, colour in zip(names, methods, shades(len(methods)), strict=True):
         look = {"color": colour} if label else method_style(method, methods)
-        _loss(right, curves, method, label=f"{size(method)}" if label else method, **look)
+        _loss(right, curves, method, label=name, **look)
     right.legend(title=label, fontsize=8, title_fontsize=8)
     return figure
 
@@ -118,9 +117,12 @@ def _against(axes, record, methods, where, metric, *, label=None, **look):
 
 def _heat_maps(curves, methods):
     """The smallest margin over steps and seeds; a pair works where it is >= 0, above the line."""
-    figure, (row,) = new_figure(1, len(methods), panel=(2.9, 2.7))
-    for axes, method in zip(row, methods, strict=True):
+    columns = max(3, len(methods))
+    figure, (row,) = new_figure(1, columns, panel=(WIDE / columns, 3.0))
+    for axes, method in zip(row, methods, strict=False):
         _heat_map(figure, axes, curves, method)
+    for axes in row[len(methods) :]:
+        axes.set_axis_off()
     return figure
 
 
