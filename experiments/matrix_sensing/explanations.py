@@ -67,7 +67,9 @@ def measured(record) -> list[str]:
         f"Figures with many runs: {setting(config, grid=True)}. In the figure of the "
         "error \u03bb and sqrt(\u03b2) follow n^(-3/4), as the strength below which noise holds up "
         "a column does; the quadratic network, whose gradient is 2 + r times as steep, takes "
-        "(2 + r) \u03bb.",
+        f"(2 + r) \u03bb. Training there takes at most {config['steps'] // 2:,} steps: in the "
+        "phase diagram a small \u03bb leaves too many columns because they merge slowly, not "
+        "because the optimum has more than r.",
         "Classifiers: a node's norm is that of all its weights, in and out; nodes are ranked "
         "within their layer; plain training is pruned to as many nodes per layer as group lasso "
         "left.",

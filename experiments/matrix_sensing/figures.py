@@ -154,6 +154,10 @@ def _phase(record, curves):
         textcoords="offset points", color=INK,
     )  # fmt: skip
     axes.plot(config["beta"], config["grid_lam"], "*", color=INK, ms=11)
+    axes.annotate(
+        "the other grids", (config["beta"], config["grid_lam"]), (8, -12), fontsize=9, color=INK,
+        textcoords="offset points",
+    )  # fmt: skip
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.grid(False)
     bar = figure.colorbar(mesh, ticks=[0, 1, 2])
