@@ -89,8 +89,13 @@ def _materialised(term, value):
     operand, cotangent = value
     if term.is_lookup:
         operand = one_hot_rows(operand, term.sizes[2], cotangent.dtype)
-    jacobian = _einsum("tgsi,trgso->trgio", operand, cotangent)
-    return jacobian.reshape(*jacobian.shape[:2], -1)
+    # Entries in the order in which one product yields them: the kernel sums over them anyway.
+    dimensions = (((3,), (2,)), ((0, 2), (0, 1)))
+    jacobian = jax.lax.dot_general(
+        cotangent, operand, dimensions, precision=jax.lax.Precision.HIGHEST
+    )
+    t, g, r, o, i = jacobian.shape
+    return jnp.moveaxis(jacobian, 1, 2).reshape(t, r, g * o * i)
 
 
 def block(left: Factors, right: Factors) -> Float[Array, "t r u q"]:

@@ -15,7 +15,8 @@ from plprune.types import Inputs
 
 _FACTOR_BYTES = 2**27  # Factors of a whole batch are kept below this, else made tile by tile.
 # Rows of a block: on a CPU what the caches hold, less where arithmetic outweighs memory traffic,
-# since small blocks waste less of the symmetry; accelerators want larger ones.
+# since small blocks waste less of the symmetry, but one block where the kernel is no larger;
+# accelerators want larger ones.
 _CPU_ROWS, _CPU_ROWS_HEAVY, _ACCELERATOR_ROWS = 1600, 256, 8192
 _HEAVY = 4000  # Operations per entry of the kernel.
 
@@ -100,7 +101,8 @@ def _chunk(size):
 def _tile(problem, per_example):
     rows = _ACCELERATOR_ROWS
     if jax.default_backend() == "cpu":
-        rows = _CPU_ROWS_HEAVY if _operations(problem) > _HEAVY else _CPU_ROWS
+        small = max(problem.sizes) * problem.num_seeds <= _CPU_ROWS
+        rows = _CPU_ROWS if small or _operations(problem) <= _HEAVY else _CPU_ROWS_HEAVY
     pairs = (_pair_numbers(t, problem.num_seeds) for t in _gram_terms(problem))
     by_pairs = int((_FACTOR_BYTES / (max(pairs, default=1) * problem.dtype.itemsize)) ** 0.5)
     by_rows = _balanced(rows // problem.num_seeds, max(problem.sizes))
