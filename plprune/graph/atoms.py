@@ -123,11 +123,44 @@ class Atoms:
           reason: Of the pins that this causes where neither side has a reason yet.
         """
         left, right = self.roots(left), self.roots(right)
+        if len(left) and not np.array_equal(left, right):
+            self._split_alike(left, right, reason)
+            left, right = self.roots(left), self.roots(right)
         differ = left != right
         if differ.any():
             pairs = np.unique(np.stack([left[differ], right[differ]], 1), axis=0)
             for x, y in pairs.tolist():
                 self._unify(self.basic(x), self.basic(y), reason)
+
+    def _split_alike(self, left, right, reason):
+        """Split the factors of two products whose inner sizes divide, as a reshape of both would.
+
+        Shuffling 16 channels of 2 groups makes [8 x 2] of what the next layer reads as [2 x 8]:
+        both are [2 x 4 x 2], which loses no more at once than it must.
+        """
+        if any(len(self.basic(int(axis[0]))) != 2 for axis in (left, right)):
+            return
+        grids = sorted(filter(None, map(self._grid, (left, right))), key=lambda grid: len(grid[1]))
+        if len(grids) < 2 or len(grids[0][1]) == len(grids[1][1]):
+            return
+        (outer, few), (_, many) = grids
+        parts, rest = divmod(len(many), len(few))
+        if rest == 0:
+            for axis, sizes in ((outer, (-1, parts)), (many, (parts, -1))):
+                sizes = [len(axis) // parts if size < 0 else size for size in sizes]
+                self.unify(axis, self.product([self.fresh(n) for n in sizes]), reason)
+
+    def _grid(self, labels):
+        """(outer, inner) atoms of an axis that merges two; None where it does not, or is pinned."""
+        factors = [self.basic(x) for x in labels.tolist()]
+        if any(len(f) != 2 or not self.pinned.keys().isdisjoint(f) for f in factors):
+            return None
+        outer, inner = np.array(factors).T
+        size = int((outer == outer[0]).sum())
+        rows = (outer[::size], inner[:size])
+        if len(labels) % size or not np.array_equal(np.repeat(rows[0], size), outer):
+            return None
+        return rows if np.array_equal(np.tile(rows[1], len(rows[0])), inner) else None
 
     def _unify(self, left, right, reason):
         if set(left) == set(right):

@@ -144,10 +144,11 @@ def grouped(p, x):
     return jax.nn.relu(conv(jax.nn.relu(conv(x, p["a"])), p["b"], groups=4)).mean((1, 2)) @ p["out"]
 
 
-def shuffle(p, x):
-    x = jax.nn.relu(conv(jax.nn.relu(conv(x, p["a"])), p["b"], groups=4))
-    x = x.reshape(*x.shape[:3], 4, 3).swapaxes(3, 4).reshape(x.shape)
-    return jax.nn.relu(conv(x, p["c"], groups=4)).mean((1, 2)) @ p["out"]
+def shuffle(p, x, groups=4):
+    """Grouped convolutions with a channel shuffle between them [Zhang 2018]."""
+    x = jax.nn.relu(conv(jax.nn.relu(conv(x, p["a"])), p["b"], groups=groups))
+    x = x.reshape(*x.shape[:3], groups, -1).swapaxes(3, 4).reshape(x.shape)
+    return jax.nn.relu(conv(x, p["c"], groups=groups)).mean((1, 2)) @ p["out"]
 
 
 def squeeze_excite(p, x):
@@ -410,6 +411,12 @@ CASES = {
         shapes(a=(3, 3, 3, 12), b=(3, 3, 3, 12), c=(3, 3, 3, 12), out=(12, 3)),
         IMAGE,
         {"a.channels": 3, "c": 3},
+    ),
+    "shuffled evenly": Case(
+        lambda p, x: shuffle(p, x, groups=2),
+        shapes(a=(3, 3, 3, 6), b=(3, 3, 3, 8), c=(3, 3, 4, 6), out=(6, 3)),
+        IMAGE,
+        {"a": 2, "a.channels": 3, "b": 2, "b.channels": 2, "c": 3},
     ),
     "squeeze and excite": Case(
         squeeze_excite,
