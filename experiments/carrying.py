@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Long loops in stretches: the same bits as in one, with checkpoints between them.
 
 A loop is a state, one row of inputs per step, and ``advance(state, rows) -> (state, infos)``, such
@@ -6,6 +7,7 @@ on where the loop is cut, saved and resumed.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -182,7 +184,19 @@ def _rows(inputs, start, stop):
         return range(start, stop)
     import jax
 
-    return jax.tree.map(lambda leaf: leaf[start:stop], inputs)
+    def rows(leaf):
+        # A slice of jax's array with Python's numbers would be compiled anew for every stretch.
+        is_numpy = isinstance(leaf, np.ndarray)
+        return leaf[start:stop] if is_numpy else _slice()(leaf, start, stop - start)
+
+    return jax.tree.map(rows, inputs)
+
+
+@cache
+def _slice():
+    import jax
+
+    return jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=2)
 
 
 def _as_infos(seen, steps):

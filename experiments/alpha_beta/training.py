@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model trained twice from one seed, the second time recorded against its own last iterate."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from plprune.conditions import Records, recording, replay
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
-from plprune.training import make_step, minibatch_losses, run_minibatches, start
+from plprune.training import TrainState, make_step, minibatch_losses, run_minibatches, start
 from plprune.types import Params
 
 
@@ -35,10 +37,17 @@ class Program(NamedTuple):
     """A training as functions of arrays, each compiled once for all seeds."""
 
     initial: Callable[[Array], tuple[Params, PyTree]]  # key -> (params, state)
-    run: Callable[..., tuple[Params, Records]]
-    # (params, state, reference, data, indices, key) -> (last iterate, records)
+    begin: Callable[..., TrainState]  # (params, state, key) -> before the first step
+    stretch: Callable[..., tuple[TrainState, None]]
+    # (train_state, reference, data, indices) -> after those steps
     reference_values: Callable[..., Array]
     # (params, state, data, indices, key) -> the loss of every step's minibatch, in training mode
+
+    def run(self, params, state, reference, data, indices, key) -> tuple[Params, Records]:
+        """The last iterate, and the records, of all steps at once."""
+        first = self.begin(params, state, key)
+        last, _ = self.stretch(first, reference, data, indices)
+        return last.params, last.opt_state.records
 
 
 def program(training: Training) -> Program:
@@ -52,28 +61,39 @@ def program(training: Training) -> Program:
         built = functional(training.build(nnx.Rngs(key)))
         return built.params, built.state
 
-    def run(params, state, reference, data, indices, key):
-        first = start(params, state, optimizer, key=key)
-        last, _ = run_minibatches(step, first, data, indices, reference=reference)
-        return last.params, last.opt_state.records
+    def begin(params, state, key):
+        return start(params, state, optimizer, key=key)
+
+    def stretch(now, reference, data, indices):
+        return run_minibatches(step, now, data, indices, reference=reference)[0], None
 
     def reference_values(params, state, data, indices, key):
         return minibatch_losses(model.train, cross_entropy, params, state, data, indices, key=key)
 
-    return Program(*map(jax.jit, (initial, run, reference_values)))
+    return Program(*map(jax.jit, (initial, begin, stretch, reference_values)))
 
 
-def runner(config: Config, training: Training) -> Callable[[int], dict[str, np.ndarray]]:
-    """Seed -> numbers and curves."""
+def runner(
+    config: Config, training: Training, name: str, progress: Progress
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Seed -> numbers and curves; `name` is the method's, for the checkpoints."""
     compiled, data = program(training), training.data
 
     def one(seed: int) -> dict[str, np.ndarray]:
         key = jax.random.key(seed)
         indices = minibatches(len(data[1]), training.batch, training.steps, key=key)
         params, state = compiled.initial(key)
-        found = replay(
-            lambda reference: compiled.run(params, state, reference, data, indices, key), params
-        )
+        passes = itertools.count(1)
+
+        def run(reference) -> tuple[Params, Records]:
+            first = compiled.begin(params, state, key)
+            last, _ = progress.carry(
+                f"{name}/{seed}, pass {next(passes)}", first, indices,
+                lambda now, part: compiled.stretch(now, reference, data, part), may_diverge=True,
+            )  # fmt: skip
+            return last.params, last.opt_state.records
+
+        found = replay(run, params)
         at_end = compiled.reference_values(found.reference, state, data, indices, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         return measured(config, found, at_end) | {"parameters": parameters}
@@ -85,7 +105,9 @@ def runs(config: Config, progress: Progress, settings: Mapping[str, Callable[[],
     """Every setting on every seed: {method: [numbers and curves of each seed]}."""
     found = {}
     for name, training in settings.items():
-        one = functools.cache(lambda training=training: runner(config, training()))
+        one = functools.cache(
+            lambda training=training, name=name: runner(config, training(), name, progress)
+        )
         found[name] = []
         with progress.task(name, total=config.seeds) as task:
             for seed in range(config.seed, config.seed + config.seeds):
