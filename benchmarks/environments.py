@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pinned environments of peers that cannot live in ours, made on demand and kept."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One gate update against a training step, and what gating adds to a whole run, in one process."""
 
 import sys

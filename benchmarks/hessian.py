@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The largest eigenvalue of a Hessian, matrix-free, and both ends of dense kernels."""
 
 from benchmarks import problems

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arrays that all contestants get: seeded NumPy, no framework."""
 
 from itertools import pairwise

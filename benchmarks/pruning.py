@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node discovery, and how much faster shrunk models are than dense ones, in one process."""
 
 import sys

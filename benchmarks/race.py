@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs contestants one after the other on the same arrays and prints their table."""
 
 import json

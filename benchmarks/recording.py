@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What recording the condition's scalars adds to training, and the time of the frontier."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start-up: importing plprune against importing jax, and the help against tyro's own import."""
 
 import subprocess

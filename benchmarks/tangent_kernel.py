@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The full tangent kernel of an MLP and a CNN, and of a wide MLP whose Jacobian fits nowhere."""
 
 from benchmarks import problems

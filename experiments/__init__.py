@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Experiments that redraw figures of four papers: ``python -m experiments NAME --preset P``.
 
 Each experiment is a package ``experiments/NAME`` of three modules; the command line does the rest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m experiments``: exit code 0 when done, 2 for bad input, 130 when interrupted.
 
 Bad input is one line on stderr; with PLPRUNE_TRACEBACK set, the traceback stands above it. An error

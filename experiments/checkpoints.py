@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state of a loop as a checkpoint, and back; read by process 0 and told to the others."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the words of a command line to what is to be done; neither jax nor tyro is imported here.
 
 The preset is looked up first, so that its values are the defaults that ``NAME --preset P --help``

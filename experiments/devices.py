@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The devices of a run: one mesh over all of them, in one process or several.
 
 ``--devices N`` spreads data and kernel rows over N devices; ``--distributed`` joins the processes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The numbers behind a figure, read off what was drawn: nothing is drawn that cannot be had."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The look that all figures share, and the files they are written to.
 
 Draw inside of ``with style():`` (the report does). Colours are those of Okabe and Ito, told apart

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The flags of one command, parsed by tyro; its boxed complaints become one line."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folder of a run: what may be written there, and what an interrupted run left behind.
 
 While a run is under way its folder has ``unfinished/``: the header of the record to come in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grid of a sweep: parsed from its flags, and taken apart into cells."""
 
 import argparse

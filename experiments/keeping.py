@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What survives an interruption: pieces that are finished, and checkpoints inside long loops.
 
 In ``unfinished/`` a piece is one file ``HASH.part``, and the checkpoints of a loop are the folder

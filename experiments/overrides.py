@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any field of a configuration, by its name and in words: ``--set NAME=VALUE``, and grids."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the cells of a sweep run: in processes of this machine, or on a Ray cluster."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run says of itself while it runs, and what survives an interruption of it.
 
 An experiment sees the `Progress` protocol only:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables, figures and a self-contained page, all from the record alone."""
 
 import base64

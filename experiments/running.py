@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One command carried out: folder, run, record, figures, report, table."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sweep: every cell of a grid run, failed ones tried again, all listed.
 
 In the sweep's folder every cell has a folder with its record, ``logs/`` holds what the cells said,

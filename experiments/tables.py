@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables of a record: numbers with units and standard errors, as text for page and terminal."""
 
 import math

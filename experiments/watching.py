@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run tells besides the screen: a log, TensorBoard's event files, a profile.
 
 ``log.jsonl`` has one JSON object a line, each with the seconds since 1970 as `time`: ``begin`` and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Condition numbers of neural networks, and pruning by them, in functional JAX.
 
 Names are imported when they are first used, so that ``import plprune`` costs next to nothing.

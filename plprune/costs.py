@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model costs: parameters, bytes, floating-point operations and measured time."""
 
 import statistics

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is here and what is missing: ``python -m plprune.doctor``, exit code 0 if nothing needed is.
 
 Each check looks at one thing and returns what it found; the command alone prints.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Flax module, NNX or Linen, as pure functions of plain nested dictionaries."""
 
 import operator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses of single examples, and the risk: their mean."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Products with Jacobians, tangent kernels and Hessians, none of which is ever formed.
 
 Every function returns a callable on trees of the parameters' structure or on outputs ``[b, c]``;

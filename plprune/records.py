@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run on disk: what was run, where, and every number it gave.
 
 A record is the pair (record, curves): a dictionary written as ``record.json``, and arrays whose

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training as pure functions: one step, and scanned stretches of steps that replay exactly."""
 
 from collections.abc import Callable

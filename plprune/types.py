@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vocabulary shared by every module: trees, callables, estimates and node groups."""
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A headless Chromium, driven through a pair of pipes: no driver and no port is needed."""
 
 import base64

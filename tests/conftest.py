@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numerics settings for every test, and compilation that is quick rather than good.
 
 Compiling small functions takes most of the tests' time. What is compiled is the same program

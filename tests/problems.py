@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Problems whose kernels, Hessians and constants are known in closed form."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor names what is there, says what is missing and what to do, and never falls ill."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Modules as pure functions: modes, structure, randomness and the way back."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The notebook on PL constants and certificates runs from top to bottom, as its text says."""
 
 import json

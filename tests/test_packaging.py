@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is built installs without a network and imports; every file says its licence; pins agree."""
 
 import configparser

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `from plprune import ...` offers, and what importing it costs."""
 
 import subprocess

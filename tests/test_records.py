@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records: means and errors in closed form, null rules, atomic files, and nothing trusted."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing is unpickled, nothing is fetched, no name from a file leads out of its folder."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A training step against its closed form, and stretches of steps that replay exactly."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every contestant does: read the arrays, time the calls, report on standard output.
 
 Only NumPy and the standard library, so that every environment can import it.

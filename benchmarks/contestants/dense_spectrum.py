@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both extreme eigenvalues of a dense kernel in float64, by plprune or by numpy's eigvalsh.
 
 Arguments: METHOD ARRAYS RESULT REPEATS.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Hessian's largest eigenvalue by plprune or by matfree.
 
 Arguments: METHOD ARRAYS RESULT REPEATS.

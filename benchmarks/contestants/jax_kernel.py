@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel by plprune, by vmap(jacrev), or by neural-tangents 0.6.5.
 
 Arguments: METHOD ARRAYS RESULT REPEATS.

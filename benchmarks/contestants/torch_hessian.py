@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Hessian's largest eigenvalue by curvlinops with ARPACK, or by PyHessian.
 
 Arguments: METHOD ARRAYS RESULT REPEATS.

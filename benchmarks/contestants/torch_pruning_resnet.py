@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Half of every group of a CIFAR ResNet-20 by Torch-Pruning: groups, parameters, forward passes.
 
 Arguments: METHOD ARRAYS RESULT REPEATS; the method has no meaning here. The models take turns, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Formulas become MathML while the site is built: no script and no network to read them."""
 
 import html

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Surfaces and conditions of the analytic examples (figure 3, table 1)."""
 
 import jax

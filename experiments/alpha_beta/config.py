@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The alpha-beta-condition along training runs, and analytic examples.
 
 Claim [Islamov 2024]: training runs satisfy, at every step, an inequality between the gradient, the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures and tables of the alpha-beta-condition, from records only."""
 
 import textwrap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Half-space learning: a linear classifier with the sigmoid loss, one example a step."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models of text: an LSTM under normalised descent, and a causal transformer under AdamW."""
 
 import jax.numpy as jnp

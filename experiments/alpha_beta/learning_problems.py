@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two small learning problems whose minimisers, and the projection on them, are known exactly.
 
 Derived in docs/mathematics/alpha_beta.md. Run them with 64-bit numbers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is told of one recorded run: the smallest pair, the angle, the PL constant, curves."""
 
 import jax.numpy as jnp

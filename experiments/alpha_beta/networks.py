@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classifiers without BatchNorm: the pair against width and channels; and the images of all."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sums of bounded functions with known minimisers, on which the condition is known in closed form.
 
 Derived in docs/mathematics/alpha_beta.md. Run them with 64-bit numbers.

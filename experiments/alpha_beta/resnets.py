@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNets, with BatchNorm: the pair against batch size, optimiser and depth."""
 
 import optax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs of each figure; see `experiments.alpha_beta.config` for what they show."""
 
 import importlib

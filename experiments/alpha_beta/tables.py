@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The numbers of the alpha-beta-condition by name, which condition holds where, and the trends."""
 
 from experiments.alpha_beta.trends import trends

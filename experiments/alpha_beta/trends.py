@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a record shows what the paper reports, as sentences computed from its numbers.
 
 A difference of two means counts where it exceeds `CLEAR` standard errors of the difference, and

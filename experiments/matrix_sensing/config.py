@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Greedy pruning with group lasso: matrix sensing, and two image classifiers.
 
 Claim [Rajaraman 2023]: over-parametrised training with a group lasso on the columns leaves exactly

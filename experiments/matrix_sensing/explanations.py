@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the numbers of a record mean and how they were measured."""
 
 from experiments.tables import Metric

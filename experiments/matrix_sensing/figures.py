@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of matrix sensing, from records only."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many small runs at once: error against n, the phase diagram, and the quadratic network."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Greedy pruning of image classifiers trained with and without a group lasso on their nodes."""
 
 import functools

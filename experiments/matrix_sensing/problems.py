@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The problems of a configuration, and training on them."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figure 1, the share of large columns against the start, and the rate of fine-tuning."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arrays of a run: images or windows of text, split for each regime and seed."""
 
 from typing import Any, NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all methods of a seed share, and the small network that each of them leaves."""
 
 from typing import Any, NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How each method chooses the nodes to keep, before training or during its first steps."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prune a network by its condition number and compare with the usual scores [Chen 2023]."""
 
 from experiments.pl_pruning.methods import CONTROLS, FOR_MLP, METHODS

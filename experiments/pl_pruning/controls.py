@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Controls of the confounds: networks of kappa's scale or widths whose nodes it did not choose."""
 
 from typing import Any

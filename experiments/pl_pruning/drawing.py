@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures of one regime, drawn from a record alone."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Experts, which a router's softmax keeps any gate on parameters from scaling."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures and words of a pl_pruning record, drawn from the record alone."""
 
 from collections.abc import Mapping

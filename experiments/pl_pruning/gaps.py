@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the condition number goes with the two gaps: rank correlations with their intervals."""
 
 from collections.abc import Mapping

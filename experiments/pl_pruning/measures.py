@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured on a network: kappa, mu and L, and its size."""
 
 from functools import cache

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ways to choose nodes that are compared, by name."""
 
 DENSE = ("dense",)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks of the zoo at full size, and native ones at the sizes that pruning leaves."""
 
 from dataclasses import dataclass

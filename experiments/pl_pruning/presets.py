@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sizes at which the experiment is run, on a CPU and on one GPU."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choose nodes, shrink, train on, and measure: every method from the same initial weights."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run is: a data set, a network, and the regimes that it is trained in."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a regime trains: a network at any widths, its losses, optimiser and compiled functions."""
 
 from collections.abc import Callable, Iterator

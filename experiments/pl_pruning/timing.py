@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wall time of compiled functions, compilation apart."""
 
 import time

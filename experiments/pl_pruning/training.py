@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training a network to the end, with what is logged on the way; and the search for its rate."""
 
 from typing import Any, NamedTuple

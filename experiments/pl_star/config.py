@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PL* on real networks: where the theory of over-parameterised systems binds and where it is loose.
 
 Claim [Liu 2022]: in wide networks with a linear output layer the Hessian norm falls as one over

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradient descent beside the theory: eigenvalues, radii, and fewer parameters than examples."""
 
 import numpy as np

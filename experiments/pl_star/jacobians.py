@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conditioning of random Jacobians and of networks against parameters per output."""
 
 import functools

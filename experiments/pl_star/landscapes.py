@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loss surfaces of two parameters, and the curvature of a network's loss around a solution."""
 
 import functools

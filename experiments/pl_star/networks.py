@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real images with targets +-1, and networks with one output, in float64."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loss of gradient descent, and the mean loss of its stochastic form, beside their rates."""
 
 import functools

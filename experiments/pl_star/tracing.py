@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradient descent on F(w) = y with everything that the theory speaks of measured on its way."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hessian norms at initialisation, and the change of the kernel, against the width."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The alpha-beta-condition and its relatives, from numbers recorded along a training run."""
 
 from plprune.conditions.frontier import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pairs (alpha, beta) that hold at recorded points: an exact polygon, without a grid.
 
 A point is three numbers: inner = <grad f_i(x), x - x_p>, gap = f_i(x) - f_i(x_p) and

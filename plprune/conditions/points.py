@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three numbers of the condition for every example at once, at a chosen point."""
 
 from collections.abc import Callable

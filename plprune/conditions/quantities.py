@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ratios whose smallest value over the points is the constant of a condition.
 
 Each works elementwise, so that it can be plotted along a run. Where a ratio says nothing (its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An optax wrapper that writes the condition's scalars at every step, and exact replay.
 
 The nearest minimiser is replaced by the last iterate x^K, so a run is made twice: the first time

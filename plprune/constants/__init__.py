@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Constants of an optimisation problem: PL, Lipschitz, their ratio, and what they certify."""
 
 from plprune.constants.balls import SeenInBall, seen_in_ball

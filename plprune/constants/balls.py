@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is seen of a function at random points of a ball: bounds of its extremes, one-sided."""
 
 from collections.abc import Callable

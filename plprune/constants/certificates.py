@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Certificates of PL* on a ball, for the SUM loss L(w) = 1/2 |F(w) - y|^2 over n outputs.
 
 K = DF DF', L_F >= |DF| and |H_F| are those of F itself, without any mean. For a mean over b

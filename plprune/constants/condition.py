@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Condition numbers: of the tangent kernel, and of an objective against it."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both ends of the tangent kernel's spectrum, by the method asked for, with errors."""
 
 from typing import NamedTuple

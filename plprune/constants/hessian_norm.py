@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How strongly outputs bend and move with the parameters: |H_F| and L_F = |DF| at a point."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Lipschitz constant of a gradient: the largest |eigenvalue| of its Hessian."""
 
 from typing import Any, NamedTuple

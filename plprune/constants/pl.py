@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The PL constant, the least eigenvalue of the tangent kernel, and the PL ratio at a point."""
 
 from typing import Any

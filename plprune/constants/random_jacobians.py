@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How badly conditioned a random Gaussian system is, beside the bound on its mean."""
 
 import math

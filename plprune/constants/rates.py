@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Step sizes, rates and step counts that PL* guarantees, for the SUM loss 1/2 |F(w) - y|^2.
 
 For a mean over b examples divide L, mu, beta and lambda by b: factors and step counts stay as they

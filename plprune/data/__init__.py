@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets as arrays, standardised and cut into minibatches."""
 
 from plprune.data.arrays import (

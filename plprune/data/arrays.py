@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets as arrays: their types, checks and standardisation."""
 
 from typing import NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which examples make up each minibatch, and which tokens are masked, as functions of a key."""
 
 from typing import NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays kept on disk so that a data set is decoded once."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets by name: the embedded digits, and whatever TFDS has prepared."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TFDS data sets that are already on disk: found, read, or refused with what would fetch them."""
 
 import contextlib

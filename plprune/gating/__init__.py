@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gates learned by the condition number, as an optax transformation."""
 
 from plprune.gating.budgets import keep_within, kept_fraction, node_flops

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many nodes stay open: the kept fraction over time, and over groups."""
 
 from collections.abc import Callable, Mapping

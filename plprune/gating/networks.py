@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gating network: node statistics to logits, and its alternative without a network."""
 
 from collections.abc import Callable, Mapping

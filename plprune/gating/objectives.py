@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What gates minimise: functions of the gated model on a probe, differentiable in the gates."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options that `pl_gating` and `score_gating` share, checked."""
 
 import fnmatch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logits to the soft gates that an objective is differentiated in."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rules that turn a probe into one number per node: learned gates, or a score."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """L/mu as an objective: the Hessian's largest eigenvalue over the kernel's lowest."""
 
 import jax

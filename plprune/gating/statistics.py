@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cheap statistics of nodes, the gating network's inputs."""
 
 from collections.abc import Mapping

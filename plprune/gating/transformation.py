@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The optax transformation that learns gates, closes nodes and trains the open ones."""
 
 from collections.abc import Callable, Mapping

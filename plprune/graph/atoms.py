@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels that say which positions of array axes can only be removed together.
 
 Every position of every axis carries one label:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How contractions, windows and indexing label their axes."""
 
 import numpy as np

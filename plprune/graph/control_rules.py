@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How equations with sub-graphs label their axes."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Custom derivative rules of elementwise functions, at another size."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Equations linear in a parameter, as sums of outer products of an operand and a cotangent.
 
 The derivative of such an equation in its parameter is ``sum_s operand[g, s, i] cotangent[g, s, o]``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How each primitive passes on what is known of masked entries."""
 
 import math

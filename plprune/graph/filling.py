@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of fill rules, and what is known of a masked function's entries."""
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Second pass: which entries are known once nodes are masked, and which folds may therefore shrink.
 
 A node can be removed where masking it leaves only neutral entries behind: zeros in a sum, minus

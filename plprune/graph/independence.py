@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the examples of a batch influence each other, read off the graph.
 
 The batch axis is followed through the equations. A reduction, contraction or scan over it mixes

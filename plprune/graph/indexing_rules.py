@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels and facts of indexed arrays; indices written into the function are a selection."""
 
 from collections.abc import Callable

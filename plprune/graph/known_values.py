@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scalar arithmetic says of entries whose values are known without data."""
 
 import math

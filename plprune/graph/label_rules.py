@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How each primitive's axes are labelled: arithmetic, moving entries, control flow."""
 
 from math import prod

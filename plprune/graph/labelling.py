@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of label rules, and the labels of a traced function."""
 
 from plprune.graph import (

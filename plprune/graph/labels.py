@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """First pass: one label per position of every axis of every array in a graph."""
 
 from collections.abc import Callable, Sequence

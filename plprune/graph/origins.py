@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which variables are a parameter leaf, moved around but not yet computed with."""
 
 from collections.abc import Iterable

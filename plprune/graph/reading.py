@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where activations are contracted against a parameter, whole and unchanged."""
 
 from collections.abc import Mapping

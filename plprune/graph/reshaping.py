@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reshapes as products of factors: every row-major reshape merges and splits whole factors."""
 
 from itertools import accumulate, pairwise

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation of a labelled graph with some atoms removed.
 
 A jaxpr bakes few shapes, and they are recomputed from the labels.

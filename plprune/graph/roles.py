@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which parameter axes are contracted against activations, and which produce them."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Axes that are compared, not summed: experts close by minus infinity on the router's bias."""
 
 from collections.abc import Sequence

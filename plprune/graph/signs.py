@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which arrays have no negative entries, whatever the data."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels and facts of stacked, unstacked and tiled arrays."""
 
 from functools import reduce

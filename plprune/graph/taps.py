@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where parameters are used, and what each use adds to the Jacobian of one example.
 
 Adding a perturbation, a tap, to the output of every equation that uses a parameter gives by one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A JAX function as a flat list of equations over numbered arrays."""
 
 from collections.abc import Callable, Iterator, Sequence

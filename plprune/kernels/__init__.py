@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dense tangent kernel of any function: whole, traced, projected, per leaf, per node."""
 
 from plprune.kernels.parts import leaf_kernels, node_kernels

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocks of the kernel from the factors of its rows and columns."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel by contraction of per-example Jacobians: slow, general, the reference."""
 
 from functools import partial

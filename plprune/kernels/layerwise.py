@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel layer by layer, from the factors of each parameter's Jacobian."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel split into the parts of its leaves and of the model's nodes."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every kernel starts from: checked arguments, real leaves, a plan."""
 
 from typing import Any, NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel with its rows spread over devices."""
 
 import jax

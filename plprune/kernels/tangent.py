@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel of any function, its trace over outputs and its projections."""
 
 import jax

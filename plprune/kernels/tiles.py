@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loops over tiles of a batch, so that peak memory is the result plus one tile."""
 
 from collections.abc import Callable

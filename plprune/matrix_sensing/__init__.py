@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Matrix sensing with group lasso: over-parametrised training, greedy pruning, fine-tuning."""
 
 from plprune.matrix_sensing.descent import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradient descent on the regularised loss, and fine-tuning without the regulariser."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Linear measurements <A_i, U U'> of a matrix, and their adjoint, as products.
 
 Every operator is a pytree, so that its arrays are arguments of jitted functions. It offers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The matrix-sensing problem: a low-rank truth, its noisy measurements, the loss, its gradient."""
 
 from typing import NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Greedy pruning of the columns of U, and what theory says of the columns that stay."""
 
 import math

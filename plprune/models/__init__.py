@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models in Flax NNX, whose widths and depth are arguments."""
 
 from plprune.models.convnet import CNN

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformer blocks: embeddings, attention, feed-forward layers."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plain convolutional network."""
 
 from collections.abc import Sequence

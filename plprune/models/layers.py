@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Activations, and a dense layer in the standard or the tangent-kernel parameterisation."""
 
 import math

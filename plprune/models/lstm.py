@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recurrent language model of stacked LSTM layers [Hochreiter 1997]."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The multilayer perceptron."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models at the size of their papers, and small enough to train on a CPU."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Residual networks of basic blocks: [He 2016], and the nine-layer one of [Page 2018]."""
 
 from collections.abc import Sequence

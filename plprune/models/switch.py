@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Switch transformer [Fedus 2022]: each position uses one expert of several."""
 
 from typing import NamedTuple

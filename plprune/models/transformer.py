@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformers: a bidirectional encoder and a causal language model."""
 
 import jax.numpy as jnp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VGG networks with BatchNorm [Simonyan 2015], [Ioffe 2015]."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wide residual networks [Zagoruyko 2016]."""
 
 import jax

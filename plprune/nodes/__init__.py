@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node groups of any function: found, gated, masked, and physically removed."""
 
 from typing import TYPE_CHECKING

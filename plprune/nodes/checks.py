@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the arguments that say what to gate or keep."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gates and masks: nodes scaled or closed without changing any shape."""
 
 from collections import defaultdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shrinking trees to the kept nodes, and back."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node groups of any function, from its labelled graph."""
 
 from collections import defaultdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gated model, with gates on activations wherever that is possible."""
 
 from collections import defaultdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding the parameters of node groups inside other trees: gradients, optimiser states, pairs."""
 
 from collections.abc import Callable, Mapping

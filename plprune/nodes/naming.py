@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and kinds of node groups, from where their parameters sit and how they are used."""
 
 from collections.abc import Mapping, Sequence

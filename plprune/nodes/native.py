@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smaller native Flax modules, checked against the resized function."""
 
 import operator

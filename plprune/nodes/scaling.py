@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slices of parameters multiplied by one factor per node."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which nodes to keep, from one score per node and a budget."""
 
 from collections.abc import Mapping

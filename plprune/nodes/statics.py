@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sizes that NNX layers keep beside their arrays, adjusted to smaller arrays."""
 
 from collections.abc import Callable, Mapping

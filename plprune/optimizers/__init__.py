@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Step-size rules and regularisers as optax transformations."""
 
 from plprune.optimizers.adagrad_norm import adagrad_norm_max

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AdaGrad-norm with the largest gradient so far: one step size for all parameters."""
 
 from typing import NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convergence bounds under the alpha-beta-condition, as functions of its constants.
 
 Each bounds min_{k < K} E[f(x^k) - f*] (`nsgd_bound`: of the gradient's norm) for f = mean of f_i,

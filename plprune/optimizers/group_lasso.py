@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Group lasso over nodes: training that leaves whole nodes small enough to cut."""
 
 from typing import Literal, NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The NGN step: Gauss-Newton on the square root of the loss, without negative losses."""
 
 import jax.numpy as jnp

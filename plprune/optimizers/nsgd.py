@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Normalised gradient descent with momentum: steps of a given length."""
 
 from typing import NamedTuple

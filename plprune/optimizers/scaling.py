@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the step-size rules share: descent by one number, and checks of their arguments."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stochastic Polyak steps: the loss over the squared gradient, capped or decreasing."""
 
 from typing import NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores: one number per node of every prunable group, larger = keep.
 
 Every score is called ``score(apply, params, groups, *, inputs, labels=None, loss=None, key=None,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores from first and second derivatives of the loss, or of a sum of outputs, in the gates."""
 
 from collections.abc import Callable

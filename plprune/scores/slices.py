@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sums over the slices that nodes own."""
 
 from collections import defaultdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores from the tangent kernel: a proxy of its trace, and the kernel of a node's own weights."""
 
 from collections.abc import Callable

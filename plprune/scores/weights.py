@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores that look at no data: chance and the norms of a node's weights."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extreme eigenvalues with error bounds, their gradients, traces and spectral densities."""
 
 from plprune.spectra.dense import ExtremePairs, extreme_eigenpairs

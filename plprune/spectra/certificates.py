@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proofs that nothing lies below the lowest Ritz pairs of a dense matrix."""
 
 import jax

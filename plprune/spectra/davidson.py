@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lowest eigenpairs of a symmetric operator on blocks of vectors, by block Davidson."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both ends of the spectrum of a dense symmetric positive semidefinite matrix."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traces and spectral densities from random probes, with standard errors."""
 
 from functools import partial

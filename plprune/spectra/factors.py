@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cholesky factors of shifted matrices: as certificates of definiteness and as solvers."""
 
 from collections.abc import Callable

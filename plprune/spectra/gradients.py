@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eigenvalues that differentiate by Hellmann-Feynman: d lambda = u' dA u with u held fixed."""
 
 from functools import partial

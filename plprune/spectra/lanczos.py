@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both ends of the spectrum of a symmetric matrix seen only through products ``v -> A v``."""
 
 from collections.abc import Callable

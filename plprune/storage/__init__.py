@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shrunk models and checkpoints on disk."""
 
 from plprune.storage.checkpoints import (

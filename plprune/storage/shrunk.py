@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shrunk models on disk: their arrays, and which nodes were kept."""
 
 from collections.abc import Mapping

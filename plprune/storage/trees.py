@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tree of arrays as a folder: one sub-folder per leaf, and sums that show any damage."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The feasible polygon against a brute force over all points, and its degenerate cases."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recorded scalars against their definitions, exact replay, and what breaks it."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PL* certificates, radii and the descent principle, on systems whose constants are known."""
 
 import jax

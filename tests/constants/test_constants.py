@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Constants against closed forms; degenerate problems are unresolved, never noise."""
 
 import jax

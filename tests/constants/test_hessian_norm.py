@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hessian and Jacobian norms against closed forms and dense Hessians; samples of balls."""
 
 import jax

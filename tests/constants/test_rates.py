@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rates and step counts on quadratics, where they are exact; random Jacobians."""
 
 import jax

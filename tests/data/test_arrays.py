@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks, standardisation and windows of data sets."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Minibatches: every example once an epoch, reproducible, and shuffled."""
 
 import jax

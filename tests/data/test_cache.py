@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The array cache: built once, never trusted blindly."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets by name: the embedded digits everywhere, TFDS copies where there are some."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of an experiment in miniature, and a toy experiment that needs milliseconds."""
 
 import dataclasses

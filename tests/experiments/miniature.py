@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A record as a run writes it, from the results and curves of an experiment in miniature."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A toy run that trains and measures a kernel on the devices it is given; also a program.
 
 ``python spread_toy.py STOP FLAGS...`` runs it from the command line; it is interrupted after STOP

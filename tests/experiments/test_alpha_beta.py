@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The experiment in miniature: records, figures, tables, refused settings."""
 
 import dataclasses

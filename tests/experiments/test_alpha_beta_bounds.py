@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The convergence bounds hold for runs on the analytic problems, every seed; nothing is tuned."""
 
 from collections.abc import Callable

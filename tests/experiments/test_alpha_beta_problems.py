@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The analytic examples: minimisers, values, and the pairs that hold everywhere."""
 
 import jax

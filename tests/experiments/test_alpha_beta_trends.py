@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sentences on trends, from records made by hand."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loops in stretches: the bits of one scan, wherever they are cut, saved, killed and resumed."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line from the outside: exit codes, one line of complaint, folders, records."""
 
 import json

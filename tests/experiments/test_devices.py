@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several devices and several processes give what one device gives, and one process writes."""
 
 import os

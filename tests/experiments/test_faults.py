@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loops in a run: killed at random moments, checkpoints damaged, the disk full: the same record."""
 
 import hashlib

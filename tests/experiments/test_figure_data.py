@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The numbers behind a figure: those that were drawn, under the names they were drawn with."""
 
 import numpy as np

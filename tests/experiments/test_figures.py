@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shared look: told apart without colour, captioned, safe inside of a page."""
 
 import xml.etree.ElementTree as ElementTree

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flags: whatever is typed is understood or refused in one line, and comes back as it went."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an interrupted run leaves behind: found again, or refused, never trusted."""
 
 import json

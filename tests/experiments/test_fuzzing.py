@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a record, a saved model or a configuration holds is taken, or refused in words."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run that is killed at any moment and resumed gives the record of one that was left alone."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The matrix sensing experiments in miniature: claims, records, figures, refused settings."""
 
 import dataclasses

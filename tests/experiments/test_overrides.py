@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings in words: read as their type, refused in a line, and written so that they come back."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages in a real browser: no complaint, nothing missing, readable on a phone and at night."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pl_pruning experiment at toy size: what its record promises, and what it refuses."""
 
 import dataclasses

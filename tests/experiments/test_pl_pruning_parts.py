@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of the pl_pruning experiment: methods, controls, networks of every kind, statistics."""
 
 from dataclasses import replace

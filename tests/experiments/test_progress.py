@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress: bars on a terminal, lines elsewhere, nothing when quiet; the same work in each."""
 
 import io

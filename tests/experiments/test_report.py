@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page: everything in one file, escaped, drawn from the record alone."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sweeps: every cell of the grid, failed ones again, resumable; the same through Ray."""
 
 import csv

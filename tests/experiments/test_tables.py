@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbers as text: rounded to their error, with units, and saying what a null means."""
 
 # ruff: noqa: RUF001 - the signs of multiplication and of a range are meant.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The log and the event files: what was told, whole lines, and never in the way of the run."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small three-layer network, its groups, and optimiser steps."""
 
 import jax

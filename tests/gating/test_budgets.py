@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Schedules in closed form, and what each budget keeps."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gating inside everything optax and jax offer around it."""
 
 from functools import partial

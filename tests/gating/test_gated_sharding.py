@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data-parallel gating over four host devices, in a process of its own."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objectives against kernels computed directly, and their slopes against finite differences."""
 
 from functools import cache, partial

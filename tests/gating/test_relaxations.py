@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Soft gates from logits: their formulas, mean and derivatives."""
 
 import jax

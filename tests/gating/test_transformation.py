@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact zeros, saved values, and when gates change."""
 
 from functools import partial

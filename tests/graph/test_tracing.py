@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Graphs evaluate to the function, with its derivatives, and know where equations come from."""
 
 import jax

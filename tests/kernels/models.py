@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small models of every kind: name -> (apply, params, inputs), all in float64."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random small architectures against the reference, and lowering for accelerators."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every method on every kind of model against whole Jacobians in float64."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts of the kernel: each equals the kernel of its own parameters, and they add up."""
 
 import functools

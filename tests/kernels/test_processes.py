@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows spread over the devices of two processes equal the kernel of one."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows spread over four host devices equal the kernel of one."""
 
 import os

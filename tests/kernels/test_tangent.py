@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tangent kernel against closed forms and against whole Jacobians in float64."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package's own models, and Flax attention, against whole Jacobians in float64."""
 
 import jax

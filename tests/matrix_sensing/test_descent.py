@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What descent promises: r columns with the regulariser, many without, linear fine-tuning."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every operator against its dense matrices, and the moments that its scaling promises."""
 
 import chex

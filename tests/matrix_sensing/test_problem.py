@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses and closed-form gradients against autodiff, and the truth's promises."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Columns kept and lost, and the closed forms that predict them."""
 
 import jax.numpy as jnp

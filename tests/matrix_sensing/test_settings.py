@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings that cannot work are named; settings that can are let through in silence."""
 
 import warnings

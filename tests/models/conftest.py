@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models with random values in every leaf, without compiling their initialisation."""
 
 from typing import NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plain convolutional network: sizes, modes and errors."""
 
 import chex

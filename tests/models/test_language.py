@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Language models: published sizes, closed forms, and who may see what."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MLPs against matrix products, and the variance their initialisation promises."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models compute in the type of their parameters: in float64 nothing passes through float32."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every preset can be built, and the paper's size is the larger one."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Residual and VGG networks: published sizes, and examples that do not interact."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Groups, keeps and functions of the zoo that the tests share."""
 
 from functools import cache

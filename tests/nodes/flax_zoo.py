@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny Flax modules, NNX and Linen, that join the architectures whose nodes must be found."""
 
 import jax

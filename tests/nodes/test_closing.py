@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gates multiply what a node's readers see; masks make slices exactly zero."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random functions composed from the zoo's pieces: masked equals shrunk, or refused."""
 
 import jax

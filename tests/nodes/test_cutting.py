@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shrinking and expanding parameters, pairs, gradients and optimiser states."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Groups are right or refused: removing nodes equals masking them, for every kind of function."""
 
 import time

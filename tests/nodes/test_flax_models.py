@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masked equals shrunk in single precision for Flax models, NNX and Linen."""
 
 import jax

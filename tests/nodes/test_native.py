@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smaller Flax modules compute what the resized function does, or say why they cannot."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The function of shrunk parameters: other inputs, transformations, derivatives, errors."""
 
 import jax

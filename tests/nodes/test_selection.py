@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Budgets, rounding, minima and exclusions."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small functions of every kind, with the groups that should be found in them."""
 
 from collections.abc import Callable

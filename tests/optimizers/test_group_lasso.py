@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Group lasso against autodiff and the closed-form proximal map, on hand-made groups."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Group lasso on groups that `find_nodes` found: training, pruning, shrinking, going on."""
 
 import chex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Step-size rules against loops in NumPy, their ranges, and their degenerate cases."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every score against a direct computation on a two-layer network."""
 
 import jax

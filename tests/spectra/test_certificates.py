@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A certificate must hold for the lowest pairs and must not for any others."""
 
 from functools import partial

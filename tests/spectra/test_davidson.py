@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Block Davidson: what it finds does not depend on the preconditioner, only how soon."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both ends of dense matrices with prescribed spectra, and the promises of their bounds."""
 
 from functools import partial

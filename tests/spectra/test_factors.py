@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Factors of shifted matrices: what they certify and what they solve."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lanczos and random probes against closed-form spectra."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: exact, bounded, and refused by name when damaged."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shrunk models on disk: the same function again, or refused by name."""
 
 import shutil
