@@ -21,7 +21,12 @@ from plprune.constants.lipschitz import (
     lipschitz_in_ball,
     lipschitz_on_path,
 )
-from plprune.constants.pl import pl_constant, pl_ratio
+from plprune.constants.pl import (
+    MinibatchConstants,
+    minibatch_pl_constants,
+    pl_constant,
+    pl_ratio,
+)
 from plprune.constants.random_jacobians import (
     jacobian_log_condition,
     log_condition_bound,
@@ -41,6 +46,7 @@ __all__ = [
     "AlmostPL",
     "Certificate",
     "LargestSeen",
+    "MinibatchConstants",
     "Radii",
     "Rate",
     "SeenInBall",
@@ -62,6 +68,7 @@ __all__ = [
     "lipschitz_on_path",
     "log_condition_bound",
     "log_conditions",
+    "minibatch_pl_constants",
     "output_pl_constant",
     "pl_constant",
     "pl_ratio",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ends of the tangent kernel's spectrum, by the method asked for, with errors."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from plprune.types import Apply, Estimate, Inputs, Params
 
 METHODS = ("auto", "dense", "svd", "matrix_free")
 _MAX_STEPS = 1000
+_JACOBIAN_BYTES = 2**26  # Up to here "auto" may turn to the singular values of the whole Jacobian.
 
 
 class KernelEnds(NamedTuple):
@@ -49,12 +51,19 @@ def kernel_ends(
     # Where the rank is short the singular values of J say no more than K does.
     if method == "svd" and full_rank:
         return _by_svd(apply, params, inputs)
-    measure = _matrix_free if method == "matrix_free" else _dense
-    return measure(apply, params, inputs, full_rank, key=key, tol=tol)
+    if method == "matrix_free":
+        return _matrix_free(apply, params, inputs, full_rank, key=key, tol=tol)
+    ends = _dense(apply, params, inputs, full_rank, tol=tol)
+    single = ends.lowest.value.dtype == jnp.float32
+    size = 4 * outputs.size * sum(p.size for p in leaves)
+    if method == "dense" or not (single and full_rank and size <= _JACOBIAN_BYTES):
+        return ends
+    return jax.lax.cond(
+        ends.lowest.resolved, lambda *_: ends, partial(_by_svd, apply), params, inputs
+    )
 
 
-def _dense(apply, params, inputs, full_rank, *, key, tol):
-    del key
+def _dense(apply, params, inputs, full_rank, *, tol):
     kernel = tangent_kernel(apply, params, inputs)
     pairs = extreme_eigenpairs(kernel.reshape(kernel.shape[0] * kernel.shape[1], -1), tol=tol)
     errors = pairs.smallest[0] - pairs.lower, pairs.upper - pairs.largest

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The PL constant, the least eigenvalue of the tangent kernel, and the PL ratio at a point."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,8 @@ def pl_constant(
 
     With L = 1/(2b) sum_i |f(x_i) - y_i|^2 it gives 1/2 |grad L|^2 >= mu L [Liu 2022]; K is the
     tangent kernel [b c, b c]. On part of the data it is optimistic: that part's K is a principal
-    submatrix, whose least eigenvalue is at least the whole one's (interlacing).
+    submatrix, whose least eigenvalue is at least the whole one's (interlacing); see
+    `minibatch_pl_constants`.
 
     Args:
       apply: ``(params, inputs) -> outputs`` [b, ...], flattened to [b, c].
@@ -34,7 +35,10 @@ def pl_constant(
       method: "dense" forms K and certifies its ends; "svd" takes the singular values of the whole
         Jacobian, which resolve lambda_min down to eps^2 lambda_max instead of eps lambda_max, at
         the memory of b c p numbers; "matrix_free" runs Lanczos on products with K and needs `key`;
-        its error is measured, not certified. "auto" is "dense".
+        its error is measured, not certified. "auto" is "dense", followed by "svd" where a kernel
+        in float32 did not resolve lambda_min, if the Jacobian has at most 64 MiB: its space is
+        taken in any case, since only values tell. With a larger one `resolved` is False and the
+        caller decides between "svd" and float64.
       key: For "matrix_free".
       tol: Relative residual at which iterations stop.
 
@@ -48,6 +52,51 @@ def pl_constant(
     low = kernel_ends(apply, params, inputs, method=method, key=key, tol=tol).lowest
     size = max(batch_size(inputs), 1)
     return Estimate(low.value / size, low.error / size, low.resolved)
+
+
+class MinibatchConstants(NamedTuple):
+    """PL constants of the parts of a data set, and what they say of the whole."""
+
+    batches: Estimate  # Of each batch's own mean loss, fields [batches].
+    whole_at_most: Float[Array, ""]  # Bounds the whole data set's constant from above only.
+
+
+def minibatch_pl_constants(
+    apply: Apply,
+    params: Params,
+    inputs: Inputs,
+    *,
+    num_batches: int,
+    method: str = "auto",
+    tol: float = 1e-6,
+) -> MinibatchConstants:
+    """`pl_constant` of consecutive equal parts of `inputs`, one after the other.
+
+    For data whose whole kernel does not fit: memory is that of one part, and the loop compiles
+    once. A part's constant holds for its own mean loss, as a step on that part alone sees it. The
+    whole kernel has every part's as a principal submatrix, so by interlacing
+    ``lambda_min(K) <= min lambda_min(K_part)``: the parts never bound the whole constant from
+    below, and the upper bound is loose, for examples of different parts may be nearly alike.
+
+    Args:
+      apply: As for `pl_constant`.
+      params: Tree of arrays.
+      inputs: Tree of arrays [b, ...].
+      num_batches: How many parts; it must divide b. Static under jit.
+      method: As for `pl_constant`, "matrix_free" excepted.
+      tol: As for `pl_constant`.
+
+    Raises:
+      ValueError: as `pl_constant`, or a `num_batches` that is below 1 or does not divide b.
+    """
+    size = batch_size(inputs)
+    if num_batches < 1 or size % num_batches:
+        raise ValueError(f"num_batches must divide the {size} examples, got {num_batches}.")
+    parts = jax.tree.map(
+        lambda a: a.reshape(num_batches, size // num_batches, *a.shape[1:]), inputs
+    )
+    batches = jax.lax.map(lambda x: pl_constant(apply, params, x, method=method, tol=tol), parts)
+    return MinibatchConstants(batches, jnp.min(batches.value + batches.error) / num_batches)
 
 
 def pl_ratio(

@@ -83,30 +83,28 @@ def ritz_ends(
         raise ValueError(f"which must be one of {tuple(_WHICH)}, got {which!r}.")
     size = min(max_steps, like.size)
 
-    def done(values, residuals):
-        scale = jnp.max(jnp.abs(values))
-        wanted = jnp.abs(values) == scale if which == "magnitude" else jnp.array(_WHICH[which])
-        enough = jnp.maximum(tol * jnp.abs(values), 10 * jnp.finfo(values.dtype).eps * scale)
-        return jnp.all((residuals <= enough) | ~wanted)
-
     def unfinished(carry):
         krylov, (values, _), residuals = carry
-        return (krylov.step < size) & ~done(values, residuals)
+        return (krylov.step < size) & ~_have_converged(values, residuals, which, tol)
 
     def advance(carry):
         count = jnp.minimum(_STRIDE, size - carry[0].step)
-        krylov = jax.lax.fori_loop(0, count, step, carry[0])
+        krylov = jax.lax.fori_loop(0, count, lambda _, k: _extend(k, matvec, key), carry[0])
         return krylov, *_small_ends(krylov)
 
-    def step(_, krylov):
-        return _extend(krylov, matvec, key)
-
-    start = _start(like, key, size)
     unknown = jnp.zeros(2, like.dtype), jnp.zeros((2, size), like.dtype)
-    carry = start, unknown, jnp.full(2, jnp.inf, like.dtype)
+    carry = _start(like, key, size), unknown, jnp.full(2, jnp.inf, like.dtype)
     krylov, (values, small), residuals = jax.lax.while_loop(unfinished, advance, carry)
-    vectors = _dot(small, krylov.basis)
-    return RitzEnds(values, vectors, residuals, krylov.step, done(values, residuals))
+    converged = _have_converged(values, residuals, which, tol)
+    return RitzEnds(values, _dot(small, krylov.basis), residuals, krylov.step, converged)
+
+
+def _have_converged(values, residuals, which, tol):
+    """Whether the wanted ends have reached `tol`, or the level of rounding."""
+    scale = jnp.max(jnp.abs(values))
+    wanted = jnp.abs(values) == scale if which == "magnitude" else jnp.array(_WHICH[which])
+    enough = jnp.maximum(tol * jnp.abs(values), 10 * jnp.finfo(values.dtype).eps * scale)
+    return jnp.all((residuals <= enough) | ~wanted)
 
 
 def tridiagonal(

@@ -11,6 +11,7 @@ from plprune.constants import (
     lipschitz_constant,
     lipschitz_in_ball,
     lipschitz_on_path,
+    minibatch_pl_constants,
     pl_constant,
     pl_ratio,
 )
@@ -157,13 +158,31 @@ def test_singular_values_resolve_what_the_kernel_cannot():
     left, right = (np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2))
     inputs = (left * np.geomspace(1e-4, 1, 6)) @ right
     params, single = {"w": jnp.zeros((6, 1), jnp.float32)}, jnp.asarray(inputs, jnp.float32)
-    dense = pl_constant(problems.linear, params, single)
+    dense = pl_constant(problems.linear, params, single, method="dense")
     assert not dense.resolved
     assert dense.error >= 1e-8 / 6
-    svd = pl_constant(problems.linear, params, single, method="svd")
     exact = np.linalg.svd(np.asarray(single, np.float64))[1].min() ** 2 / 6
-    assert svd.resolved
-    assert abs(svd.value - exact) <= svd.error
+    for method in ("svd", "auto"):
+        fine = pl_constant(problems.linear, params, single, method=method)
+        assert fine.resolved
+        assert abs(fine.value - exact) <= fine.error
+
+
+def test_parts_of_the_data_bound_the_whole_from_above(key):
+    params, inputs, spectrum = linear_problem(key, jnp.float64)
+    measure = jax.jit(minibatch_pl_constants, static_argnums=0, static_argnames="num_batches")
+    constants = measure(problems.linear, params, inputs, num_batches=2)
+    for part, value in zip((inputs[:2], inputs[2:]), constants.batches.value, strict=True):
+        exact = np.linalg.svd(np.asarray(part))[1].min() ** 2 / 2
+        np.testing.assert_allclose(value, exact, rtol=1e-6)
+    assert spectrum.min() / 4 < constants.whole_at_most
+    np.testing.assert_allclose(
+        constants.whole_at_most, constants.batches.value.min() / 2, rtol=1e-5
+    )
+    whole = measure(problems.linear, params, inputs, num_batches=1)
+    np.testing.assert_allclose(whole.whole_at_most, spectrum.min() / 4, rtol=1e-6)
+    with pytest.raises(ValueError, match="divide the 4 examples, got 3"):
+        minibatch_pl_constants(problems.linear, params, inputs, num_batches=3)
 
 
 def test_pl_ratio_lies_between_the_ends_of_the_kernel(key):
