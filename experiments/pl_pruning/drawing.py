@@ -152,13 +152,14 @@ def kept_nodes(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Fig
 
 def gap_figure(record: Record, regime: Mapping[str, Any]) -> Figure | None:
     """Both gaps against kappa; None where there are too few runs."""
-    found = gaps_of(record, regime["name"])
+    found = gaps_of(record, regime)
     if len(found.kappa) < FEWEST or len(set(found.methods)) < 3:
         return None
     figure, (panels,) = new_figure(1, 2, panel=(5.4, 3.8))
     order = list(dict.fromkeys(found.methods))
+    slow = "steps to the target" if regime["target"] else "training loss above the lowest"
     for axes, values, label in (
-        (panels[0], found.convergence, "convergence gap (training loss above the lowest)"),
+        (panels[0], found.convergence, f"convergence gap ({slow})"),
         (panels[1], found.generalisation, "generalisation gap (test less training loss)"),
     ):
         for method in order:

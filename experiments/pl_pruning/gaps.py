@@ -15,7 +15,8 @@ class Gaps(NamedTuple):
 
     methods: list[str]
     kappa: np.ndarray
-    convergence: np.ndarray  # Training loss after the last step less the lowest one of its seed.
+    # Training loss after the last step less the lowest one of its seed; steps to a fixed target.
+    convergence: np.ndarray
     generalisation: np.ndarray  # Test loss less training loss.
 
 
@@ -33,22 +34,25 @@ class Correlation(NamedTuple):
         return f"Spearman {self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]{null}"
 
 
-def gaps_of(record: Mapping[str, Any], regime: str) -> Gaps:
-    """The gaps of all runs of a regime."""
-    entries = {m: e for m, e in record["results"].items() if m.startswith(f"{regime}/")}
+def gaps_of(record: Mapping[str, Any], regime: Mapping[str, Any]) -> Gaps:
+    """The gaps of all runs of a regime, given as in the record's configuration."""
+    start = f"{regime['name']}/"
+    entries = {m: e for m, e in record["results"].items() if m.startswith(start)}
+    reached = "steps_to_target" if regime["target"] else "train_loss"
     rows = []
     for method, entry in entries.items():
-        names = ("kappa", "train_loss", "test_loss")
+        names = ("kappa", "train_loss", "test_loss", reached)
         each = zip(*(entry[name]["values"] for name in names), strict=True)
         rows += [(method, seed, *values) for seed, values in enumerate(each) if None not in values]
     lowest: dict[int, float] = {}
-    for _, seed, _, loss, _ in rows:
-        lowest[seed] = min(loss, lowest.get(seed, np.inf))
+    for _, seed, _, loss, *_ in rows:
+        # Runs that stop at the target all have its loss.
+        lowest[seed] = 0.0 if regime["target"] else min(loss, lowest.get(seed, np.inf))
     return Gaps(
         [row[0] for row in rows],
         np.asarray([row[2] for row in rows]),
-        np.asarray([loss - lowest[seed] for _, seed, _, loss, _ in rows]),
-        np.asarray([test - loss for _, _, _, loss, test in rows]),
+        np.asarray([row[5] - lowest[row[1]] for row in rows]),
+        np.asarray([row[4] - row[3] for row in rows]),
     )
 
 

@@ -18,6 +18,9 @@ LOGGED = ("step", "train_loss", "test_accuracy", "train_seconds")
 TRACKED = ("kappa", "pl_constant", "lipschitz_constant")
 
 
+Numbers = dict[str, float | None]
+
+
 class Run(NamedTuple):
     """What trains, and how."""
 
@@ -32,7 +35,7 @@ class Run(NamedTuple):
 class Outcome(NamedTuple):
     """A finished run."""
 
-    numbers: dict[str, float | None]
+    numbers: Numbers
     curves: dict[str, np.ndarray]
 
 
@@ -76,19 +79,20 @@ class _Log:
         """Whether the training loss has been at or below `goal`."""
         return min(self.curves["train_loss"]) <= goal
 
-    def track(self, now: TrainState) -> None:
-        """Measure kappa, mu and L."""
+    def track(self, now: TrainState, known: Numbers | None = None) -> None:
+        """Measure kappa, mu and L, unless they are known."""
         run = self.run
-        found = tracked(run.config, run.small.subject, now, run.case.data)
-        for name, value in found.items():
-            self.tracked[name].append(np.nan if value is None else value)
+        found = known or tracked(run.config, run.small.subject, now, run.case.data)
+        for name, values in self.tracked.items():
+            values.append(np.nan if found[name] is None else found[name])
 
 
-def train(run: Run, goal: float | None, task: Task) -> Outcome:
+def train(run: Run, first: Numbers, goal: float | None, task: Task) -> Outcome:
     """Train on, logging after every `log_every` steps, to the target or the last step.
 
     Args:
       run: What trains.
+      first: What was measured at the start.
       goal: Loss to reach within `extension` times the steps; None for the dense network.
       task: Told of every step.
     """
@@ -97,7 +101,7 @@ def train(run: Run, goal: float | None, task: Task) -> Outcome:
     now, done, reached = run.small.first, steps_taken(choice), None
     log.add(now, done)
     if times:
-        log.track(now)
+        log.track(now, first)
     while done < regime.max_steps and reached is None and log.is_finite():
         now, done, reached = _stretch(run, now, done, log, task)
         if done in times:
@@ -176,7 +180,7 @@ def _stretch(run: Run, now, done, log: _Log, task: Task) -> tuple[TrainState, in
     return now, done + len(part), reached
 
 
-def _final(run: Run, now: TrainState, log: _Log) -> dict[str, float | None]:
+def _final(run: Run, now: TrainState, log: _Log) -> Numbers:
     """Numbers after the last step, or for the accuracy at the best one by validation."""
     subject, data = run.small.subject, run.case.data
     test = subject.evaluate(now.params, now.state, data.test_inputs, data.test_targets)

@@ -141,8 +141,8 @@ def test_correlations_say_where_there_is_none():
 
 
 def test_gaps_are_taken_seed_by_seed():
-    def entry(kappa, train, test):
-        names = {"kappa": kappa, "train_loss": train, "test_loss": test}
+    def entry(kappa, train, test, steps=(None, None)):
+        names = {"kappa": kappa, "train_loss": train, "test_loss": test, "steps_to_target": steps}
         return {name: {"values": values} for name, values in names.items()}
 
     results = {
@@ -150,7 +150,10 @@ def test_gaps_are_taken_seed_by_seed():
         "gd/kappa": entry([None, 5.0], [0.1, 0.4], [0.3, 0.9]),
         "sgd/kappa": entry([1.0, 1.0], [0.0, 0.0], [0.0, 0.0]),
     }
-    found = gaps_of({"results": results}, "gd")
+    found = gaps_of({"results": results}, {"name": "gd", "target": 0.0})
     assert [method_of(name) for name in found.methods] == ["dense", "dense", "kappa"]
     np.testing.assert_allclose(found.convergence, [0.0, 0.0, 0.3])
     np.testing.assert_allclose(found.generalisation, [0.5, 0.9, 0.5])
+    steps = {"gd/kappa": entry([3.0, 4.0], [0.1, 0.1], [0.3, 0.9], [700, None])}
+    found = gaps_of({"results": steps}, {"name": "gd", "target": 0.1})
+    assert (list(found.convergence), list(found.kappa)) == ([700], [3.0])
