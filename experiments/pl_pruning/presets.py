@@ -48,7 +48,7 @@ _DIGITS_ALL = replace(
 # What part of the gain is scale? Random and largest nodes at kappa's widths or kappa's scale, dense
 # at kappa's scale or with halved weights, a fresh narrow net, each at 1/L and at its own best rate.
 # python -m experiments pl_pruning --preset digits_controls; not timed in full yet.
-# Expected at 1/L: kappa 1,400 steps, every control of scale 3,400 or more; tuned, dense comes close.
+# Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
 _CONTROLLED = ("dense", "kappa", "kappa_annealed", "kappa_global", "random", "magnitude", *CONTROLS)
 _DIGITS_CONTROLS = replace(_DIGITS_ALL, methods=_CONTROLLED)
 
