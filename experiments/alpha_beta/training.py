@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import measured
+from experiments.devices import spread
 from experiments.progress import Progress
 from plprune.conditions import Records, recording, replay
 from plprune.data import minibatches
@@ -81,7 +82,8 @@ def runner(
 
     def one(seed: int) -> dict[str, np.ndarray]:
         key = jax.random.key(seed)
-        indices = minibatches(len(data[1]), training.batch, training.steps, key=key)
+        drawn = minibatches(len(data[1]), training.batch, training.steps, key=key)
+        indices = spread(drawn, axis=1)  # Each device takes its share of every minibatch.
         params, state = compiled.initial(key)
         passes = itertools.count(1)
 
