@@ -1,11 +1,11 @@
-# Two commands: `make run` shows the whole idea on real data, `make test` checks everything.
+# `make run` shows the whole idea on real data, `make test` runs every test, `make check` checks types.
 VENV := .venv
 BIN := $(VENV)/bin
 # The first that runs and is new enough; a name alone may be a shim of a version manager.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { command -v $$p; break; }; done)
 
-.PHONY: run test install clean
+.PHONY: run test check install clean
 
 run: install
 	$(BIN)/python -m experiments pl_pruning --preset digits
@@ -14,6 +14,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_architecture.py tests
+
+check: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-check.txt
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 install: $(VENV)/.installed
 
