@@ -74,7 +74,8 @@ def _start(record, curves):
     axes.set_ylim(0, 1.03)
     _label(axes, "column norm at the start", "share of columns \u2265 half the largest")
     config = record["config"] | {"n": 0}  # Whatever the preset: see `sensing.start`.
-    axes.set_title(setting(config, strength=False), fontsize=11)
+    sizes = setting(config, strength=False)
+    axes.set_title(f"{sizes}, after {config['plain_steps']:,} steps", fontsize=10)
     axes.legend(loc="upper left")
     return figure
 

@@ -42,7 +42,7 @@ class Config:
     grid: int = 61
     # Hessian norms against the width, at initialisation.
     hessian_widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
-    hessian_examples: int = 8
+    hessian_examples: int = 4
     # Gradient descent against the width; the last width is that of `rate` and `radius`.
     widths: tuple[int, ...] = (64, 512, 256)
     # Stochastic gradient descent.
@@ -86,7 +86,7 @@ PRESETS = {
     # More seeds and examples, on clothes. Needs TFDS_DATA_DIR; hours without an accelerator.
     "fashion_mnist": Config(
         scale=f"n = 32 images of Fashion-MNIST, up to 4096 hidden units. {_LOSS}",
-        seeds=5, dataset="fashion_mnist", examples=32, steps=3000, checks=20,
+        seeds=5, dataset="fashion_mnist", examples=32, hessian_examples=8, steps=3000, checks=20,
         widths=(64, 512, 1024, 256), sgd_steps=3000, repeats=64, draws=10_000, aspect_draws=1000,
     ),
 }  # fmt: skip
