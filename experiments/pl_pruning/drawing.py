@@ -34,10 +34,11 @@ def overview(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figur
         loss.axhline(regime["target"], color="0.5", lw=0.8, ls=":")
     loss.set(yscale="log", xlabel="gradient steps", ylabel="training loss")
     _legend(loss, methods)
-    draw_points(steps, methods, "steps_to_target", "steps to the target", missing="not reached")
-    draw_points(kappa, methods, "kappa", "condition number on held-out examples")
+    named = {method_of(method): entries for method, entries in methods.items()}
+    draw_points(steps, named, "steps_to_target", "steps to the target", missing="not reached")
+    draw_points(kappa, named, "kappa", "condition number on held-out examples")
     kappa.set_xscale("log")
-    draw_points(accuracy, methods, "test_accuracy", "test accuracy")
+    draw_points(accuracy, named, "test_accuracy", "test accuracy")
     figure.suptitle(f"Regime {regime['name']}")
     tidy(figure)
     return figure
@@ -164,14 +165,14 @@ def gap_figure(record: Record, regime: Mapping[str, Any]) -> Figure | None:
     ):
         for method in order:
             own = [i for i, name in enumerate(found.methods) if name == method]
-            look = method_style(method, order) | {"linestyle": ""}
+            look = _look(method, order) | {"linestyle": ""}
             axes.plot(
                 found.kappa[own], values[own], ms=5, alpha=0.8, label=method_of(method), **look
             )
         axes.set(xscale="log", xlabel="condition number at the start", ylabel=label)
         axes.set_title(correlation(found.kappa, values, found.methods).text, fontsize=9)
     if len(set(map(method_of, order))) == len(order):
-        panels[1].legend(fontsize=7, ncols=2)
+        panels[1].legend(fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left")
     figure.suptitle(f"Regime {regime['name']}: the two gaps against the condition number")
     return figure
 
@@ -188,7 +189,7 @@ def _methods(record, regime) -> dict[str, Any]:
 
 
 def _look(method, methods):
-    return method_style(method, list(methods))
+    return method_style(method, [method_of(name) for name in methods])
 
 
 def _against_steps(axes: Axes, curves, methods, curve) -> None:
