@@ -98,3 +98,15 @@ def test_equals_the_reference(make):
     # JAX's own attention, under that of NNX, takes its softmax in float32 whatever comes in.
     tolerance = 1e-7 if make is tied_block else 1e-12
     assert np.abs(kernel - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_batch_norm_in_training_mode_is_refused():
+    graph, params, state = nnx.split(nnx.BatchNorm(3, rngs=nnx.Rngs(0)), nnx.Param, ...)
+
+    def apply(p, x):
+        module = nnx.merge(graph, p, state, copy=True)
+        module.set_attributes(use_running_average=False)
+        return module(x)
+
+    with pytest.raises(ValueError, match="apply must treat examples independently"):
+        tangent_kernel(apply, params, jnp.ones((4, 3), jnp.float32))

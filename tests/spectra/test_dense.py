@@ -89,6 +89,25 @@ def test_bounds_hold_for_any_spectrum(exponent, repeats, rank, scale, seed):
     )
 
 
+def test_vmap_matches_loop(key):
+    matrices = jnp.stack([problems.symmetric(key, SPECTRA[k]) for k in ("spread", "clustered")])
+    batched = jax.jit(jax.vmap(solve))(matrices)
+    for i in range(2):
+        single = solve(matrices[i])
+        np.testing.assert_allclose(batched.smallest[i], single.smallest, rtol=1e-6)
+        np.testing.assert_allclose(batched.upper[i], single.upper, rtol=1e-5)
+
+
+def test_lowers_for_accelerators_at_full_precision():
+    matrix = jax.ShapeDtypeStruct((N, N), jnp.float32)
+    exported = jax.export.export(solve, platforms=["cuda", "tpu"])(matrix)
+    assert exported.platforms == ("cuda", "tpu")
+    text = str(jax.make_jaxpr(solve)(jnp.eye(N)))
+    products = text.count("dot_general[")
+    assert products > 4
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
+
+
 def test_not_a_number_is_not_certified():
     pairs = solve(jnp.full((N, N), jnp.nan))
     assert not np.isfinite(pairs.lower)

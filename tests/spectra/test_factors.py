@@ -26,8 +26,8 @@ def lower(factor):
     return np.asarray(jnp.concatenate(columns, axis=1))
 
 
-@pytest.mark.parametrize("size", [7, 300, 512])
-def test_factors_and_solves_with_whole_and_broken_blocks(key, size):
+@pytest.mark.parametrize("size", [7, 300])
+def test_factors_and_solves_by_blocks(key, size):
     matrix = problems.symmetric(key, np.linspace(1, 4, size))
     right, update = jax.random.normal(key, (2, size, 3))
     factor, solved = jax.jit(
@@ -41,7 +41,8 @@ def test_factors_and_solves_with_whole_and_broken_blocks(key, size):
 def test_only_the_upper_triangle_is_read(key):
     matrix = problems.symmetric(key, np.linspace(1, 4, 300))
     spoilt = jnp.where(jnp.tri(300, k=-257), jnp.nan, matrix)
-    factors = [lower(blocked_cholesky(a, ONE, 0 * ONE)) for a in (matrix, spoilt)]
+    factor = jax.jit(lambda a: blocked_cholesky(a, ONE, 0 * ONE))
+    factors = [lower(factor(a)) for a in (matrix, spoilt)]
     np.testing.assert_array_equal(*factors)
 
 
