@@ -166,7 +166,11 @@ def _write_arrays(folder, leaves):
     arrays = {
         _folder(name): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for name, leaf in leaves.items()
+        if np.size(leaf)  # Orbax saves no empty arrays; their shape says it all.
     }
+    if not arrays:
+        folder.mkdir()
+        return
     with quiet(), _checkpointer() as checkpointer:
         checkpointer.save(folder.absolute(), arrays)
 
@@ -182,6 +186,11 @@ def _checkpointer():
 
 
 def _read_arrays(folder, names):
+    empty = {name: d for name, d in names.items() if 0 in d["shape"]}
+    arrays = {name: np.zeros(d["shape"], d["dtype"]) for name, d in empty.items()}
+    names = {name: described for name, described in names.items() if name not in empty}
+    if not names:
+        return {name: _on_device(array) for name, array in arrays.items()}
     for name, described in names.items():
         # Orbax would make room for whatever shape the file claims.
         claimed = json.loads((folder / _folder(name) / ".zarray").read_text())["shape"]
@@ -190,8 +199,9 @@ def _read_arrays(folder, names):
     arguments = {_folder(name): ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     with quiet(), _checkpointer() as checkpointer:
         options = ocp.args.PyTreeRestore(restore_args=arguments)
-        arrays = checkpointer.restore(folder.absolute(), args=options)
-    return {name: _on_device(arrays[_folder(name)]) for name in names}
+        restored = checkpointer.restore(folder.absolute(), args=options)
+    arrays |= {name: restored[_folder(name)] for name in names}
+    return {name: _on_device(array) for name, array in arrays.items()}
 
 
 def _on_device(array):

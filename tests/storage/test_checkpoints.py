@@ -244,3 +244,9 @@ def test_names_of_leaves_stay_inside_the_folder(tmp_path):
     assert len([path for path in arrays.iterdir() if path.is_dir()]) == 4
     found = load_checkpoint(tmp_path / "in", tree).tree
     assert {name: len(leaf) for name, leaf in found.items()} == {k: len(v) for k, v in tree.items()}
+
+
+def test_empty_arrays_come_back_too(tmp_path):
+    for tree in ({"none": np.zeros((0, 3), np.float32), "x": np.ones(2)}, {"none": np.zeros(0)}):
+        save_checkpoint(tmp_path, 1, tree)
+        chex.assert_trees_all_equal(load_checkpoint(tmp_path, tree).tree, tree)
