@@ -137,7 +137,8 @@ def probe_kernel(setting: Setting, gates: Gates) -> Float[Array, "b b2"]:
 
 def kernel_weights(kernel: Float[Array, "b b2"], num_smallest: int) -> Float[Array, "2 b b2"]:
     """The derivatives in K of log lambda_max and of the log mean of the lowest eigenvalues."""
-    pairs = extreme_eigenpairs(kernel, num_smallest=num_smallest)
+    # Vectors are known to the root of what values are.
+    pairs = extreme_eigenpairs(kernel, num_smallest=num_smallest, tol=1e-12)
     low = jnp.maximum(jnp.mean(pairs.smallest), floor_of(pairs.largest, len(kernel)))
     high = jnp.maximum(pairs.largest, jnp.finfo(kernel.dtype).tiny)
     top, rest = pairs.largest_vector, pairs.smallest_vectors
