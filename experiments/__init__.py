@@ -22,8 +22,9 @@ Each experiment is a package ``experiments/NAME`` of three modules; the command 
   ``{method: {metric: [a number or None, one per seed]}}`` and ``curves`` is
   ``{"method/metric": array [seed, step]}``. `progress` is an `experiments.progress.Progress`;
   what goes through ``progress.once`` survives an interruption.
-* ``versions(config) -> dict``, optional: more versions for the record, such as those of the data;
-  one that speaks of a lossy copy is repeated in every table and figure.
+* ``versions(config) -> dict``, or ``versions(config, figure)`` with FIGURES (None: of them all),
+  optional: more versions for the record, such as those of the data; one that speaks of a lossy copy
+  is repeated in every table and figure.
 
 ``figures.py`` reads records only:
 

@@ -121,7 +121,9 @@ def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:
     """The record to come, without its results; `where` is its provenance."""
     config = normalised(dataclasses.asdict(command.config))
     module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
-    extra = module.versions(command.config) if hasattr(module, "versions") else {}
+    figures = getattr(settings(command.name), "FIGURES", ())
+    figure = [None if command.figure == ALL else command.figure] if figures else []
+    extra = module.versions(command.config, *figure) if hasattr(module, "versions") else {}
     return {
         "experiment": command.name,
         "preset": command.preset,

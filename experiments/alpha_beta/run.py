@@ -3,9 +3,8 @@
 
 import importlib
 
-import numpy as np
-
 from experiments.alpha_beta.config import Config
+from experiments.outcomes import Curves, Results, collected, notes_on
 from experiments.progress import Progress
 
 ANALYTIC = {"examples": "analytic", "halfspace": "halfspace"}
@@ -18,12 +17,9 @@ TRAINED = {
     "lstm": "language",
     "transformer": "language",
 }
-Results = dict[str, dict[str, list[float | None]]]
 
 
-def run(
-    config: Config, figure: str, *, progress: Progress
-) -> tuple[Results, dict[str, np.ndarray]]:
+def run(config: Config, figure: str, *, progress: Progress) -> tuple[Results, Curves]:
     """Metrics per method and seed, and curves, of one figure."""
     if figure in ANALYTIC:
         module = importlib.import_module(f"experiments.alpha_beta.{ANALYTIC[figure]}")
@@ -46,30 +42,11 @@ def settings(config: Config, figure: str, data=None):
     return getattr(module, figure)(config, loaded)
 
 
-def versions(config: Config) -> dict[str, str]:
-    """Notes on data that are not stored losslessly."""
-    from plprune.data import load
-
-    found = {}
-    for name in sorted({config.dataset, config.images} - {"digits"}):
-        try:
-            data = load(name, split="train[:1]")
-        except FileNotFoundError:
-            continue  # A figure that needs it will say so.
-        if data.notes:
-            found[data.title] = data.notes
-    return found
-
-
-def collected(per_seed: dict[str, list[dict[str, np.ndarray]]]):
-    """Numbers become results and arrays become curves; methods map to one dictionary per seed."""
-    results, curves = {}, {}
-    for method, runs in per_seed.items():
-        for name, first in runs[0].items():
-            values = [np.asarray(found[name]) for found in runs]
-            if np.ndim(first) == 0:
-                numbers = [float(v) if np.isfinite(v) else None for v in values]
-                results.setdefault(method, {})[name] = numbers
-            else:
-                curves[f"{method}/{name}"] = np.stack(values)
-    return results, curves
+def versions(config: Config, figure: str | None = None) -> dict[str, str]:
+    """Notes on the images of a figure, or of all figures, that are not stored losslessly."""
+    datasets = {config.dataset, config.images}
+    if figure is not None:
+        datasets = {config.dataset} if figure == "width" else {config.images}
+        if TRAINED.get(figure) not in {"networks", "resnets"}:
+            datasets = set()
+    return notes_on(datasets)

@@ -3,9 +3,8 @@
 
 import importlib
 
-import numpy as np
-
 from experiments.matrix_sensing.config import Config
+from experiments.outcomes import Curves, Results, collected, notes_on
 from experiments.progress import Progress
 
 MODULES = {
@@ -17,41 +16,14 @@ MODULES = {
     "quadratic": "grids",
     "network": "network",
 }
-Results = dict[str, dict[str, list[float | None]]]
 
 
-def run(
-    config: Config, figure: str, *, progress: Progress
-) -> tuple[Results, dict[str, np.ndarray]]:
+def run(config: Config, figure: str, *, progress: Progress) -> tuple[Results, Curves]:
     """Metrics per method and seed, and curves, of one figure."""
     module = importlib.import_module(f"experiments.matrix_sensing.{MODULES[figure]}")
     return collected(getattr(module, figure)(config, progress))
 
 
-def versions(config: Config) -> dict[str, str]:
+def versions(config: Config, figure: str | None = None) -> dict[str, str]:
     """Notes on the classifiers' data, where a copy is not stored losslessly."""
-    from plprune.data import load
-
-    found = {}
-    for name in config.datasets:
-        try:
-            data = load(name, split="train[:1]")
-        except FileNotFoundError:
-            continue  # The figure that needs it will say so.
-        if data.notes:
-            found[data.title] = data.notes
-    return found
-
-
-def collected(per_seed: dict[str, list[dict[str, np.ndarray]]]):
-    """Numbers become results and arrays become curves; methods map to one dictionary per seed."""
-    results, curves = {}, {}
-    for method, runs in per_seed.items():
-        for name, first in runs[0].items():
-            values = [found[name] for found in runs]
-            if np.ndim(first) == 0:
-                numbers = [float(v) if np.isfinite(v) else None for v in values]
-                results.setdefault(method, {})[name] = numbers
-            else:
-                curves[f"{method}/{name}"] = np.stack(values)
-    return results, curves
+    return notes_on(config.datasets if figure in {None, "network"} else ())

@@ -67,7 +67,8 @@ def _run_method(config, regime, method, keep, splits, goals, progress) -> list[O
                 run, norm = prepare(config, regime, method, keep, rate, case)
                 numbers = _measured(config, run, norm) | {"rate": rate}
                 task.advance(steps_taken(run.choice))
-                outcome = train(run, numbers, goal, task)
+                with progress.loop(f"{name}, rate {rate}, training") as loop:
+                    outcome = train(run, numbers, goal, task, loop)
             curves = outcome.curves | _kept(run)
             named = {f"curve {key}": curve for key, curve in curves.items()}
             return outcome.numbers | numbers | named

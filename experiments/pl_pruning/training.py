@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.carrying import Here
+from experiments.keeping import Loop
 from experiments.pl_pruning.cases import Case, Small, small_of
 from experiments.pl_pruning.choosing import Choice, choose
 from experiments.pl_pruning.measures import hessian_norm, tracked
@@ -71,6 +73,19 @@ class _Log:
                 self.best, self.best_state = accuracy, now
         return found.loss
 
+    def kept(self) -> dict[str, list]:
+        """All of it but the states, for a checkpoint."""
+        own = {"best": [self.best], "step_seconds": self.step_seconds}
+        return self.curves | {f"tracked {k}": v for k, v in self.tracked.items()} | own
+
+    def restore(self, here: Here) -> None:
+        """As it was when `kept` was asked for."""
+        lists = {name: list(values) for name, values in here.infos.items()}
+        self.best, self.best_state = float(lists["best"][0]), here.state["best"]
+        self.step_seconds = lists["step_seconds"]
+        self.curves = {name: lists[name] for name in LOGGED}
+        self.tracked = {name: lists[f"tracked {name}"] for name in TRACKED}
+
     def is_finite(self) -> bool:
         """Whether training has not diverged."""
         return bool(np.isfinite(self.curves["train_loss"][-1]))
@@ -87,7 +102,7 @@ class _Log:
             values.append(np.nan if found[name] is None else found[name])
 
 
-def train(run: Run, first: Numbers, goal: float | None, task: Task) -> Outcome:
+def train(run: Run, first: Numbers, goal: float | None, task: Task, loop: Loop) -> Outcome:
     """Train on, logging after every `log_every` steps, to the target or the last step.
 
     Args:
@@ -95,17 +110,18 @@ def train(run: Run, first: Numbers, goal: float | None, task: Task) -> Outcome:
       first: What was measured at the start.
       goal: Loss to reach within `extension` times the steps; None for the dense network.
       task: Told of every step.
+      loop: Its checkpoints, from which it goes on.
     """
-    config, regime, choice = run.config, run.regime, run.choice
-    log, times = _Log(run), tracked_steps(config, regime)
-    now, done, reached = run.small.first, steps_taken(choice), None
-    log.add(now, done)
-    if times:
-        log.track(now, first)
+    regime = run.regime
+    log, times = _Log(run), tracked_steps(run.config, regime)
+    now, done = _begun(run, log, loop, task, first if times else None)
+    reached = None
     while done < regime.max_steps and reached is None and log.is_finite():
         now, done, reached = _stretch(run, now, done, log, task)
         if done in times:
             log.track(now)
+        if reached is None:
+            loop.offer(done, {"now": now, "best": log.best_state}, log.kept())
     while len(log.tracked["kappa"]) < len(times):  # It stands still at its target.
         log.track(now)
     numbers = _final(run, now, log)
@@ -115,6 +131,19 @@ def train(run: Run, first: Numbers, goal: float | None, task: Task) -> Outcome:
     curves = {name: np.asarray(values) for name, values in log.curves.items()}
     curves |= {name: np.asarray(values) for name, values in log.tracked.items() if times}
     return Outcome(numbers | {"steps_to_target": reached}, curves)
+
+
+def _begun(run, log, loop, task, first: Numbers | None) -> tuple[TrainState, int]:
+    """The latest checkpoint, or the start, logged; `first` is tracked where it is given."""
+    now, done = run.small.first, steps_taken(run.choice)
+    if here := loop.latest({"now": now, "best": log.best_state}):
+        task.advance(here.done - done)
+        log.restore(here)
+        return here.state["now"], here.done
+    log.add(now, done)
+    if first is not None:
+        log.track(now, first)
+    return now, done
 
 
 def prepare(

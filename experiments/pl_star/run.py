@@ -34,10 +34,11 @@ def run(
     return collected(_per_seed(config, progress, figure, work))
 
 
-def versions(config: Config) -> dict[str, str]:
+def versions(config: Config, figure: str | None = None) -> dict[str, str]:
     """What the data set calls itself, which says so where a copy is lossy."""
     from plprune.data import load
 
+    del figure
     return {"data": load(config.dataset, split="train[:1]").title}
 
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +119,14 @@ def node_lambda_max(
     jacobians = jax.vmap(gradient, in_axes=(None, 0))(params, inputs)
     # Both are in the order of the leaves.
     leaves = dict(zip(leaves_by_path(params, groups), jax.tree.leaves(jacobians), strict=True))
-    return {
-        name: jnp.linalg.eigvalsh(_node_kernels(leaves, groups, groups[name]))[:, -1]
-        for name in groups.prunable
-    }
+    kernels = [_node_kernels(leaves, groups, groups[name]) for name in groups.prunable]
+    if not kernels:
+        return {}
+    # One call: batched decompositions that run side by side can block each other on a CPU, because
+    # each holds one of the threads that the other's parts wait for.
+    largest = jnp.linalg.eigvalsh(jnp.concatenate(kernels))[:, -1]
+    ends = list(accumulate(groups.prunable.values()))
+    return dict(zip(groups.prunable, jnp.split(largest, ends[:-1]), strict=True))
 
 
 def _node_kernels(leaves, groups, group):

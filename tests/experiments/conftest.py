@@ -8,7 +8,6 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-import jax
 import numpy as np
 import pytest
 
@@ -90,14 +89,6 @@ def figure_run(request):
     config = request.module.TINY
     run = import_module(type(config).__module__.replace("config", "run")).run
     return functools.cache(lambda figure: run(config, figure, progress=Silent()))
-
-
-@pytest.fixture
-def quick_compilation():
-    """Compile quickly: most of these runs take less time than their compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_killed_at_any_file_operation_the_resumed_record_is_the_same(
             assert main(*words, "--resume") == 0
             assert same_record(read_record(folder), whole)
         assert {p.name for p in folder.iterdir()} <= {
-            "record.json", "metrics.npz", "report.html", ".lock"
+            "record.json", "metrics.npz", "report.html", ".lock", "log.jsonl", "tensorboard"
         }  # fmt: skip
     assert died > 20
 

@@ -14,7 +14,7 @@ from experiments.matrix_sensing import figures
 from experiments.matrix_sensing.explanations import setting
 from experiments.matrix_sensing.run import versions
 
-pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("models_broadcast")
 QUICK = settings.PRESETS["quick"]
 TINY = dataclasses.replace(
     QUICK, d=12, k=12, grid_d=10, grid_n=1500, sizes=(400, 1600), cells=4, starts=(1e-3, 0.5),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.folders import normalised
-from experiments.pl_pruning import arrays
+from experiments.keeping import OnDisk
+from experiments.pl_pruning import arrays, training
 from experiments.pl_pruning import run as running
 from experiments.pl_pruning.config import PRESETS, check
 from experiments.pl_pruning.figures import draw, measured
@@ -35,18 +36,10 @@ TINY = replace(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Compilation is most of what these tests do."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def ran(config):
+def ran(config, kept=None):
     """Its results and curves; one way to set the flag, or everything would be compiled again."""
     with jax.numpy_rank_promotion("allow"):
-        return running.run(config, progress=Silent())
+        return running.run(config, progress=Silent(kept))
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +171,32 @@ def test_more_examples_than_the_data_has_are_refused():
     regime = replace(GD, train_examples=10_000, batch_size=10_000)
     with pytest.raises(ValueError, match="at most the 1437 of digits, got 10000"):
         running.run(replace(QUICK, regimes=(regime,)), progress=Silent())
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_training_goes_on_from_its_checkpoints(tiny, tmp_path, monkeypatch, stop):
+    del tiny  # What it compiled serves here.
+    plain = replace(SGD, max_steps=40, rates=(0.3,), period=0, freeze_at=0)
+    config = replace(TINY, methods=("dense",), seeds=1, regimes=(plain,), log_every=10)
+    whole = ran(config)
+    stretch, calls = training._stretch, []
+
+    def dying(*arguments):
+        calls.append(arguments)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return stretch(*arguments)
+
+    monkeypatch.setattr(training, "_stretch", dying)
+    kept = OnDisk(tmp_path, "run", pytest.fail, save_every=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        ran(config, kept)
+    told = len(calls)
+    results, curves = ran(config, OnDisk(tmp_path, "run", pytest.fail, save_every=0.0))
+    assert len(calls) - told == 4 - (stop - 1)
+    for key, values in whole[1].items():
+        if not key.endswith("_seconds"):
+            np.testing.assert_array_equal(curves[key], values, err_msg=key)
+    for key, values in whole[0]["sgd/dense"].items():
+        if not key.endswith("_seconds"):
+            assert results["sgd/dense"][key] == values, key

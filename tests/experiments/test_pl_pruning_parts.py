@@ -22,7 +22,7 @@ from experiments.pl_pruning.settings import network
 from experiments.pl_pruning.subject import State, optimizer, trainer
 from plprune.training import start
 
-pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("models_broadcast")
 
 CONFIG = replace(PRESETS["quick"], network=network("mlp", hidden=(8, 6), activation="tanh"))
 REGIME = CONFIG.regimes[0]

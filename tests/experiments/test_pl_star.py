@@ -14,7 +14,7 @@ from experiments.pl_star.networks import examples
 from experiments.pl_star.run import MODULES
 from experiments.pl_star.tracing import descent_system
 
-pytestmark = pytest.mark.usefixtures("models_broadcast", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("models_broadcast")
 QUICK = settings.PRESETS["quick"]
 TINY = dataclasses.replace(
     QUICK, examples=4, steps=60, checks=2, grid=15, hessian_widths=(8, 64), hessian_examples=3,
