@@ -58,6 +58,8 @@ def die_at(monkeypatch, moment, *, before):
         monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
 
 
+# The dead close nothing.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("overwriting", [False, True])
 def test_killed_at_any_file_operation_the_resumed_record_is_the_same(
     whole, tmp_path, monkeypatch, overwriting
