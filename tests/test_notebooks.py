@@ -10,7 +10,6 @@ import matplotlib
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-OWN = ("quickstart", "pruning", "alpha_beta")
 BADGE = "https://colab.research.google.com/github/{}/blob/main/notebooks/{}.ipynb"
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
@@ -64,7 +63,19 @@ def test_alpha_beta_replays_and_finds_a_pair_that_held():
     names["plt"].close(names["figure"])
 
 
-@pytest.mark.parametrize("name", OWN)
+def test_pl_star_bears_out_its_claims():
+    names = run("pl_star")
+    assert all(names[name].resolved for name in ("mu", "smoothness", "kappa"))
+    assert names["spectrum"][0] <= names["ratio"] <= names["spectrum"][-1]
+    assert not names["certificate"].certified
+    assert names["taken"] < names["steps"]
+    assert names["loss"](names["trained"], (names["inputs"], names["targets"])) <= 1e-3
+    assert names["moved"] < names["bounds"].path
+    assert len(names["axes"].lines) == 3
+    assert names["certificate"].binding == "Hessian norm"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.ipynb")))
 def test_opens_in_colab(name):
     """A badge that leads to itself, an install cell before anything of ours, no local path."""
     first, code = cells(name, "markdown")[0], cells(name, "code")
