@@ -69,9 +69,9 @@ def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
     update = (first - masked) / UPDATES
     say(f"{title}: training step of {BATCH} examples {1e3 * step:.2f} ms")
     say(f"  one gate update, {PROBE} probes   {1e3 * update:8.2f} ms = {update / step:5.2f} steps")
-    say(f"  {UPDATES} updates at the start, then shrink: +{(first - step) / step / STEPS:.1%} of "
+    say(f"  {UPDATES} updates at the start, then shrink: {(first - step) / step / STEPS:+.1%} of "
         f"{STEPS} plain steps")  # fmt: skip
-    say(f"  each further step not shrunk:       +{masked / step - 1:.1%}")
+    say(f"  each further step not shrunk:       {masked / step - 1:+.1%}")
 
 
 def seconds(calls: dict[str, Callable[[], jax.Array]], repeats: int) -> dict[str, float]:
