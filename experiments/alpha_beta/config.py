@@ -14,7 +14,9 @@ the PL condition fail. Every other figure says of itself, in a sentence computed
 whether it shows what the paper shows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from experiments.fields import flag
 
 FIGURES = (
     "examples", "halfspace", "width", "channels", "batch_size", "optimizer", "depth", "lstm",
@@ -31,11 +33,6 @@ KNOWN = {
 }  # fmt: skip
 DIGITS = 1437  # Training images of the smallest set.
 SIDES = {"digits": 8, "fashion_mnist": 28, "cifar10": 32}  # Heights of images.
-
-
-def flag(text, default):
-    """A field that the command line can override."""
-    return field(default=default, metadata={"flag": text})
 
 
 @dataclass(frozen=True)

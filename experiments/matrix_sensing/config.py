@@ -12,16 +12,13 @@ Expected: 4 columns with the regulariser on every seed; about 35 % of the column
 of the largest norm without it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from experiments.fields import flag
 
 FIGURES = ("columns", "start", "finetuning", "error", "phase", "quadratic", "network")
 OPERATORS = ("gaussian", "streamed", "rank_one", "fourier")
 STORED_LIMIT = 2**31  # Bytes of stored measurements.
-
-
-def flag(text, default):
-    """A field that the command line can override."""
-    return field(default=default, metadata={"flag": text})
 
 
 @dataclass(frozen=True)

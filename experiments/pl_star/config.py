@@ -13,17 +13,14 @@ non-linear one; no step above a bound, outside of a radius or off the spectrum; 
 Jacobians 4.90 (10 x 12), 1.10 (10 x 100) and 5.72 (50 x 60).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from experiments.fields import flag
 
 FIGURES = ("surface", "width", "eigenvalue", "rate", "radius", "nonconvex", "jacobian", "almost")
 MODELS = ("mlp", "cnn", "resnet")
 PARAMETERIZATIONS = ("ntk", "standard")
 _LOSS = "Losses are sums over the n examples, each with one output; m counts parameters."
-
-
-def flag(text, default):
-    """A field that the command line can override."""
-    return field(default=default, metadata={"flag": text})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from experiments.outcomes import collected
 from experiments.pl_star.config import Config
 from experiments.progress import Progress
 
@@ -31,7 +32,7 @@ def run(
     A figure is a function ``(config, seed) -> {"method/metric": number or array}``.
     """
     work = getattr(importlib.import_module(f"experiments.pl_star.{MODULES[figure]}"), figure)
-    return collected(_per_seed(config, progress, figure, work))
+    return collected(_by_method(_per_seed(config, progress, figure, work)))
 
 
 def versions(config: Config, figure: str | None = None) -> dict[str, str]:
@@ -52,15 +53,11 @@ def _per_seed(config, progress, name, work: Callable):
     return found
 
 
-def collected(runs: list[dict[str, np.ndarray]]):
-    """Numbers become results and arrays become curves."""
-    results, curves = {}, {}
-    for key, first in runs[0].items():
-        method, _, metric = key.rpartition("/")
-        values = [found[key] for found in runs]
-        if np.ndim(first) == 0:
-            numbers = [float(v) if np.isfinite(v) else None for v in values]
-            results.setdefault(method, {})[metric] = numbers
-        else:
-            curves[key] = np.stack(values)
-    return results, curves
+def _by_method(seeds: list[dict[str, np.ndarray]]) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Keys "method/metric" of every seed, as one dictionary per method and seed."""
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    for place, seed in enumerate(seeds):
+        for key, value in seed.items():
+            method, _, metric = key.rpartition("/")
+            found.setdefault(method, [{} for _ in seeds])[place][metric] = value
+    return found
