@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training as pure functions: one step, and scanned stretches of steps that replay exactly."""
+"""Training as pure functions: one step, and stretches of steps that replay exactly."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -99,12 +99,53 @@ def run_minibatches(
       The last state, and the infos of all steps. Under `jax.vmap` over states (and indices) many
       seeds train at once.
     """
+    one = minibatch_step(step)
+    return jax.lax.scan(lambda s, chosen: one(s, data, chosen, **extra), train_state, indices)
 
-    def body(carry, chosen):
-        batch = jax.tree.map(lambda a: a[chosen], data)
-        return step(carry, batch, **extra)
 
-    return jax.lax.scan(body, train_state, indices)
+def minibatch_step(step: Step) -> Callable[..., tuple[TrainState, TrainInfo]]:
+    """`step` as ``(train_state, data, chosen, **extra)``: on the chosen examples of `data`."""
+
+    def one(train_state, data, chosen, **extra):
+        return step(train_state, jax.tree.map(lambda a: a[chosen], data), **extra)
+
+    return one
+
+
+def loop_minibatches(
+    compiled: Callable[..., tuple[TrainState, TrainInfo]],
+    train_state: TrainState,
+    data: Batch,
+    indices: Int[Array, "steps batch"],
+    **extra: Any,
+) -> tuple[TrainState, TrainInfo]:
+    """`run_minibatches` as one dispatch per step, without a scan; not to be traced.
+
+    For models that `scans_slowly`. Nothing is read back between the steps.
+
+    Args:
+      compiled: ``jax.jit(minibatch_step(step))``, the same object on every call.
+      train_state: Where to begin.
+      data: (inputs, labels) of all examples.
+      indices: Examples of each step.
+      **extra: Passed to every step.
+    """
+    infos = []
+    for position in range(len(indices)):
+        train_state, info = compiled(train_state, data, indices[position], **extra)
+        infos.append(info)
+    return train_state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos)
+
+
+def scans_slowly(params: Params) -> bool:
+    """Whether steps are faster one by one than in a scan: convolutions, on a CPU.
+
+    XLA's CPU compiler brings convolutions into the form of its fast kernels outside of loops only:
+    inside a scan the gradients of the kernels take plain loops, and a training step of a small
+    convolutional network five times as long. Kernels are told by their four dimensions or more.
+    """
+    convolutional = any(jnp.ndim(leaf) > 3 for leaf in jax.tree.leaves(params))
+    return convolutional and jax.default_backend() == "cpu"
 
 
 def run_full_batch(

@@ -13,10 +13,13 @@ from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy, squared_error
 from plprune.training import (
+    loop_minibatches,
     make_step,
     minibatch_losses,
+    minibatch_step,
     run_full_batch,
     run_minibatches,
+    scans_slowly,
     start,
 )
 
@@ -68,7 +71,18 @@ def test_scanned_steps_equal_a_loop_and_replay_bit_for_bit(problem, key):
         looped, info = step(looped, jax.tree.map(lambda a, c=chosen: a[c], data))
         np.testing.assert_allclose(info.loss, infos.loss[i], rtol=1e-9)
     chex.assert_trees_all_close(last.params, looped.params, rtol=1e-9)
+    one_by_one = loop_minibatches(jax.jit(minibatch_step(step)), first, data, indices)
+    chex.assert_trees_all_close(one_by_one[0].params, looped.params, rtol=1e-9)
+    chex.assert_trees_all_close(one_by_one[1], infos, rtol=1e-9)
     assert last.state["calls"] == last.step == NUM_STEPS
+
+
+def test_only_convolutions_on_a_cpu_are_scanned_slowly(monkeypatch):
+    matrix, kernel = jnp.ones((3, 3)), jnp.ones((3, 3, 1, 2))
+    assert scans_slowly({"a": matrix, "b": kernel})
+    assert not scans_slowly({"a": matrix})
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not scans_slowly({"b": kernel})
 
 
 def test_a_run_in_two_parts_is_the_whole_run(problem, key):

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,14 @@ from experiments.pl_pruning.settings import Network, Regime
 from plprune.data import minibatches
 from plprune.losses import cross_entropy, masked_cross_entropy, risk, squared_error
 from plprune.models.switch import Balanced
-from plprune.training import make_step, run_full_batch, run_minibatches
+from plprune.training import (
+    loop_minibatches,
+    make_step,
+    minibatch_step,
+    run_full_batch,
+    run_minibatches,
+    scans_slowly,
+)
 
 _BALANCE = 0.01  # Weight of the experts' imbalance [Fedus 2022].
 _CHUNK = 500  # Examples evaluated at once; perceptrons take all.
@@ -83,17 +90,34 @@ def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | Non
         right = (jnp.argmax(found, axis=-1) == labels) & counted
         return risk(loss, found, targets), jnp.sum(right), jnp.sum(counted)
 
-    def stretch(train_state, data, indices, rate):
-        step = _until(make_step(train, train_loss, optimizer(regime, rate)), regime.target)
-        if is_full_batch(regime):
-            return run_full_batch(step, train_state, data, len(indices))
-        return run_minibatches(step, train_state, data, indices)
+    def step(rate):
+        return _until(make_step(train, train_loss, optimizer(regime, rate)), regime.target)
 
     chunk = 1 << 30 if network.kind == "mlp" else _CHUNK
     return Trainer(
         net, regime, chunk, outputs, train, loss, train_loss, jax.jit(mean_loss),
-        jax.jit(stretch), jax.jit(scored),
+        _stretch(net, regime, step), jax.jit(scored),
     )  # fmt: skip
+
+
+def _stretch(net: Net, regime: Regime, step: Callable) -> Callable:
+    """(train_state, data, indices, rate) -> (train_state, infos); `step` depends on the rate."""
+
+    def scanned(train_state, data, indices, rate):
+        if is_full_batch(regime):
+            return run_full_batch(step(rate), train_state, data, len(indices))
+        return run_minibatches(step(rate), train_state, data, indices)
+
+    def one(train_state, data, chosen, rate):
+        return minibatch_step(step(rate))(train_state, data, chosen)
+
+    if is_full_batch(regime) or not scans_slowly(net.model.params):
+        return jax.jit(scanned)
+    return partial(_looped, jax.jit(one))
+
+
+def _looped(compiled, train_state, data, indices, rate):
+    return loop_minibatches(compiled, train_state, data, indices, rate=rate)
 
 
 def _functions(net: Net, regime: Regime) -> tuple[Callable, Callable]:
