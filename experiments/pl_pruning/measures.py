@@ -17,8 +17,10 @@ from plprune.operators import flat_outputs
 from plprune.training import TrainState
 
 HESSIAN_EXAMPLES = 2000  # Training examples in the Hessian; all of them where there are fewer.
-_HESSIAN_CHUNK = 500  # The same for networks that are evaluated a part at a time.
-_HESSIAN_TOL = 1e-4
+_HESSIAN_TOL = 1e-4  # Relative residual; the value is off by its square.
+# The same for networks that are evaluated a part at a time.
+_PART_EXAMPLES = 256
+_PART_TOL = 1e-2
 
 
 def conditioning(
@@ -39,7 +41,7 @@ def conditioning(
 def hessian_norm(subject: Trainer, now: TrainState, data: Data) -> float:
     """The Lipschitz constant of the training loss's gradient, by Lanczos."""
     size = min(HESSIAN_EXAMPLES, len(data.inputs))
-    size = size if subject.chunk >= size else min(_HESSIAN_CHUNK, size)
+    size = size if subject.chunk >= size else min(_PART_EXAMPLES, size)
     batch = data.inputs[:size], data.targets[:size]
     estimate = _hessian_constant(subject)(now.params, now.state, batch)
     if not estimate.resolved:
@@ -90,10 +92,12 @@ def _kernel_ends(apply, all_outputs):
 
 @cache
 def _hessian_constant(subject):
+    tol = _HESSIAN_TOL if subject.chunk >= HESSIAN_EXAMPLES else _PART_TOL
+
     def constant(params, state, batch):
         key = jax.random.key(0)  # A start of Lanczos that is the same for all methods.
         return lipschitz_constant(
-            lambda p, b: subject.mean_loss(p, state, *b), params, batch, key=key, tol=_HESSIAN_TOL
+            lambda p, b: subject.mean_loss(p, state, *b), params, batch, key=key, tol=tol
         )
 
     return jax.jit(constant)

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +14,11 @@ import optax
 from experiments.pl_pruning.arrays import Data
 from experiments.pl_pruning.networks import Counts, Net, Shape, dense, shrunk
 from experiments.pl_pruning.settings import Network, Regime
+from experiments.pl_pruning.timing import Looped
 from plprune.data import minibatches
 from plprune.losses import cross_entropy, masked_cross_entropy, risk, squared_error
 from plprune.models.switch import Balanced
 from plprune.training import (
-    loop_minibatches,
     make_step,
     minibatch_step,
     run_full_batch,
@@ -108,16 +108,12 @@ def _stretch(net: Net, regime: Regime, step: Callable) -> Callable:
             return run_full_batch(step(rate), train_state, data, len(indices))
         return run_minibatches(step(rate), train_state, data, indices)
 
-    def one(train_state, data, chosen, rate):
+    def one(train_state, data, chosen, *, rate):
         return minibatch_step(step(rate))(train_state, data, chosen)
 
     if is_full_batch(regime) or not scans_slowly(net.model.params):
         return jax.jit(scanned)
-    return partial(_looped, jax.jit(one))
-
-
-def _looped(compiled, train_state, data, indices, rate):
-    return loop_minibatches(compiled, train_state, data, indices, rate=rate)
+    return Looped(jax.jit(one))
 
 
 def _functions(net: Net, regime: Regime) -> tuple[Callable, Callable]:
