@@ -137,6 +137,11 @@ def words(command: Command) -> str:
     return shlex.join([*found, *(["--set", *others] if others else [])])
 
 
+def folder_of(command: Command) -> Path:
+    """Where its record goes: each figure has a folder of its own."""
+    return command.out if command.figure in (None, ALL) else command.out / command.figure
+
+
 def parse_experiment(name: str, argv: Sequence[str]) -> Command:
     """The run of one experiment that `argv` asks for; errors as of `parse`."""
     from experiments.flags import flagged, parse_flags
@@ -157,6 +162,8 @@ def parse_experiment(name: str, argv: Sequence[str]) -> Command:
     check_config(name, config)
     machine = Machine(*(getattr(flags, field) for field in Machine._fields))
     devices.check(machine)
+    if devices.are_several(machine):
+        _check_spread(name, flags.figure if figures else None, module)
     if not 0 <= flags.save_every < math.inf:
         raise ValueError(f"save_every must be at least 0 seconds, got {flags.save_every}.")
     return Command(
@@ -185,6 +192,19 @@ def check_config(name: str, config: Any) -> None:
     except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{name} cannot be run with these settings ({said}).") from error
+
+
+def _check_spread(name, figure, module):
+    """A figure without anything to spread would only be computed several times."""
+    alone = getattr(module, "ON_ONE_DEVICE", ())
+    others = [other for other in getattr(module, "FIGURES", ()) if other not in alone]
+    if not alone or (others if figure == ALL else figure not in alone):
+        return
+    told = f"; {', '.join(others)} have" if others else ""
+    raise ValueError(
+        f"{name} {figure} has nothing large enough to spread over devices{told}: leave out "
+        "--devices and --distributed."
+    )
 
 
 def _chosen_preset(name, presets, argv):

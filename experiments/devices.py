@@ -6,7 +6,7 @@ that were started with the same command on other machines. Process 0 alone write
 disk it tells the others, so that no folder need be shared.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -52,6 +52,11 @@ def check(machine: Machine) -> None:
         raise ValueError(f"process must lie in [0, {machine.processes}), got {machine.process}.")
 
 
+def are_several(machine: Machine) -> bool:
+    """Whether work is to be spread."""
+    return machine.distributed or machine.devices not in (None, 1)
+
+
 @contextmanager
 def joined(machine: Machine) -> Iterator[None]:
     """The mesh of `machine` for the time of the block; nothing at all for one device.
@@ -60,7 +65,7 @@ def joined(machine: Machine) -> Iterator[None]:
       ValueError: fewer devices than asked for, or processes that do not find each other.
     """
     check(machine)
-    if machine.devices in (None, 1) and not machine.distributed:
+    if not are_several(machine):
         yield
         return
     _emulate(machine)
@@ -70,16 +75,20 @@ def joined(machine: Machine) -> Iterator[None]:
         _Team.mesh = _mesh(machine.devices)
         yield
     finally:
-        _Team.mesh, _Team.processes, _Team.process = None, 1, 0
-        if machine.distributed:
-            import jax
-
-            jax.distributed.shutdown()
+        _leave(machine)
 
 
 def mesh() -> Any:
     """The `jax.sharding.Mesh` of the run with its one axis `AXIS`; None on one device."""
     return _Team.mesh
+
+
+def check_divide(sizes: Mapping[str, int]) -> None:
+    """Raise ValueError where the devices of the run divide none of the named sizes."""
+    count = 1 if _Team.mesh is None else _Team.mesh.size
+    if sizes and all(size % count for size in sizes.values()):
+        name, size = next(iter(sizes.items()))
+        raise ValueError(f"devices must divide {name}, which is {size}, got {count}.")
 
 
 def writes() -> bool:
@@ -97,16 +106,30 @@ def spread(tree: Any, *, axis: int = 0) -> Any:
     if _Team.mesh is None:
         return tree
     import jax
-    from jax.sharding import PartitionSpec
 
-    count = _Team.mesh.size
+    return jax.tree.map(lambda leaf: _placed(leaf, _spec(jax.numpy.shape(leaf), axis)), tree)
 
-    def place(leaf):
-        shape = jax.numpy.shape(leaf)
-        split = len(shape) > axis and shape[axis] and shape[axis] % count == 0
-        return _placed(leaf, PartitionSpec(*[None] * axis, AXIS) if split else PartitionSpec())
 
-    return jax.tree.map(place, tree)
+def divided(tree: Any, *, axis: int = 0) -> Any:
+    """`spread` for arrays inside a compiled function; it is compiled for the run's devices."""
+    if _Team.mesh is None:
+        return tree
+    import jax
+
+    def divide(leaf):
+        spec = _spec(leaf.shape, axis)
+        return jax.lax.with_sharding_constraint(leaf, _sharding(spec)) if len(spec) else leaf
+
+    return jax.tree.map(divide, tree)
+
+
+def whole(tree: Any) -> Any:
+    """`replicate` for arrays inside a compiled function."""
+    if _Team.mesh is None:
+        return tree
+    import jax
+
+    return jax.lax.with_sharding_constraint(tree, _sharding(jax.sharding.PartitionSpec()))
 
 
 def replicate(tree: Any) -> Any:
@@ -181,12 +204,25 @@ def _broadcast(content):
     return np.asarray(broadcast_one_to_all(buffer), np.uint8).tobytes()
 
 
+def _spec(shape, axis):
+    """The devices along `axis` where they divide it; else every device has all."""
+    from jax.sharding import PartitionSpec
+
+    split = len(shape) > axis and shape[axis] and shape[axis] % _Team.mesh.size == 0
+    return PartitionSpec(*[None] * axis, AXIS) if split else PartitionSpec()
+
+
+def _sharding(spec):
+    from jax.sharding import NamedSharding
+
+    return NamedSharding(_Team.mesh, spec)
+
+
 def _placed(leaf, spec):
     import jax
     import numpy as np
-    from jax.sharding import NamedSharding
 
-    sharding = NamedSharding(_Team.mesh, spec)
+    sharding = _sharding(spec)
     if _Team.processes == 1:
         return jax.device_put(leaf, sharding)
     if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
@@ -223,6 +259,17 @@ def _initialize(machine):
             f"--distributed: {said} Name them: --coordinator HOST:PORT --processes P --process I."
         ) from None
     _Team.processes, _Team.process = jax.process_count(), jax.process_index()
+
+
+def _leave(machine):
+    """What was compiled for the mesh is forgotten with it."""
+    import jax
+
+    if _Team.mesh is not None:
+        jax.clear_caches()
+    _Team.mesh, _Team.processes, _Team.process = None, 1, 0
+    if machine.distributed:
+        jax.distributed.shutdown()
 
 
 def _mesh(count):

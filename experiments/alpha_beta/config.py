@@ -22,6 +22,7 @@ FIGURES = (
     "examples", "halfspace", "width", "channels", "batch_size", "optimizer", "depth", "lstm",
     "transformer",
 )  # fmt: skip
+ON_ONE_DEVICE = ("examples", "halfspace")  # No minibatch of more than one example.
 DATASETS = ("digits", "fashion_mnist", "cifar10")
 OPTIMIZERS = ("sgd", "momentum", "adam")
 CORPORA = ("tiny_shakespeare", "python_manual")

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import measured
-from experiments.devices import spread
+from experiments.devices import replicate, spread, whole
 from experiments.progress import Progress
 from plprune.conditions import Records, recording, replay
 from plprune.data import minibatches
@@ -66,10 +66,11 @@ def program(training: Training) -> Program:
         return start(params, state, optimizer, key=key)
 
     def stretch(now, reference, data, indices):
-        return run_minibatches(step, now, data, indices, reference=reference)[0], None
+        return whole(run_minibatches(step, now, data, indices, reference=reference)[0]), None
 
     def reference_values(params, state, data, indices, key):
-        return minibatch_losses(model.train, cross_entropy, params, state, data, indices, key=key)
+        found = minibatch_losses(model.train, cross_entropy, params, state, data, indices, key=key)
+        return whole(found)
 
     return Program(*map(jax.jit, (initial, begin, stretch, reference_values)))
 
@@ -78,7 +79,7 @@ def runner(
     config: Config, training: Training, name: str, progress: Progress
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """Seed -> numbers and curves; `name` is the method's, for the checkpoints."""
-    compiled, data = program(training), training.data
+    compiled, data = program(training), replicate(training.data)
 
     def one(seed: int) -> dict[str, np.ndarray]:
         key = jax.random.key(seed)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from experiments.fields import flag
 
 FIGURES = ("columns", "start", "finetuning", "error", "phase", "quadratic", "network")
+ON_ONE_DEVICE = FIGURES  # One factor U, or many tiny ones: nothing to spread.
 OPERATORS = ("gaussian", "streamed", "rank_one", "fourier")
 STORED_LIMIT = 2**31  # Bytes of stored measurements.
 

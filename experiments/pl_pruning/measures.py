@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import devices
 from experiments.pl_pruning.arrays import Data
 from experiments.pl_pruning.settings import Config
 from experiments.pl_pruning.subject import Trainer
@@ -85,9 +86,16 @@ def _kernel_ends(apply, all_outputs):
             signs = jax.random.rademacher(jax.random.key(0), outputs.shape[1:], outputs.dtype)
             return jnp.matmul(outputs, signs[:, None])
 
-        return kernel_ends(model, params, inputs, method="auto", key=None, tol=1e-6)
+        return kernel_ends(
+            model, params, inputs, method="auto", key=None, tol=1e-6, kernel=_spread_kernel
+        )
 
     return jax.jit(ends)
+
+
+def _spread_kernel(*arguments):
+    """Every device computes its rows and has all of them afterwards."""
+    return devices.whole(devices.kernel(*arguments))
 
 
 @cache

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments import devices
 from experiments.pl_pruning.arrays import load_splits, title
-from experiments.pl_pruning.cases import case_of
+from experiments.pl_pruning.cases import Case, case_of
 from experiments.pl_pruning.choosing import kept_share
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
@@ -22,6 +23,7 @@ Curves = dict[str, np.ndarray]
 
 def run(config: Config, *, progress: Progress) -> tuple[Results, Curves]:
     """Results per regime and method, and the curves."""
+    devices.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
     splits = load_splits(config)
     results: Results = {}
     curves: Curves = {}
@@ -63,7 +65,7 @@ def _run_method(config, regime, method, keep, splits, goals, progress) -> list[O
 
         def work(seed=seed, name=name, goal=goals[place] if goals else None):
             with progress.task(name, total=regime.max_steps) as task:
-                case = case_of(config, regime, splits, seed)
+                case = _placed(case_of(config, regime, splits, seed))
                 run, norm = prepare(config, regime, method, keep, rate, case)
                 numbers = _measured(config, run, norm) | {"rate": rate}
                 task.advance(steps_taken(run.choice))
@@ -88,12 +90,17 @@ def _best_rate(config, regime, method, keep, splits, progress) -> float:
 
         def work(seed=seed, name=name):
             with progress.task(name, total=len(regime.rates)) as task:
-                case = case_of(config, regime, splits, seed)
+                case = _placed(case_of(config, regime, splits, seed))
                 return {"merits": search(config, regime, method, keep, case, task)}
 
         found.append(progress.once(name, work)["merits"])
     mean = np.nan_to_num(np.mean(found, axis=0), nan=np.inf)
     return regime.rates[int(np.argmin(mean))]
+
+
+def _placed(case: Case) -> Case:
+    """Its data on every device of the run; each takes its share of what a step or measure sees."""
+    return case._replace(data=devices.replicate(case.data))
 
 
 def _measured(config: Config, run: Run, norm: float) -> dict[str, float | None]:

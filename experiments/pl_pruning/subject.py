@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.devices import divided, whole
 from experiments.pl_pruning.arrays import Data
 from experiments.pl_pruning.networks import Counts, Net, Shape, dense, shrunk
 from experiments.pl_pruning.settings import Network, Regime
@@ -105,11 +106,11 @@ def _stretch(net: Net, regime: Regime, step: Callable) -> Callable:
 
     def scanned(train_state, data, indices, rate):
         if is_full_batch(regime):
-            return run_full_batch(step(rate), train_state, data, len(indices))
-        return run_minibatches(step(rate), train_state, data, indices)
+            return whole(run_full_batch(step(rate), train_state, data, len(indices)))
+        return whole(run_minibatches(step(rate), train_state, data, indices))
 
     def one(train_state, data, chosen, *, rate):
-        return minibatch_step(step(rate))(train_state, data, chosen)
+        return whole(minibatch_step(step(rate))(train_state, data, chosen))
 
     if is_full_batch(regime) or not scans_slowly(net.model.params):
         return jax.jit(scanned)
@@ -117,15 +118,17 @@ def _stretch(net: Net, regime: Regime, step: Callable) -> Callable:
 
 
 def _functions(net: Net, regime: Regime) -> tuple[Callable, Callable]:
-    """In evaluation mode, and in the form that `make_step` takes."""
+    """In evaluation mode, and in the form that `make_step` takes; each device has its examples."""
 
     def centred(raw, state, inputs):
         return raw - net.model.apply(state.anchor, {}, inputs) if regime.centred else raw
 
     def outputs(params, state, inputs):
+        inputs = divided(inputs)
         return centred(net.model.apply(params, state.model, inputs), state, inputs)
 
     def train(params, state, inputs, *, key):
+        inputs = divided(inputs)
         raw, model = net.train.train(params, state.model, inputs, key=key)
         raw = _packed(raw) if isinstance(raw, Balanced) else raw
         return centred(raw, state, inputs), state._replace(model=model)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import devices
 from experiments.carrying import Here
 from experiments.keeping import Loop
 from experiments.pl_pruning.cases import Case, Small, small_of
@@ -152,6 +153,7 @@ def prepare(
     """The run of a method, its nodes chosen, with the Hessian's norm at its start."""
     choice = choose(config, regime, method, keep, rate, case)
     small = small_of(config, regime, choice, case)
+    small = small._replace(first=devices.replicate(small.first))
     norm = hessian_norm(small.subject, small.first, case.data)
     scaled = rate / norm if regime.rate_unit == "1/L" else rate
     return Run(config, regime, case, choice, small, scaled), norm

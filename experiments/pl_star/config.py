@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from experiments.fields import flag
 
 FIGURES = ("surface", "width", "eigenvalue", "rate", "radius", "nonconvex", "jacobian", "almost")
+ON_ONE_DEVICE = ("surface", "nonconvex")  # Two parameters, or four examples.
 MODELS = ("mlp", "cnn", "resnet")
 PARAMETERIZATIONS = ("ntk", "standard")
 _LOSS = "Losses are sums over the n examples, each with one output; m counts parameters."

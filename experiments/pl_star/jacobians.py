@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import examples, model, num_parameters
 from plprune.constants import jacobian_log_condition, log_condition_bound, log_conditions
@@ -90,6 +91,6 @@ def _condition(apply):
 def _jacobian(apply):
     def rows(params, inputs):
         vector, unravel = ravel_pytree(params)
-        return jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector)
+        return whole(divided(jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector)))
 
     return jax.jit(rows)

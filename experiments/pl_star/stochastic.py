@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
 from experiments.pl_star.descent import ROUNDING
 from experiments.pl_star.networks import num_parameters
@@ -93,13 +94,13 @@ def _compiled(apply, num_steps, checks, largest):
             return lowest, curved, jnp.max(jnp.sum(rows**2, axis=1))
 
         def stretch(vectors, keys):
-            seen = jax.lax.map(constants, vectors[:WATCHED])
+            seen = jax.lax.map(constants, whole(vectors[:WATCHED]))
             vectors, losses = jax.vmap(lambda v, k: jax.lax.scan(step, v, k))(vectors, keys)
             return vectors, (losses, seen)
 
         keys = jax.vmap(lambda key: jax.random.split(key, (checks, num_steps // checks)))(keys)
-        starts = jnp.broadcast_to(start, (len(keys), start.size))
+        starts = divided(jnp.broadcast_to(start, (len(keys), start.size)))  # Repeats apart.
         _, (losses, seen) = jax.lax.scan(stretch, starts, jnp.swapaxes(keys, 0, 1))
-        return jnp.swapaxes(losses, 0, 1).reshape(len(losses[0]), -1), seen
+        return whole((jnp.swapaxes(losses, 0, 1).reshape(len(losses[0]), -1), seen))
 
     return run

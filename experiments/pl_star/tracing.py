@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import System, examples, perceptron
 from plprune.constants import hessian_norm, lipschitz_constant
@@ -74,7 +75,8 @@ def square_loss(apply):
 def curvature(apply, params, inputs, targets):
     """The largest |Hessian eigenvalue| of the loss."""
     options = {"key": jax.random.key(1), "tol": 1e-3, "max_steps": 40}
-    return lipschitz_constant(square_loss(apply), params, (inputs, targets), **options).value
+    batch = divided((inputs, targets))
+    return lipschitz_constant(square_loss(apply), params, batch, **options).value
 
 
 @functools.cache
@@ -91,7 +93,7 @@ def _trace(apply, num_steps, checks, params, inputs, targets, step_size):
     start, unravel = ravel_pytree(params)
 
     def jacobian(vector):
-        return jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector)
+        return divided(jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector))
 
     def step(carry, _):
         vector, length = carry
@@ -113,19 +115,19 @@ def _trace(apply, num_steps, checks, params, inputs, targets, step_size):
 
     (end, _), (seen, curved, bent) = jax.lax.scan(stretch, (start, 0.0), length=checks)
     first, last = jacobian(start), jacobian(end)
-    first, last = first @ first.T, last @ last.T
+    first, last = whole((first @ first.T, last @ last.T))
     change = jnp.linalg.norm(last - first, 2) / jnp.linalg.norm(first, 2)
-    return Trace(*(values.reshape(-1) for values in seen), curved, bent, change)
+    return whole(Trace(*(values.reshape(-1) for values in seen), curved, bent, change))
 
 
 def _bent(apply, params, inputs):
     options = {"key": jax.random.key(2), "tol": 1e-2, "max_steps": 24}
-    return hessian_norm(apply, params, inputs, **options).value
+    return hessian_norm(apply, params, divided(inputs), **options).value
 
 
 def _ends(jacobian):
     """The extreme eigenvalues of K = J J'."""
     if jacobian.shape[0] > jacobian.shape[1]:
         return jnp.zeros(()), jnp.full((), jnp.nan)
-    spectrum = jnp.linalg.eigvalsh(jacobian @ jacobian.T)
+    spectrum = jnp.linalg.eigvalsh(whole(jacobian @ jacobian.T))
     return spectrum[0], spectrum[-1]

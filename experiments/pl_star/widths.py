@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.devices import divided
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import examples, num_parameters, perceptron, signs
 from experiments.pl_star.tracing import descent_trace
@@ -73,6 +74,6 @@ def _norm(apply):
             plain = apply(jax.tree.map(jnp.multiply, factors, params), inputs)
             return bent * jnp.tanh(plain) + (1 - bent) * plain
 
-        return hessian_norm(outputs, params, inputs, **options).value
+        return hessian_norm(outputs, params, divided(inputs), **options).value
 
     return norm
