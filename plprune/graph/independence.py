@@ -37,11 +37,11 @@ class Batch(NamedTuple):
     inner: int
 
 
-_LOST = Batch(-1, 0)  # Depends on the batch in a way not followed.
+LOST = Batch(-1, 0)  # Depends on the batch in a way not followed.
 
 
-class _MixedError(Exception):
-    pass
+class MixedError(Exception):
+    """An equation lets entries influence each other across the axis that is followed."""
 
 
 def mixing(function: Callable, params: Any, inputs: Any) -> str | None:
@@ -60,9 +60,9 @@ def mixing(function: Callable, params: Any, inputs: Any) -> str | None:
     labels = [None] * count + [Batch(0, 1)] * (len(graph.inputs) - count)
     try:
         (out,) = _follow(graph, labels, size)
-    except _MixedError as found:
+    except MixedError as found:
         return str(found)
-    if out not in (None, _LOST, Batch(0, 1)):
+    if out not in (None, LOST, Batch(0, 1)):
         return "the leading axis of the outputs is not the batch"
     return None
 
@@ -72,12 +72,19 @@ def _follow(graph: Graph, labels: list[Batch | None], size: int) -> list[Batch |
     known = dict(zip(graph.inputs, labels, strict=True))
     for equation in graph.equations:
         own = [known.get(v) for v in equation.inputs]
-        outputs = _outputs(graph, equation, own, size)
+        outputs = labels_after(graph, equation, own, size)
         known.update(zip(equation.outputs, outputs, strict=True))
     return [known.get(v) for v in graph.outputs]
 
 
-def _outputs(graph, equation, labels, size):
+def labels_after(
+    graph: Graph, equation: Equation, labels: list[Batch | None], size: int
+) -> list[Batch | None]:
+    """Where the batch runs in an equation's outputs; None where they do not depend on it.
+
+    Raises:
+      MixedError: entries of different examples meet.
+    """
     count = len(equation.outputs)
     if all(label is None for label in labels):
         return [None] * count
@@ -86,18 +93,18 @@ def _outputs(graph, equation, labels, size):
     if equation.name == "cond":
         branches = [_follow(body, labels[1:], size) for body in equation.subgraphs]
         joined = [_joined(options) for options in zip(*branches, strict=True)]
-        return joined if labels[0] is None else [_LOST] * count
+        return joined if labels[0] is None else [LOST] * count
     if equation.name == "scan":
         return _scan(equation, labels, size)
-    if _LOST in labels:
-        return [_LOST] * count
+    if LOST in labels:
+        return [LOST] * count
     rule = _RULES.get(equation.name, _rule_by_family(equation.name))
     return [rule(graph, equation, labels, size)] * count
 
 
 def _joined(options):
     distinct = {label for label in options if label is not None}
-    return _LOST if len(distinct) > 1 else next(iter(distinct), None)
+    return LOST if len(distinct) > 1 else next(iter(distinct), None)
 
 
 def _scan(equation, labels, size):
@@ -111,22 +118,22 @@ def _scan(equation, labels, size):
         if new == carry:
             break
         carry = new
-    ys = [y if y in (None, _LOST) else Batch(y.axis + 1, y.inner) for y in out[carries:]]
+    ys = [y if y in (None, LOST) else Batch(y.axis + 1, y.inner) for y in out[carries:]]
     return [*carry, *ys]
 
 
 def _dropped(label, axes):
     """The label once `axes`, none of them the batch's, are gone; lost if the batch's goes."""
-    if label in (None, _LOST):
+    if label in (None, LOST):
         return label
     if label.axis in axes:
-        return _LOST
+        return LOST
     return Batch(label.axis - sum(a < label.axis for a in axes), label.inner)
 
 
 def _mixed(equation: Equation, how: str):
     where = f" at {equation.source}" if equation.source else ""
-    raise _MixedError(f"{equation.name} {how} the batch axis{where}")
+    raise MixedError(f"{equation.name} {how} the batch axis{where}")
 
 
 def _rule_by_family(name):
@@ -141,7 +148,7 @@ def _rule_by_family(name):
 
 def _unknown(graph, equation, labels, size):
     del graph, equation, labels, size
-    return _LOST
+    return LOST
 
 
 def _elementwise(graph, equation, labels, size):
@@ -179,11 +186,11 @@ def _window(graph, equation, labels, size):
     del graph, size
     window = equation.params.get("window_dimensions", ())
     label = _joined(labels)
-    if label is _LOST or label.axis >= len(window):
-        return _LOST
+    if label is LOST or label.axis >= len(window):
+        return LOST
     if window[label.axis] > 1:
         _mixed(equation, "pools over")
-    return label
+    return LOST if any(equation.params["padding"][label.axis]) else label
 
 
 def _dot_general(graph, equation, labels, size):
@@ -216,11 +223,11 @@ def _convolution(graph, equation, labels, size):
     del graph, size
     spec = equation.params["dimension_numbers"]
     if labels[1] is not None:
-        return _LOST
+        return LOST
     if labels[0].axis in spec.lhs_spec[2:]:
         _mixed(equation, "slides over")
     is_batch = labels[0].axis == spec.lhs_spec[0] and equation.params["batch_group_count"] == 1
-    return Batch(spec.out_spec[0], labels[0].inner) if is_batch else _LOST
+    return Batch(spec.out_spec[0], labels[0].inner) if is_batch else LOST
 
 
 def _reshape(graph, equation, labels, size):
@@ -232,7 +239,7 @@ def _reshape(graph, equation, labels, size):
         whole = stride % below == 0 and length % max(stride // below * size, 1) == 0
         if below <= stride and length > 1 and whole:
             return Batch(d, stride // below)
-    return _LOST
+    return LOST
 
 
 def _transpose(graph, equation, labels, size):
@@ -254,9 +261,11 @@ def _same_axis(graph, equation, labels, size):
     """Operations that keep dimensions apart: fine as long as the batch axis keeps its length."""
     del size
     label = _joined(labels)
+    if any(equation.params.get("padding_config", {label.axis: ()})[label.axis]):
+        return LOST  # Cut at one end and extended at the other, an axis keeps its length.
     before = {graph.shape(v)[label.axis] for v in equation.inputs if graph.shape(v)}
     after = {graph.shape(v)[label.axis] for v in equation.outputs}
-    return label if label is not _LOST and before == after else _LOST
+    return label if label is not LOST and before == after else LOST
 
 
 def _gather(graph, equation, labels, size):
@@ -264,7 +273,7 @@ def _gather(graph, equation, labels, size):
     numbers = equation.params["dimension_numbers"]
     rank = len(graph.shape(equation.outputs[0]))
     if labels[0] is not None:
-        return _LOST
+        return LOST
     free = [d for d in range(rank) if d not in numbers.offset_dims]
     return Batch(free[labels[1].axis], labels[1].inner)
 

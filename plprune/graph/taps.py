@@ -10,22 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from plprune.graph.biases import added_leaf
+from plprune.graph.bottlenecks import Bottleneck, bottleneck
 from plprune.graph.factors import Factoring, factoring
-from plprune.graph.origins import origins
-from plprune.graph.tracing import STRUCTURAL, Graph, bind, evaluate, trace
-
-
-class OuterProducts(NamedTuple):
-    """J[r] = sum over positions s of operand[g, s, i] cotangent[r, g, s, o].
-
-    An integer operand [g, s] is one-hot: row numbers.
-    """
-
-    operand: Any  # [g, s, i], or [g, s] integers.
-    cotangent: Any  # [r, g, s, o].
+from plprune.graph.origins import Origin, origins
+from plprune.graph.tracing import STRUCTURAL, Graph, Variable, trace
 
 
 class Term(NamedTuple):
@@ -36,6 +27,7 @@ class Term(NamedTuple):
     is_lookup: bool
     num_parameters: int
     uses: tuple["Use", ...]
+    narrow: Bottleneck | None  # Through which the outputs see what is produced, if there is one.
 
 
 class Use(NamedTuple):
@@ -50,8 +42,8 @@ class Taps(NamedTuple):
     """The uses of every leaf of a traced function, and the function itself."""
 
     graph: Graph
+    origins: dict[Variable, Origin]  # Of the leaves.
     terms: tuple[Term, ...]
-    example: Callable[[Sequence[Any], Any, Any], list[Any]]
     output: Any  # Abstract value of the output, [c].
 
 
@@ -63,25 +55,17 @@ def find_taps(function: Callable, leaves: Sequence[Any], example: Any, *, join: 
       leaves: Arrays or their shapes.
       example: Tree of arrays or their shapes.
       join: Let a bias share the term of the product that it is added to.
-
-    Returns:
-      `terms`, and ``example(leaves, example, seeds) -> [OuterProducts | [r, p] array]`` per term,
-      for cotangents `seeds` [r, c] of the output.
     """
     graph = trace(function, leaves, example)
     found = origins(graph, range(len(leaves)))
     uses = _uses(graph, found, len(leaves))
     terms = _terms(graph, found, uses, join)
-
-    def run(values, one, seeds):
-        return _example_terms(graph, found, terms, [*values, *jax.tree.leaves(one)], seeds)
-
-    return Taps(graph, tuple(terms), run, graph.avals[graph.outputs[0]])
+    return Taps(graph, found, tuple(terms), graph.avals[graph.outputs[0]])
 
 
-def leaf_is_output(taps: Taps, num_leaves: int) -> bool:
+def leaf_is_output(taps: Taps) -> bool:
     """Whether a parameter reaches the output without being computed with: no tap sees it."""
-    return not set(origins(taps.graph, range(num_leaves))).isdisjoint(taps.graph.outputs)
+    return not set(taps.origins).isdisjoint(taps.graph.outputs)
 
 
 def uses_dynamic_loop(graph: Graph, num_leaves: int) -> bool:
@@ -91,7 +75,7 @@ def uses_dynamic_loop(graph: Graph, num_leaves: int) -> bool:
         if not moved.isdisjoint(equation.inputs):
             if _has_while(equation):
                 return True
-            moved.update(v for v in equation.outputs if _is_real(graph, v))
+            moved.update(v for v in equation.outputs if is_real(graph, v))
     return False
 
 
@@ -100,7 +84,8 @@ def _has_while(equation):
     return equation.name == "while" or any(_has_while(e) for e in inner)
 
 
-def _is_real(graph, variable):
+def is_real(graph: Graph, variable: Variable) -> bool:
+    """Whether a variable can have a derivative."""
     return jnp.issubdtype(getattr(graph.avals[variable], "dtype", jnp.int32), jnp.floating)
 
 
@@ -132,17 +117,29 @@ def _terms(graph, found, uses, join):
             continue
         group, _, inner, produced = form.sizes
         positions = sum(use.factoring.sizes[1] for use in own)
-        bias = _bias(graph, found, uses, leaf) if join and not form.is_lookup else None
+        bias = added_leaf(graph, found, uses, leaf) if join and not form.is_lookup else None
         leaves = (leaf,) if bias is None else (leaf, bias)
         taken.update(leaves)
         inner += bias is not None
         count = sum(sizes[k] for k in leaves)
         shape = (group, positions, inner, produced)
-        terms.append(Term(leaves, shape, form.is_lookup, count, tuple(own)))
+        narrow = _bottleneck(graph, own)
+        terms.append(Term(leaves, shape, form.is_lookup, count, tuple(own), narrow))
     for leaf, own in enumerate(uses):
         if leaf not in taken and own:
-            terms.append(Term((leaf,), None, False, sizes[leaf], tuple(own)))
+            terms.append(Term((leaf,), None, False, sizes[leaf], tuple(own), None))
     return terms
+
+
+def _bottleneck(graph, uses):
+    """Behind the one use of a leaf at several positions."""
+    form = uses[0].factoring
+    if len(uses) > 1 or form.is_lookup or form.sizes[1] < 2:
+        return None
+    out = graph.equations[uses[0].equation].outputs[0]
+    shape = graph.shape(out)
+    produced = [d for d, role in enumerate(form.roles) if role == "o" and shape[d] > 1]
+    return bottleneck(graph, out, *produced) if len(produced) == 1 else None
 
 
 def _size(shape):
@@ -173,114 +170,3 @@ def _signature(graph, found, use):
 def _moves(equation):
     names = ("permutation", "dimensions", "broadcast_dimensions")
     return tuple(equation.params.get(name) for name in names)
-
-
-def _bias(graph, found, uses, leaf):
-    """The leaf that is added, and only added, to every product with `leaf`, if there is one."""
-    biases = set()
-    for use in uses[leaf]:
-        out = graph.equations[use.equation].outputs[0]
-        readers = [i for i, e in enumerate(graph.equations) if out in e.inputs]
-        if len(readers) != 1 or out in graph.outputs:
-            return None
-        biases.add(_added_leaf(graph, found, graph.equations[readers[0]], out, use.factoring.roles))
-    if len(biases) != 1 or None in biases:
-        return None
-    (bias,) = biases
-    return bias if bias != leaf and len(uses[bias]) == len(uses[leaf]) else None
-
-
-def _added_leaf(graph, found, equation, product, roles):
-    """The leaf in ``product + leaf`` that spans exactly the produced entries, else None."""
-    if equation.name not in ("add", "add_any"):
-        return None
-    others = [v for v in equation.inputs if v != product]
-    if len(others) != 1 or others[0] not in found:
-        return None
-    full, shape = graph.shape(product), graph.shape(others[0])
-    leaf = found[others[0]].leaf
-    spans = len(shape) == len(full) and all(
-        n == (size if role == "o" else 1) for n, size, role in zip(shape, full, roles, strict=True)
-    )
-    once = _size(shape) == _size(graph.shape(graph.inputs[leaf]))
-    return leaf if spans and once and graph.shape(equation.outputs[0]) == full else None
-
-
-def _example_terms(graph, found, terms, values, seeds):
-    """The terms of one example: a tapped evaluation, one reverse pass per seed, then the uses."""
-    kept = sorted({use.equation for term in terms for use in term.uses})
-    place = {id(graph.equations[index]): index for index in kept}
-    avals = graph.avals
-    taps = {
-        index: [
-            jnp.zeros(avals[v].shape, avals[v].dtype) if _is_real(graph, v) else None
-            for v in graph.equations[index].outputs
-        ]
-        for index in kept
-    }
-
-    def tapped(taps):
-        operands = {}
-
-        def rule(equation, inputs):
-            outputs = bind(equation, inputs)
-            index = place.get(id(equation))
-            if index is None:
-                return outputs
-            operands[index] = inputs
-            return [o if t is None else o + t for o, t in zip(outputs, taps[index], strict=True)]
-
-        (output,) = evaluate(graph, values, rule)
-        return output, operands
-
-    _, pull, operands = jax.vjp(tapped, taps, has_aux=True)
-    cotangents = jax.vmap(lambda seed: pull(seed)[0])(seeds)
-    return [_term_value(graph, found, t, values, operands, cotangents) for t in terms]
-
-
-def _term_value(graph, found, term, values, operands, cotangents):
-    if term.sizes is None:
-        return _leaf_jacobian(graph, found, term, values, operands, cotangents)
-    parts = []
-    for use in term.uses:
-        form, inputs = use.factoring, operands[use.equation]
-        other = inputs[form.other]
-        (tap,) = cotangents[use.equation]
-        operand = form.operand(other)
-        if len(term.leaves) == 2:  # A bias is a weight on an operand that is always one.
-            operand = jnp.concatenate([operand, jnp.ones_like(operand[..., :1])], axis=-1)
-        cotangent = jax.vmap(form.cotangent, in_axes=(0, None))(tap, other)
-        parts.append((operand, cotangent))
-    if len(parts) == 1:
-        return OuterProducts(*parts[0])
-    return OuterProducts(
-        jnp.concatenate([p[0] for p in parts], axis=1),
-        jnp.concatenate([p[1] for p in parts], axis=2),
-    )
-
-
-def _leaf_jacobian(graph, found, term, values, operands, cotangents):
-    """[r, p] of one leaf by the vector-Jacobian products of the equations that use it."""
-    (leaf,) = term.leaves
-
-    def used(value):
-        outputs = []
-        for use in term.uses:
-            equation, inputs = graph.equations[use.equation], list(operands[use.equation])
-            for position in use.positions:
-                moved = value
-                for step in found[equation.inputs[position]].equations:
-                    (moved,) = bind(step, [moved])
-                inputs[position] = moved
-            outputs.append(_real_outputs(graph, equation, bind(equation, inputs)))
-        return outputs
-
-    pull = jax.vjp(used, values[leaf])[1]
-    taps = [[c for c in cotangents[use.equation] if c is not None] for use in term.uses]
-    (jacobian,) = jax.vmap(pull)(taps)
-    return jacobian.reshape(jacobian.shape[0], -1)
-
-
-def _real_outputs(graph, equation, outputs):
-    pairs = zip(equation.outputs, outputs, strict=True)
-    return [output for variable, output in pairs if _is_real(graph, variable)]

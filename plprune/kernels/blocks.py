@@ -9,81 +9,91 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from plprune.graph.factors import one_hot_rows
-from plprune.graph.taps import OuterProducts, Term
+from plprune.graph.products import OuterProducts, SharedProducts
+from plprune.graph.taps import Term
+from plprune.kernels.routes import Route
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-# What moving one number through memory costs, in floating-point operations.
-_TRAFFIC = 10
+
+
+class Shared(NamedTuple):
+    """J[r, k, g, o, i] = scales[r, k, g, o] shared[g, o, i] of each example; k is summed over."""
+
+    shared: Float[Array, "t g o i"]
+    scales: Float[Array, "t r k g o"]
 
 
 class Factors(NamedTuple):
-    """A tile of examples, ready to be multiplied with another: K = sum of grams + J J'."""
+    """A tile of examples, ready to be multiplied with another: K is the sum over all parts."""
 
     grams: tuple[OuterProducts, ...]  # Leaves [t, g, s, i] and [t, r, g, s, o].
+    shared: tuple[Shared, ...]
     jacobian: Float[Array, "t r p"] | None
 
 
-def keeps_gram(term: Term, num_outputs: int, num_examples: int) -> bool:
-    """Whether multiplying Gram matrices over positions beats materialising this term's Jacobian.
-
-    Counts operations and memory traffic per pair of examples; forming the Jacobian is shared by
-    all `num_examples` partners of an example.
-    """
-    if term.sizes is None:
-        return False
-    g, s, i, o = term.sizes
-    pairs = num_outputs**2
-    operand = g * s**2 * (1 if term.is_lookup else 2 * i)
-    traffic = 0 if g * s == 1 else _TRAFFIC * g * s**2 * (1 + 2 * pairs)
-    gram = operand + g * s**2 * pairs * 2 * (o + 1) + traffic
-    # A Jacobian shares one large product with the others, so its own result costs no traffic.
-    form = 2 * s * g * i * o * num_outputs + _TRAFFIC * g * i * o * num_outputs
-    single = 2 * _TRAFFIC * pairs if g * s == 1 else 0
-    return gram + single <= 2 * pairs * g * i * o + form / max(num_examples, 1)
-
-
-def num_numbers(terms: tuple[Term, ...], grams: tuple[bool, ...], num_outputs: int) -> int:
+def num_numbers(terms: tuple[Term, ...], routes: tuple[Route, ...], num_outputs: int) -> int:
     """Numbers that one example's `Factors` hold."""
     total = 0
-    for term, keep in zip(terms, grams, strict=True):
-        if keep:
-            g, s, i, o = term.sizes  # pyright: ignore[reportGeneralTypeIssues]
+    for term, route in zip(terms, routes, strict=True):
+        if route == "jacobian" or term.sizes is None:
+            total += num_outputs * term.num_parameters
+            continue
+        g, s, i, o = term.sizes
+        if route == "gram":
             total += g * s * ((1 if term.is_lookup else i) + num_outputs * o)
         else:
-            total += num_outputs * term.num_parameters
+            total += g * o * (i + num_outputs)
     return total
 
 
 def factors(
-    terms: tuple[Term, ...], values: list[Any], grams: tuple[bool, ...], dtype: Any
+    terms: tuple[Term, ...],
+    values: list[Any],
+    routes: tuple[Route, ...],
+    dtype: Any,
+    *,
+    sums_outputs: bool,
 ) -> Factors:
-    """`Factors` from the taps' values of a tile, each with leading axis t.
+    """`Factors` from what `term_jacobians` returns for a tile, each with leading axis t.
 
     Args:
       terms: From `find_taps`.
-      values: `OuterProducts` or Jacobians, one per term.
-      grams: Which terms stay outer products.
+      values: `SharedProducts`, `OuterProducts` or Jacobians, one per term.
+      routes: How each term is contracted.
       dtype: Of the kernel.
+      sums_outputs: For the kernel's sum over outputs instead of the kernel.
     """
-    kept, jacobians = [], []
-    for term, value, keep in zip(terms, values, grams, strict=True):
-        if isinstance(value, OuterProducts):
-            value = _cast(value, dtype)
-            if keep:
-                kept.append(value)
-            else:
-                jacobians.append(_materialised(term, value))
+    grams, shared, jacobians = [], [], []
+    for term, value, route in zip(terms, values, routes, strict=True):
+        value = _cast(value, dtype)
+        if route == "shared":
+            shared.append(_shared_form(value, sums_outputs))
+            continue
+        if isinstance(value, SharedProducts):
+            value = jax.vmap(SharedProducts.expanded)(value)
+        value = _traced(value) if sums_outputs else value
+        if route == "gram":
+            grams.append(value)
         else:
-            jacobians.append(value.astype(dtype))
+            is_product = isinstance(value, OuterProducts)
+            jacobians.append(_materialised(term, value) if is_product else value)
     joined = jnp.concatenate(jacobians, axis=-1) if jacobians else None
-    return Factors(tuple(kept), joined)
+    return Factors(tuple(grams), tuple(shared), joined)
 
 
 def _cast(value, dtype):
-    operand, cotangent = value
-    if not jnp.issubdtype(operand.dtype, jnp.integer):
-        operand = operand.astype(dtype)
-    return OuterProducts(operand, cotangent.astype(dtype))
+    """All but the row numbers of a lookup."""
+
+    def cast(a):
+        return a if jnp.issubdtype(a.dtype, jnp.integer) else a.astype(dtype)
+
+    return jax.tree.map(cast, value)
+
+
+def _shared_form(value, sums_outputs):
+    operand, cotangent, scales = value
+    shared = _einsum("tgsi,tgso->tgoi", operand, cotangent)
+    return Shared(shared, scales[:, None] if sums_outputs else scales[:, :, None])
 
 
 def _materialised(term, value):
@@ -102,6 +112,7 @@ def _materialised(term, value):
 def block(left: Factors, right: Factors) -> Float[Array, "t r u q"]:
     """The kernel between two tiles."""
     parts = [_gram(a, b) for a, b in zip(left.grams, right.grams, strict=True)]
+    parts += [_shared(a, b) for a, b in zip(left.shared, right.shared, strict=True)]
     if left.jacobian is not None:
         parts.append(_einsum("trp,uqp->truq", left.jacobian, right.jacobian))
     return sum(parts[1:], start=parts[0])
@@ -123,10 +134,20 @@ def _operands(a, b, dtype):
     return _einsum("tgsi,ugvi->gtsuv", a, b)
 
 
-def traced(values: OuterProducts | Array) -> OuterProducts | Array:
+def _shared(left, right):
+    inner = _einsum("tgoi,ugoi->gotu", left.shared, right.shared)
+    # The columns' scales first, for all columns, so that each row is one plain product.
+    scaled = _einsum("gotu,uqkgo->tkgouq", inner, right.scales)
+    t, r = left.scales.shape[:2]
+    u, q = right.scales.shape[:2]
+    kernel = _einsum("trp,tpc->trc", left.scales.reshape(t, r, -1), scaled.reshape(t, -1, u * q))
+    return kernel.reshape(t, r, u, q)
+
+
+def _traced(value):
     """Cotangents whose kernel is the sum over outputs: the seeds join the produced entries."""
-    if isinstance(values, OuterProducts):
-        operand, cotangent = values
+    if isinstance(value, OuterProducts):
+        operand, cotangent = value
         moved = jnp.moveaxis(cotangent, 1, -1)
         return OuterProducts(operand, moved.reshape(*moved.shape[:-2], -1)[:, None])
-    return values.reshape(values.shape[0], 1, -1)
+    return value.reshape(value.shape[0], 1, -1)

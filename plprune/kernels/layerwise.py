@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plprune.kernels.blocks import Factors, block, factors, num_numbers, traced
+from plprune.graph.products import term_jacobians
+from plprune.kernels.blocks import Factors, block, factors, num_numbers
 from plprune.kernels.problem import Problem
 from plprune.kernels.tiles import batch_size, over_pairs, over_tiles, take
 from plprune.types import Inputs
@@ -36,8 +37,8 @@ def term_kernels(problem: Problem, tile: int | None) -> list[Float[Array, "b r b
     """The kernels of the single terms, whose sum is K."""
 
     def make(inputs):
-        parts = zip(problem.taps.terms, term_values(problem, inputs), problem.grams, strict=True)
-        return [factors((t,), [value], (keep,), problem.dtype) for t, value, keep in parts]
+        parts = zip(problem.taps.terms, term_values(problem, inputs), problem.routes, strict=True)
+        return [_factors(problem, (t,), [value], (route,)) for t, value, route in parts]
 
     def blocks(left, right):
         return [block(a, b) for a, b in zip(left, right, strict=True)]
@@ -48,19 +49,23 @@ def term_kernels(problem: Problem, tile: int | None) -> list[Float[Array, "b r b
 def tile_factors(problem: Problem, inputs: Inputs) -> Factors:
     """The factors of a tile of examples."""
     values = term_values(problem, inputs)
-    return factors(problem.taps.terms, values, problem.grams, problem.dtype)
+    return _factors(problem, problem.taps.terms, values, problem.routes)
 
 
 def term_values(problem: Problem, inputs: Inputs) -> list[Any]:
     """What the taps see: one forward pass and c backward passes per example."""
     taps = problem.taps
     seeds = jnp.eye(problem.num_outputs, dtype=taps.output.dtype)
-    values = jax.vmap(lambda x: taps.example(problem.leaves, x, seeds))(inputs)
-    return values if problem.num_seeds == problem.num_outputs else [traced(v) for v in values]
+    return jax.vmap(lambda x: term_jacobians(taps, problem.leaves, x, seeds))(inputs)
+
+
+def _factors(problem, terms, values, routes):
+    summed = problem.num_seeds != problem.num_outputs
+    return factors(terms, values, routes, problem.dtype, sums_outputs=summed)
 
 
 def _paired(problem, make, combine, tile):
-    numbers = num_numbers(problem.taps.terms, problem.grams, problem.num_outputs)
+    numbers = num_numbers(problem.taps.terms, problem.routes, problem.num_outputs)
     per_example = max(numbers, 1) * problem.dtype.itemsize
     tile = min(_tile(problem, per_example) if tile is None else tile, *problem.sizes)
     rows = _reader(make, problem.inputs, tile, per_example)
@@ -104,7 +109,8 @@ def _tile(problem, per_example):
     if jax.default_backend() == "cpu":
         small = max(problem.sizes) * problem.num_seeds <= _CPU_ROWS
         rows = _CPU_ROWS if small or _operations(problem) <= _HEAVY else _CPU_ROWS_HEAVY
-    pairs = (_pair_numbers(t, problem.num_seeds) for t in _gram_terms(problem))
+    parts = zip(problem.taps.terms, problem.routes, strict=True)
+    pairs = (_pair_numbers(t, route, problem.num_seeds, problem.num_outputs) for t, route in parts)
     by_pairs = int((_FACTOR_BYTES / (max(pairs, default=1) * problem.dtype.itemsize)) ** 0.5)
     by_rows = _balanced(rows // problem.num_seeds, max(problem.sizes))
     return max(1, min(by_rows, by_pairs, _FACTOR_BYTES // (2 * per_example)))
@@ -116,17 +122,23 @@ def _balanced(tile, size):
     return -(-size // count)
 
 
-def _gram_terms(problem):
-    return [t for t, keep in zip(problem.taps.terms, problem.grams, strict=True) if keep]
-
-
 def _operations(problem):
     """Operations per entry of the kernel."""
-    parts = zip(problem.taps.terms, problem.grams, strict=True)
-    return sum(2 * (t.sizes[3] if keep else t.num_parameters) for t, keep in parts)
+    parts = zip(problem.taps.terms, problem.routes, strict=True)
+    return sum(2 * _length(t, route, problem.num_seeds**2) for t, route in parts)
 
 
-def _pair_numbers(term, seeds):
+def _length(term, route, entries):
+    """Of the products that make one of the `entries` of a pair of examples."""
+    if route == "jacobian":
+        return term.num_parameters
+    g, _, i, o = term.sizes
+    return o if route == "gram" else g * o * (1 + i / entries)
+
+
+def _pair_numbers(term, route, seeds, outputs):
     """Numbers between the products of one pair of examples."""
-    g, s, _, _ = term.sizes
-    return 2 * g * s**2 * (1 + seeds**2)
+    if route == "jacobian":
+        return 1
+    g, s, _, o = term.sizes
+    return 2 * g * s**2 * (1 + seeds**2) if route == "gram" else 2 * g * o * (1 + outputs)

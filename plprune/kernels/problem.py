@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from plprune.graph.independence import mixing
 from plprune.graph.taps import Taps, find_taps, leaf_is_output, uses_dynamic_loop
-from plprune.kernels.blocks import keeps_gram
+from plprune.kernels.routes import Route, cheapest_route, outer_route
 from plprune.kernels.tiles import batch_size
 from plprune.operators import flat_outputs
 from plprune.types import Apply, Inputs, Params
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     taps: Taps
     by_layer: bool
     forward: bool  # Jacobians by forward passes: a loop of unknown length is in the way.
-    grams: tuple[bool, ...]  # Per term: outer products kept, or a Jacobian materialised.
+    routes: tuple[Route, ...]  # Per term: how it is contracted.
     num_outputs: int
     num_seeds: int  # 1 for the kernel's trace over outputs, else c.
     dtype: Any
@@ -77,10 +77,12 @@ def make_problem(
     (num_outputs,) = taps.output.shape
     seeds = 1 if sums_outputs else num_outputs
     forward = uses_dynamic_loop(taps.graph, len(leaves))
-    by_layer = method != "contraction" and not forward and not leaf_is_output(taps, len(leaves))
+    by_layer = method != "contraction" and not forward and not leaf_is_output(taps)
     # "layerwise" never materialises what can stay outer products; "auto" where that is cheaper.
-    keep = (lambda t: t.sizes is not None) if method == "layerwise" else None
-    grams = tuple(keep(t) if keep else keeps_gram(t, seeds, size) for t in taps.terms)
+    kept = method == "layerwise"
+    routes = tuple(
+        outer_route(t) if kept else cheapest_route(t, seeds, num_outputs, size) for t in taps.terms
+    )
     dtype = jnp.result_type(taps.output.dtype, jnp.float32, *leaves)
     return Problem(
         model,
@@ -91,7 +93,7 @@ def make_problem(
         taps,
         by_layer,
         forward,
-        grams,
+        routes,
         num_outputs,
         seeds,
         dtype,
