@@ -113,12 +113,12 @@ def minibatch_step(step: Step) -> Callable[..., tuple[TrainState, TrainInfo]]:
 
 
 def loop_minibatches(
-    compiled: Callable[..., tuple[TrainState, TrainInfo]],
+    compiled: Callable[..., tuple[TrainState, Any]],
     train_state: TrainState,
     data: Batch,
     indices: Int[Array, "steps batch"],
     **extra: Any,
-) -> tuple[TrainState, TrainInfo]:
+) -> tuple[TrainState, Any]:
     """`run_minibatches` as one dispatch per step, without a scan; not to be traced.
 
     For models that `scans_slowly`. Nothing is read back between the steps.
@@ -144,7 +144,7 @@ def scans_slowly(params: Params) -> bool:
     inside a scan the gradients of the kernels take plain loops, and a training step of a small
     convolutional network five times as long. Kernels are told by their four dimensions or more.
     """
-    convolutional = any(jnp.ndim(leaf) > 3 for leaf in jax.tree.leaves(params))
+    convolutional = any(leaf.ndim > 3 for leaf in jax.tree.leaves(params))
     return convolutional and jax.default_backend() == "cpu"
 
 

@@ -20,7 +20,16 @@ from plprune.conditions import Records, recording, replay
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
-from plprune.training import TrainState, make_step, minibatch_losses, run_minibatches, start
+from plprune.training import (
+    TrainState,
+    loop_minibatches,
+    make_step,
+    minibatch_losses,
+    minibatch_step,
+    run_minibatches,
+    scans_slowly,
+    start,
+)
 from plprune.types import Params
 
 
@@ -65,14 +74,22 @@ def program(training: Training) -> Program:
     def begin(params, state, key):
         return start(params, state, optimizer, key=key)
 
-    def stretch(now, reference, data, indices):
+    def scanned(now, reference, data, indices):
         return whole(run_minibatches(step, now, data, indices, reference=reference)[0]), None
+
+    @jax.jit
+    def one(now, data, chosen, *, reference):
+        return whole(minibatch_step(step)(now, data, chosen, reference=reference)[0]), None
+
+    def looped(now, reference, data, indices):
+        return loop_minibatches(one, now, data, indices, reference=reference)
 
     def reference_values(params, state, data, indices, key):
         found = minibatch_losses(model.train, cross_entropy, params, state, data, indices, key=key)
         return whole(found)
 
-    return Program(*map(jax.jit, (initial, begin, stretch, reference_values)))
+    stretch = looped if scans_slowly(model.params) else jax.jit(scanned)
+    return Program(jax.jit(initial), jax.jit(begin), stretch, jax.jit(reference_values))
 
 
 def runner(
