@@ -18,10 +18,13 @@ def mlp(widths: tuple[int, ...], num_examples: int, seed: int = 0) -> dict[str, 
     return single | {"y": rng.integers(0, widths[-1], num_examples)}
 
 
-def cnn(num_examples: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Two 3x3 convolutions (16, 32 channels) on 16x16x3, each pooled by 2; then mean, dense."""
+def cnn(num_examples: int, seed: int = 0, *, pooled: bool = True) -> dict[str, np.ndarray]:
+    """Two 3x3 convolutions (16, 32 channels) on 16x16x3, each pooled by 2; then dense.
+
+    The dense layer reads the mean of the 4x4 positions if `pooled`, else all of them.
+    """
     rng = np.random.default_rng(seed)
-    shapes = {"w0": (3, 3, 3, 16), "w1": (3, 3, 16, 32), "w2": (32, 10)}
+    shapes = {"w0": (3, 3, 3, 16), "w1": (3, 3, 16, 32), "w2": (32 if pooled else 512, 10)}
     arrays = {
         name: rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
         for name, shape in shapes.items()

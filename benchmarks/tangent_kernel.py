@@ -28,6 +28,13 @@ def cnn(repeats: int) -> int:
     return 0
 
 
+def flat(repeats: int) -> int:
+    """The convolutional net with a head that reads every position."""
+    title = "The same CNN without the mean before its dense layer: kernel 640 x 640"
+    table(title, FIELD, problems.cnn(64, pooled=False), repeats)
+    return 0
+
+
 def wide(repeats: int) -> int:
     """The wide net, against the rate of a plain product; 1 if it failed."""
     outcome = run(OURS, problems.mlp((784, 1024, 1024, 10), 1024), repeats)
@@ -46,7 +53,7 @@ def wide(repeats: int) -> int:
     return 0
 
 
-TABLES = {"mlp": mlp, "cnn": cnn, "wide": wide}
+TABLES = {"mlp": mlp, "cnn": cnn, "flat": flat, "wide": wide}
 
 
 def main(repeats: int) -> int:

@@ -32,7 +32,9 @@ def apply(p, x):
             x = jax.nn.relu(x + p[f"b{k}"])
             x = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
         else:
-            x = jnp.mean(x, (1, 2)) if x.ndim == 4 else x
+            if x.ndim == 4:
+                pooled = x.shape[-1] == p[f"w{k}"].shape[0]
+                x = jnp.mean(x, (1, 2)) if pooled else x.reshape(len(x), -1)
             x = x @ p[f"w{k}"] + p[f"b{k}"]
             x = x if last else jax.nn.relu(x)
     return x

@@ -27,7 +27,8 @@ def layerwise_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2
     """K from the factors of its rows and columns.
 
     Per dense layer and pair of examples the cost is ``d_in + c^2 d_out`` multiplications
-    [Novak 2022], halved by symmetry where the two batches are one. Holds the kernel, the factors
+    [Novak 2022], for a convolution whose channels are pooled before the head
+    ``d_out (d_in + c^2)``; symmetry halves both where one batch has several tiles. Holds the kernel, the factors
     of a tile (or of the batch, if small) and a block.
     """
     return _paired(problem, partial(tile_factors, problem), block, tile)

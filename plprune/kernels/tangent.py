@@ -31,12 +31,13 @@ def tangent_kernel(
         depends on example i's input only, in evaluation mode.
       params: Tree of arrays.
       inputs: Tree of arrays [b, ...].
-      other: Second batch [b', ...] for the columns; the first one if None, and then only half of
-        the kernel is computed.
+      other: Second batch [b', ...] for the columns; the first one if None, and then no tile below
+        the diagonal is computed.
       method: "layerwise" contracts outer products layer by layer wherever a layer has that form;
         "contraction" multiplies whole per-example Jacobians; "auto" takes for each layer the
-        cheaper of the two by counted operations and memory traffic. Functions that hold a loop of
-        unknown length are contracted from forward-mode Jacobians in any case.
+        cheapest by counted operations and memory traffic of these two and, where the outputs see
+        each channel as one number, one sum over positions that all outputs share. Functions that
+        hold a loop of unknown length are contracted from forward-mode Jacobians in any case.
       tile: Examples per tile, at least 1; if None chosen to bound memory. Static under jit.
 
     Raises:
