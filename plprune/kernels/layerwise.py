@@ -28,8 +28,8 @@ def layerwise_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2
 
     Per dense layer and pair of examples the cost is ``d_in + c^2 d_out`` multiplications
     [Novak 2022], for a convolution whose channels are pooled before the head
-    ``d_out (d_in + c^2)``; symmetry halves both where one batch has several tiles. Holds the kernel,
-    the factors of a tile (or of the batch, if small) and a block.
+    ``d_out (d_in + c^2)``; symmetry halves both where one batch has several tiles. Holds the
+    kernel, the factors of a tile (or of the batch, if small) and a block.
     """
     return _paired(problem, partial(tile_factors, problem), block, tile)
 
