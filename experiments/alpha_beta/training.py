@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -16,7 +17,7 @@ from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import measured
 from experiments.devices import replicate, spread, whole
 from experiments.progress import Progress
-from plprune.conditions import Records, recording, replay
+from plprune.conditions import Records, batch_losses, recording, replay
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
@@ -31,6 +32,8 @@ from plprune.training import (
     start,
 )
 from plprune.types import Params
+
+EVALUATED = 1024  # Examples at a time at the last iterate.
 
 
 class Training(NamedTuple):
@@ -51,7 +54,7 @@ class Program(NamedTuple):
     stretch: Callable[..., tuple[TrainState, None]]
     # (train_state, reference, data, indices) -> after those steps
     reference_values: Callable[..., Array]
-    # (params, state, data, indices, key) -> the loss of every step's minibatch, in training mode
+    # (params, state, data, indices, key) -> the loss of every step's minibatch, as in the step
 
     def run(self, params, state, reference, data, indices, key) -> tuple[Params, Records]:
         """The last iterate, and the records, of all steps at once."""
@@ -63,7 +66,8 @@ class Program(NamedTuple):
 def program(training: Training) -> Program:
     """The compiled functions of a training; nothing is computed yet."""
     # Shapes are enough to take the model apart.
-    model = functional(nnx.eval_shape(lambda: training.build(nnx.Rngs(0))))
+    shapes = nnx.eval_shape(lambda: training.build(nnx.Rngs(0)))
+    model = functional(shapes)
     optimizer = recording(training.optimizer, training.steps)
     step = make_step(model.train, cross_entropy, optimizer)
 
@@ -89,7 +93,33 @@ def program(training: Training) -> Program:
         return whole(found)
 
     stretch = looped if scans_slowly(model.params) else jax.jit(scanned)
-    return Program(jax.jit(initial), jax.jit(begin), stretch, jax.jit(reference_values))
+    values = _means_of_examples(model) if examples_apart(shapes) else jax.jit(reference_values)
+    return Program(jax.jit(initial), jax.jit(begin), stretch, values)
+
+
+def examples_apart(module: nnx.Module) -> bool:
+    """Whether each example's loss is its own: no statistics of a minibatch, no random numbers."""
+    return not jax.tree.leaves(nnx.state(module, nnx.Not(nnx.Param)))
+
+
+def _means_of_examples(model):
+    """Reference values from each example's loss, evaluated once, not once an epoch."""
+
+    @jax.jit
+    def losses(params, inputs, labels):
+        return cross_entropy(model.apply(params, {}, inputs), labels)
+
+    @jax.jit
+    def means(parts, indices):
+        return whole(batch_losses(jnp.concatenate(parts), indices))
+
+    def reference_values(params, state, data, indices, key):
+        del state, key
+        parts = range(0, len(data[1]), EVALUATED)
+        found = [losses(params, *(a[i : i + EVALUATED] for a in data)) for i in parts]
+        return means(found, indices)
+
+    return reference_values
 
 
 def runner(

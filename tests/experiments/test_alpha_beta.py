@@ -18,6 +18,10 @@ from experiments.alpha_beta import training as runs
 from experiments.progress import Silent
 from plprune.conditions import Records, Replay, recorded, replay
 from plprune.data import minibatches
+from plprune.functional import functional
+from plprune.losses import cross_entropy
+from plprune.models import MLP
+from plprune.training import minibatch_losses
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 QUICK = settings.PRESETS["quick"]
@@ -123,6 +127,25 @@ def test_batch_norm_and_dropout_are_the_steps_own():
     assert abs(other[-1] - at_end[-1]) > 10 * abs(points.inner[-1])
 
 
+def test_losses_of_single_examples_serve_models_whose_examples_do_not_meet(monkeypatch):
+    monkeypatch.setattr(runs, "EVALUATED", 10)  # The last part is smaller.
+    keys = jax.random.split(jax.random.key(0), 2)
+    labels = jax.random.randint(keys[1], (32,), 0, 3)
+    data = jax.random.normal(keys[0], (32, 4), jnp.float32), labels
+    training = runs.Training(lambda rngs: MLP(4, (5,), 3, rngs=rngs), optax.sgd(0.1), data, 8, 6)
+    key = jax.random.key(1)
+    indices = minibatches(32, 8, 6, key=key)
+    compiled = runs.program(training)
+    params, state = compiled.initial(key)
+    found = compiled.reference_values(params, state, data, indices, key)
+    model = functional(training.build(nnx.Rngs(0)))
+    expected = minibatch_losses(model.train, cross_entropy, params, {}, data, indices, key=key)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not runs.examples_apart(Noisy(nnx.Rngs(0)))
+    assert not runs.examples_apart(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    assert not runs.examples_apart(nnx.BatchNorm(4, rngs=nnx.Rngs(0)))
+
+
 LARGEST = {
     "width": "width_4096", "channels": "channels_2048", "batch_size": "batch_512",
     "optimizer": "adam", "depth": "depth_18", "lstm": "lstm", "transformer": "transformer",
@@ -132,7 +155,7 @@ PARAMETERS = {"batch_size": 6_573_130, "lstm": 3 * (2 * 1150 + 1) * 4 * 1150 + 1
 
 @pytest.mark.parametrize("figure", LARGEST)
 def test_paper_presets_trace(figure, monkeypatch):
-    monkeypatch.setattr(runs, "scans_slowly", lambda params: False)  # As on an accelerator.
+    monkeypatch.setattr(runs, "scans_slowly", lambda *_: False)  # As on an accelerator.
     paper = settings.PRESETS["paper"]
     text = figure in ("lstm", "transformer")
     shape = (28, 28, 1) if figure == "width" else (32, 32, 3)
