@@ -5,10 +5,8 @@ import numpy as np
 
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import System, examples, num_parameters, perceptron
-from experiments.pl_star.tracing import descent_system, descent_trace, traced
+from experiments.pl_star.tracing import ROUNDING, descent_system, descent_trace, traced
 from plprune.constants import almost_pl, ball_certificate, radii
-
-ROUNDING = 1e-9  # Relative slack of a comparison in float64.
 
 
 def eigenvalue(config: Config, seed: int):

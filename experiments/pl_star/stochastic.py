@@ -10,9 +10,8 @@ from jax.flatten_util import ravel_pytree
 
 from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
-from experiments.pl_star.descent import ROUNDING
 from experiments.pl_star.networks import num_parameters
-from experiments.pl_star.tracing import curvature, descent_system, descent_trace
+from experiments.pl_star.tracing import ROUNDING, curvature, descent_system, descent_trace
 from plprune.constants import descent_rate, stochastic_rate
 
 WATCHED = 4  # Of the repeats, on whose paths the constants are checked.

@@ -15,6 +15,7 @@ from experiments.pl_star.networks import System, examples, perceptron
 from plprune.constants import hessian_norm, lipschitz_constant
 
 ATTEMPTS = 8
+ROUNDING = 1e-9  # Relative slack of a comparison in float64.
 
 
 class Trace(NamedTuple):
@@ -57,7 +58,7 @@ def traced(system: System, num_steps: int, checks: int) -> tuple[Trace, float]:
     for _ in range(ATTEMPTS):
         trace = run(*arguments, 1 / smoothness)
         met = float(jnp.max(trace.smoothness))
-        if met <= smoothness:
+        if met <= smoothness * (1 + ROUNDING):
             break
         smoothness = 1.1 * met
     return jax.tree.map(np.asarray, trace), smoothness

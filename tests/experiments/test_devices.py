@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import spread_runs
 from spread_toy import run_until
 
 import experiments.__main__ as entry
@@ -30,9 +32,13 @@ def coordinator():
 
 
 def program(stop, *flags):
+    return started("spread_toy.py", stop, "--seeds", 2, *flags)
+
+
+def started(file, *words):
     path = os.pathsep.join([str(ROOT), str(HERE)])
     return subprocess.Popen(
-        [sys.executable, str(HERE / "spread_toy.py"), str(stop), "--seeds", "2", *map(str, flags)],
+        [sys.executable, str(HERE / file), *map(str, words)],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,6 +84,26 @@ def test_two_processes_go_on_where_four_devices_stopped_and_equal_one_device(
     )
 
 
+def same(file, expected):
+    """Whole numbers exactly: nodes kept, steps taken, broken bounds. The rest as float32 rounds."""
+    with np.load(file, allow_pickle=False) as found:
+        assert set(found.files) == set(expected)
+        for name, values in expected.items():
+            rtol = 0 if np.array_equal(values, np.round(values), equal_nan=True) else 1e-5
+            # Shares of a grid of pairs, which change where the pair does.
+            atol = 1e-3 if name.endswith("heat") else 1e-12
+            np.testing.assert_allclose(found[name], values, rtol=rtol, atol=atol, err_msg=name)
+
+
+@pytest.mark.slow
+def test_experiments_on_four_devices_are_those_of_one(tmp_path):
+    four = started("spread_runs.py", tmp_path / "four.npz", 4)
+    expected = spread_runs.everything()
+    code, said = ended(four)
+    assert code == 0, said
+    same(tmp_path / "four.npz", expected)
+
+
 def test_what_process_0_finds_or_refuses_every_process_hears(monkeypatch):
     sent = []
 
@@ -119,6 +145,37 @@ def test_what_process_0_finds_or_refuses_every_process_hears(monkeypatch):
 def test_machines_that_cannot_be_are_refused_in_a_line(words, message):
     with pytest.raises(ValueError, match=message):
         parse(["toy", *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("matrix_sensing --devices 4", "matrix_sensing all has nothing large enough"),
+        ("matrix_sensing columns --distributed", "columns has nothing large enough to spread"),
+        (
+            "pl_star surface --devices 2",
+            "surface has nothing .* rate, radius, jacobian, almost have",
+        ),
+        ("sweep alpha_beta examples --grid seed=0 --devices 2", "examples has nothing"),
+    ],
+)
+def test_figures_without_anything_to_spread_say_so_before_any_work(words, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(words.split())
+    assert "\n" not in str(error.value)
+
+
+def test_figures_with_something_to_spread_are_taken():
+    assert parse(["pl_star", "--devices", "2"]).machine.devices == 2
+    assert parse(["matrix_sensing", "--devices", "1"]).machine.devices == 1
+
+
+def test_devices_that_divide_no_batch_are_refused(monkeypatch):
+    devices.check_divide({"batch_size": 7})
+    monkeypatch.setattr("experiments.devices._Team.mesh", SimpleNamespace(size=4))
+    devices.check_divide({"batch_size": 7, "other": 8})
+    with pytest.raises(ValueError, match="devices must divide batch_size, which is 7, got 4"):
+        devices.check_divide({"batch_size": 7, "other": 6})
 
 
 def test_more_devices_than_there_are_are_refused(tmp_path, capsys):
