@@ -13,7 +13,7 @@ from rich.console import Console
 
 import experiments
 from experiments import devices
-from experiments.command_line import ALL, Command, settings, words
+from experiments.command_line import ALL, Command, folder_of, settings, words
 from experiments.folders import clear, must_run, normalised, under_way
 from experiments.progress import reporting
 from experiments.report import is_drawn, show, write_report
@@ -34,12 +34,10 @@ def carry_out(command: Command, console: Console) -> None:
     with devices.joined(command.machine):
         if not devices.writes():
             command = command._replace(quiet=True)
-        if not figures:
-            _one(command, console)
-        elif command.figure != ALL:
-            _one(command._replace(out=command.out / command.figure), console)
-        else:
+        if command.figure == ALL:
             _all(command, figures, console)
+        else:
+            _one(command._replace(out=folder_of(command)), console)
 
 
 def _all(command, figures, console):

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.command_line import Command, SweepCommand, words
+from experiments.command_line import Command, SweepCommand, folder_of, words
 from experiments.folders import locked
 from experiments.grid import Cell, cells
 from experiments.pools import Pool, Processes, RayCluster
@@ -98,7 +98,7 @@ def _others(folder):
 
 def _standing(cell, before):
     found = before.get(cell.name, {})
-    done = found.get("state") == DONE and (cell.command.out / RECORD).exists()
+    done = found.get("state") == DONE and (folder_of(cell.command) / RECORD).exists()
     attempts = found.get("attempts")
     return {
         "settings": cell.settings,
@@ -172,7 +172,7 @@ def _write_table(folder: Path, grid: list[Cell], standing: Standing) -> None:
     for cell in grid:
         if standing[cell.name]["state"] != DONE:
             continue
-        record, _ = read_record(cell.command.out)
+        record, _ = read_record(folder_of(cell.command))
         for method, metrics in record["results"].items():
             for metric, entry in metrics.items():
                 numbers = [entry["mean"], entry["stderr"], len(entry["values"])]
@@ -187,7 +187,8 @@ def _show(folder, grid, standing, console):
         row = [*cell.settings.values(), entry["state"], str(entry["attempts"]), entry["said"]]
         table.add_row(*(Text(word) for word in row))
     console.print(table)
-    told = f"Records: {folder}/*/record.json; their numbers: {folder / TABLE}"
+    records = folder_of(grid[0].command._replace(out=folder / "*")) / RECORD
+    told = f"Records: {records}; their numbers: {folder / TABLE}"
     console.print(told, soft_wrap=True, highlight=False, markup=False)
 
 

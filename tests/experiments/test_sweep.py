@@ -77,6 +77,20 @@ def test_every_cell_of_the_grid_has_its_record_and_its_line(tmp_path):
     assert len(rows) == 4 * 2 * 3
 
 
+def test_the_records_of_a_figure_are_found_in_its_folder(toy, tmp_path):
+    toy("config", FIGURES=("one", "two"))
+    toy("run", run=toy.run_figure)
+    command = parse(["sweep", "toy", "one", "--grid", "keep=0.25,0.5", "--out", str(tmp_path)])
+    for pool in (InProcess(), idle := InProcess()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("experiments.sweep.Processes", lambda _, pool=pool: pool)
+            carry_out_sweep(command, Console(quiet=True))
+    assert idle.started == []  # Done: shown again.
+    assert read_record(tmp_path / "keep=0.25" / "one")[0]["config"]["keep"] == 0.25
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows} == {"one/gd/dense", "one/gd/kappa"}
+
+
 def test_failed_cells_are_tried_again_and_listed(tmp_path):
     pool = InProcess({"keep=0.25,steps=3": 1, "keep=0.5,steps=4": 9})
     with pytest.raises(ValueError, match=r"^1 of 4 cells failed: keep=0.5,steps=4\."):
