@@ -145,12 +145,11 @@ assert not other.exact and other.first_difference >= 0, other
 
 def test_a_replay_on_another_number_of_devices_is_not_exact():
     root = Path(__file__).parents[2]
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", SHARDED],
-        env=os.environ | flags | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -32,9 +32,10 @@ for name, method in (("convolutions", "auto"), ("scanned_layers", "contraction")
 
 def test_equals_the_kernel_of_one_device():
     root = Path(__file__).parents[2]
-    settings = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(root)}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=os.environ | settings, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
