@@ -3,6 +3,7 @@
 
 import ast
 import json
+import os
 import socket
 import zipfile
 from pathlib import Path
@@ -86,6 +87,15 @@ def test_a_data_set_on_disk_needs_no_network(offline, tmp_path):
         load("fashion_mnist", split="test[:2]", data_dir=tmp_path)
     except FileNotFoundError as error:  # And is not fetched where it is missing.
         assert "prepare fashion_mnist" in str(error)  # noqa: PT017
+
+
+@pytest.mark.skipif(
+    not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR names no prepared data sets"
+)
+def test_a_prepared_data_set_needs_no_network(offline, tmp_path):
+    assert offline is None
+    found = load("fashion_mnist", split="test[:3]", cache_dir=tmp_path)  # TFDS reads it itself.
+    assert len(found.images) == len(found.labels) == 3
 
 
 class Evil:
