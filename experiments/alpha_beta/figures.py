@@ -4,6 +4,8 @@
 import textwrap
 
 import numpy as np
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import MaxNLocator
 
 from experiments.alpha_beta.config import POWERS
 from experiments.alpha_beta.tables import METRICS, tables
@@ -132,16 +134,24 @@ def _heat_map(figure, axes, curves, method):
     heat = heat.reshape(len(axis), len(axis)).copy()
     alpha, beta = np.meshgrid(axis, axis, indexing="ij")
     heat[alpha < beta + 0.1 - 1e-9] = np.nan
-    limit = np.nanmax(np.abs(heat)) if np.isfinite(heat).any() else 1.0
+    # Each sign has its own scale: margins where a pair works are often much smaller.
+    norm = TwoSlopeNorm(0.0, *_sides(heat))
     mesh = axes.pcolormesh(
-        axis, axis, heat.T, cmap="RdBu", vmin=-limit, vmax=limit, shading="nearest",
-        rasterized=True,
-    )  # fmt: skip
+        axis, axis, heat.T, cmap="RdBu", norm=norm, shading="nearest", rasterized=True
+    )
     if np.nanmin(heat, initial=np.inf) < 0 < np.nanmax(heat, initial=-np.inf):
         axes.contour(axis, axis, heat.T, levels=[0.0], colors=INK, linewidths=1.2)
     axes.grid(False)
     axes.set(xlabel="\u03b1", ylabel="\u03b2", title=method.replace("_", " "))
-    figure.colorbar(mesh, ax=axes)
+    bar = figure.colorbar(mesh, ax=axes, ticks=MaxNLocator(5))
+    bar.ax.set_yscale("linear")  # In the values, so that the shorter side takes less room.
+
+
+def _sides(heat):
+    """The ends of a colour scale around 0, neither of them empty."""
+    low, high = np.nanmin(heat, initial=0.0), np.nanmax(heat, initial=0.0)
+    least = 1e-3 * max(high - low, 1e-12)
+    return min(low, -least), max(high, least)
 
 
 def _loss(axes, curves, method, **look):

@@ -90,12 +90,12 @@ def tables(record):
 
 
 def _trends(told):
-    rows = tuple(
-        (Cell(t.subject), Cell(t.expected), Cell("yes" if t.shown else "no"), Cell(t.found))
-        for t in told
+    rows = tuple((Cell(t.subject), Cell(t.expected), Cell(t.verdict), Cell(t.found)) for t in told)
+    text = (
+        "Shown where every difference exceeds two standard errors of it, not shown where one has "
+        "the other sign by as much or is below .01."
     )
-    text = "Shown where a difference exceeds two standard errors of it."
-    return Table("Trends", ("setting", "the paper", "shown", "here"), rows, text)
+    return Table("Trends", ("setting", "the paper", "verdict", "here"), rows, text)
 
 
 def _conditions(results):

@@ -21,33 +21,71 @@ def around(centre):
     return [centre - 0.1, centre, centre + 0.1]
 
 
+VERDICTS = {
+    "shown": "Shown here",
+    "not shown": "Not shown at this scale",
+    "too noisy": "Too noisy to tell at this scale",
+}
+
+
 @pytest.mark.parametrize(
-    ("centres", "shown", "words"),
+    ("centres", "verdict", "words"),
     [
-        ((1.0, 3.0, 2.0), True, "alpha is largest, 3.000 ± 0.058, at 64; the rise from 1.000"),
-        ((1.0, 2.0, 3.0), False, "there is no fall, as that is the end of the range"),
-        ((3.0, 2.0, 1.0), False, "there is no rise, as that is the end of the range"),
-        ((1.0, 3.0, 2.95), False, "the fall to 2.950 ± 0.058 at 512 is 0.6 standard errors"),
+        ((1.0, 3.0, 2.0), "shown", "alpha is largest, 3.000 ± 0.058, at 64; the rise from 1.000"),
+        ((1.0, 2.0, 3.0), "not shown", "there is no fall, as that is the end of the range"),
+        ((3.0, 2.0, 1.0), "not shown", "there is no rise, as that is the end of the range"),
+        ((1.0, 3.0, 2.95), "too noisy", "the fall to 2.950 ± 0.058 at 512 is 0.6 standard errors"),
+        ((2.95, 3.0, 1.0), "too noisy", "the rise from 2.950 ± 0.058 at 8 is 0.6 standard errors"),
+        ((1.0, 3.0, 2.995), "not shown", "the fall to 2.995 ± 0.058 at 512 is 0.0 standard errors"),
     ],
 )
-def test_rise_then_fall(centres, shown, words):
+def test_rise_then_fall(centres, verdict, words):
     methods = ("width_8", "width_64", "width_512")
     found = told({m: around(c) for m, c in zip(methods, centres, strict=True)})["width"]
-    assert found.shown is shown
+    assert (found.verdict, found.shown) == (verdict, verdict == "shown")
     assert words in found.found
-    verdict = "Shown here" if shown else "Not shown at this scale"
-    assert found.sentence().startswith(f"The paper: {found.expected}. {verdict}: ")
+    assert found.sentence().startswith(f"The paper: {found.expected}. {VERDICTS[verdict]}: ")
 
 
-def test_falling_is_by_more_than_two_standard_errors():
-    clear = told({"batch_32": around(2.0), "batch_256": around(1.0)})["batch"]
-    assert clear.shown
-    assert "alpha falls by 12.2 standard errors" in clear.found
-    unclear = told({"depth_9": around(1.1), "depth_34": around(1.0)})["depth"]
-    assert not unclear.shown
-    rising = told({"depth_9": around(1.0), "depth_34": around(2.0)})["depth"]
-    assert not rising.shown
-    assert "alpha rises" in rising.found
+@pytest.mark.parametrize(
+    ("prefix", "centres", "verdict", "words"),
+    [
+        ("batch", (2.0, 1.0), "shown", "alpha falls by 12.2 standard errors from"),
+        ("depth", (1.1, 1.0), "too noisy", "alpha falls by 1.2 standard errors from"),
+        ("depth", (1.0, 1.1), "too noisy", "alpha rises by 1.2 standard errors from"),
+        ("depth", (1.0, 2.0), "not shown", "alpha rises by 12.2 standard errors from"),
+        ("batch", (1.0, 0.995), "not shown", "by 0.0 standard errors from batch 16 to batch 32"),
+    ],
+)
+def test_falling_is_by_more_than_two_standard_errors(prefix, centres, verdict, words):
+    methods = (f"{prefix}_16", f"{prefix}_32")
+    found = told({m: around(c) for m, c in zip(methods, centres, strict=True)})[prefix]
+    assert found.verdict == verdict
+    assert words in found.found
+
+
+def test_wider_errors_make_the_same_means_too_noisy():
+    wide = {"batch_16": [0.0, 2.0, 4.0], "batch_32": [0.0, 1.0, 2.0]}
+    assert told(wide)["batch"].verdict == "too noisy"
+
+
+def test_unequally_converged_runs_are_named():
+    alphas = {"width_8": around(1.0), "width_64": around(2.0), "width_512": around(1.0)}
+    assert "converged" not in told(alphas, final_loss=[0.1, 0.1, 0.1])["width"].found
+
+    def ending(loss):
+        ends = {"width_512": [loss] * 3}
+        return trends(
+            {"results": summarise(
+                {m: {"smallest_alpha": v, "final_loss": ends.get(m, [0.1] * 3)}
+                 for m, v in alphas.items()}
+            )}
+        )["width"].found  # fmt: skip
+
+    assert "converged" not in ending(0.01)  # All have, though not equally far.
+    assert "converged" not in ending(0.15)
+    found = ending(1.7)
+    assert "the final losses differ, 0.1000 (width 8) to 1.700 (width 512)" in found
 
 
 def test_beta_tells_where_alpha_is_at_its_floor():
@@ -56,7 +94,7 @@ def test_beta_tells_where_alpha_is_at_its_floor():
     found = told(floor, betas)["batch"]
     assert found.shown
     assert "the smallest alpha is .1 throughout" in found.found
-    assert "beta falls" in found.found
+    assert "beta falls by" in found.found
     same = told(floor)["batch"]
     assert not same.shown
     assert "by 0.0 standard errors" in same.found
@@ -67,8 +105,10 @@ def test_optimizers_fall_step_by_step():
     assert told(alphas)["optimizer"].shown
     alphas["momentum"] = around(3.2)
     found = told(alphas)["optimizer"]
-    assert not found.shown
-    assert "alpha changes by" in found.found
+    assert found.verdict == "not shown"
+    assert "alpha rises by 2.4 standard errors from sgd to momentum and falls by" in found.found
+    alphas["momentum"] = around(3.1)
+    assert told(alphas)["optimizer"].verdict == "too noisy"
 
 
 def test_a_run_without_a_pair_shows_nothing():
@@ -86,8 +126,14 @@ def test_lstm_is_compared_with_the_classifiers_of_the_record():
     found = trends({"results": summarise({"lstm": lstm, "width_8": mlp})})["lstm"]
     assert found.shown
     assert "1e+04 times below" in found.found
-    upright = lstm | {"early_angle": [0.2, 0.3]}
-    assert not trends({"results": summarise({"lstm": upright})})["lstm"].shown
+    for change, verdict in (
+        ({}, "not shown"),
+        ({"pl_constant": [1e-8, 1e-8]}, "shown"),
+        ({"pl_constant": [1e-8, 1e-8], "early_angle": [-0.2, 0.1]}, "too noisy"),
+        ({"pl_constant": [1e-8, 1e-8], "early_angle": [0.2, 0.3]}, "not shown"),
+    ):
+        alone = trends({"results": summarise({"lstm": lstm | change})})["lstm"]
+        assert alone.verdict == verdict
 
 
 def test_halfspace_needs_a_plateau_a_failing_angle_and_a_low_end():
