@@ -19,9 +19,14 @@ def data(config: Config, figure: str):
 
 
 def batch_size(config: Config, data):
-    """ResNet-9 under plain descent with larger and larger minibatches, as many epochs (6, 15)."""
+    """ResNet-9 under plain descent with larger and larger minibatches (figures 6, 15).
+
+    The paper fixes the epochs, so that a larger batch also takes fewer steps; `batch_steps` fixes
+    the steps.
+    """
+    rule, steps = (optax.sgd, config.resnet_rate), config.batch_steps
     return {
-        f"batch_{b}": lambda b=b: _training(config, data, 9, b, optax.sgd, config.resnet_rate)
+        f"batch_{b}": lambda b=b: _training(config, data, 9, b, *rule, steps=steps)
         for b in config.batches
     }
 
@@ -53,9 +58,9 @@ def _momentum(rate):
     return optax.sgd(rate, MOMENTUM)
 
 
-def _training(config, data, layers, batch, rule, rate):
+def _training(config, data, layers, batch, rule, rate, *, steps=0):
     arrays, classes = data
-    steps = config.resnet_epochs * (len(arrays[1]) // batch)
+    steps = steps or config.resnet_epochs * (len(arrays[1]) // batch)
     sizes = {"widths": config.resnet_widths, "out_features": classes}
 
     def build(rngs):
