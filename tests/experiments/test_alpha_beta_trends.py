@@ -77,7 +77,7 @@ def test_unequally_converged_runs_are_named():
         ends = {"width_512": [loss] * 3}
         return trends(
             {"results": summarise(
-                {m: {"smallest_alpha": v, "final_loss": ends.get(m, [0.1] * 3)}
+                {m: {"smallest_alpha": v, "final_loss": ends.get(m, [0.09] * 3)}
                  for m, v in alphas.items()}
             )}
         )["width"].found  # fmt: skip
@@ -85,7 +85,7 @@ def test_unequally_converged_runs_are_named():
     assert "converged" not in ending(0.01)  # All have, though not equally far.
     assert "converged" not in ending(0.15)
     found = ending(1.7)
-    assert "the final losses differ, 0.1000 (width 8) to 1.700 (width 512)" in found
+    assert "the final losses differ, 0.09000 (width 8) to 1.700 (width 512)" in found
 
 
 def test_beta_tells_where_alpha_is_at_its_floor():
