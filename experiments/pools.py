@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the cells of a sweep run: in processes of this machine, or on a Ray cluster."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,20 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 ROOT = Path(__file__).parents[1]
+# Runs the module that it is told of, open to Ctrl-C, which Ray's workers block. On Linux it ends
+# with its worker, however that one ends: a cell left behind would keep its folder from the next.
+TIED = """
+import ctypes, os, runpy, signal, sys
+parent, module = int(sys.argv[1]), sys.argv[3]
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() != parent:
+    sys.exit("the process that started this one is gone")
+del sys.argv[:3]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 PATIENCE = 60.0  # Seconds that an interrupted cell has to save its state.
 
 
@@ -90,7 +105,7 @@ class RayCluster:
             raise ValueError("--ray needs Ray: pip install 'plprune[ray]'.") from None
         self._ray, self._running = ray, {}
         try:
-            ray.init(address=address or None, log_to_driver=False)
+            ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ValueError(f"--ray: {' '.join(str(error).split())}") from None
         # Ray would try again by itself; here the sweep does, and lists it.
@@ -127,10 +142,12 @@ class RayCluster:
 
 
 def attempt(words: list[str], log: str) -> tuple[int, str]:
-    """One attempt at a cell in a process: its exit code and the last line of its log."""
-    process = _started(words, Path(log))
+    """One attempt at ``-m MODULE ...`` in a process: its exit code and the last line of its log."""
+    process = _started(["-c", TIED, str(os.getpid()), *words], Path(log))
     try:
-        return process.wait(), last_line(Path(log))
+        while process.poll() is None:
+            time.sleep(0.05)  # Ray interrupts Python code, not a system call.
+        return process.returncode, last_line(Path(log))
     except KeyboardInterrupt:  # So `RayCluster.stop` arrives here.
         process.send_signal(signal.SIGINT)
         return process.wait(), "interrupted"

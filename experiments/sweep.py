@@ -53,6 +53,7 @@ def carry_out_sweep(command: SweepCommand, console: Console) -> None:
                 _run(left, standing, pool, command, console)
             finally:
                 pool.stop()
+                _write(base, standing)
         _write_table(base.out, grid, standing)
     if not base.quiet:
         _show(base.out, grid, standing, console)
