@@ -8,12 +8,20 @@ import optax
 from flax import nnx
 
 from benchmarks.gating import say, seconds
-from plprune.conditions import alpha_beta_frontier, recording
+from plprune.conditions import alpha_beta_frontier, batch_losses, recording
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
 from plprune.models import CNN, MLP
-from plprune.training import make_step, minibatch_losses, run_minibatches, start
+from plprune.training import (
+    loop_minibatches,
+    make_step,
+    minibatch_losses,
+    minibatch_step,
+    run_minibatches,
+    scans_slowly,
+    start,
+)
 
 BATCH, STEPS, POINTS = 64, 40, 10**6
 
@@ -33,29 +41,38 @@ def main(repeats: int) -> int:
 
 
 def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> None:
-    """Stretches of steps with and without the recorder, and the losses at the last iterate."""
+    """An epoch of steps with and without the recorder, and the losses at the last iterate."""
     parts, key = functional(model), jax.random.key(1)
     data = inputs, jnp.arange(len(inputs)) % 10
     indices = minibatches(len(inputs), BATCH, STEPS, key=key)
 
-    def stretch(optimizer, **extra):
+    def epoch(optimizer, **extra):
         step = make_step(parts.train, cross_entropy, optimizer)
         first = start(parts.params, parts.state, optimizer, key=key)
+        if scans_slowly(parts.params):
+            one = jax.jit(minibatch_step(step))
+            return lambda: loop_minibatches(one, first, data, indices, **extra)
         run = jax.jit(lambda first, data: run_minibatches(step, first, data, indices, **extra))
         return lambda: run(first, data)
 
     @jax.jit
-    def losses(params, data):
+    def of_minibatches(params, data):
         options = {"key": key}
         return minibatch_losses(
             parts.train, cross_entropy, params, parts.state, data, indices, **options
         )
 
-    optimizer = optax.sgd(0.01)
+    @jax.jit
+    def of_examples(params, data):
+        losses = cross_entropy(parts.apply(params, parts.state, data[0]), data[1])
+        return batch_losses(losses, indices)
+
+    optimizer, apart = optax.sgd(0.01), not jax.tree.leaves(parts.state)
+    losses = of_examples if apart else of_minibatches
     times = seconds(
         {
-            "plain": stretch(optimizer),
-            "recorded": stretch(recording(optimizer, STEPS), reference=parts.params),
+            "plain": epoch(optimizer),
+            "recorded": epoch(recording(optimizer, STEPS), reference=parts.params),
             "losses": lambda: losses(parts.params, data),
         },
         repeats,
@@ -63,4 +80,5 @@ def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
     plain = times["plain"]
     say(f"{title}: step of {BATCH} examples {1e3 * plain / STEPS:.2f} ms")
     say(f"  recorded:                     {times['recorded'] / plain - 1:+.0%}")
-    say(f"  losses at the last iterate:   {times['losses'] / plain:.0%} of a step")
+    often = "once a run" if apart else "for every epoch, with the batches' statistics"
+    say(f"  losses at the last iterate:   {times['losses'] / plain:.0%} of an epoch, {often}")
