@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured on a network: kappa, mu and L, and its size."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from experiments import devices
 from experiments.pl_pruning.arrays import Data
@@ -14,8 +16,8 @@ from experiments.pl_pruning.subject import Trainer
 from plprune.constants import lipschitz_constant
 from plprune.constants.ends import kernel_ends
 from plprune.costs import flops, parameters
-from plprune.operators import flat_outputs
-from plprune.training import TrainState
+from plprune.operators import flat_outputs, hessian_product
+from plprune.training import TrainState, scans_slowly
 
 HESSIAN_EXAMPLES = 2000  # Training examples in the Hessian; all of them where there are fewer.
 _HESSIAN_TOL = 1e-4  # Relative residual; the value is off by its square.
@@ -44,10 +46,27 @@ def hessian_norm(subject: Trainer, now: TrainState, data: Data) -> float:
     size = min(HESSIAN_EXAMPLES, len(data.inputs))
     size = size if subject.chunk >= size else min(_PART_EXAMPLES, size)
     batch = data.inputs[:size], data.targets[:size]
+    if scans_slowly(now.params):
+        return _norm_by_products(subject, now, batch)
     estimate = _hessian_constant(subject)(now.params, now.state, batch)
     if not estimate.resolved:
         raise ValueError("the Hessian at the start of training could not be resolved.")
     return float(estimate.value)
+
+
+def _norm_by_products(subject, now, batch) -> float:
+    """ARPACK, whose products are one compiled call each and no iterations of a compiled loop."""
+    vector, unravel = ravel_pytree(now.params)
+    product = partial(_hessian_product(subject), now.params, now.state, batch)
+    operator = LinearOperator(
+        (vector.size,) * 2,
+        matvec=lambda v: np.asarray(ravel_pytree(product(unravel(jnp.asarray(v.ravel()))))[0]),
+        dtype=vector.dtype,
+    )
+    first = np.random.default_rng(0).standard_normal(vector.size)
+    options = {"tol": _PART_TOL, "v0": first, "ncv": 6, "return_eigenvectors": False}
+    (value,) = eigsh(operator, k=1, which="LM", **options)
+    return float(abs(value))
 
 
 def tracked(
@@ -96,6 +115,14 @@ def _kernel_ends(apply, all_outputs):
 def _spread_kernel(*arguments):
     """Every device computes its rows and has all of them afterwards."""
     return devices.whole(devices.kernel(*arguments))
+
+
+@cache
+def _hessian_product(subject):
+    def product(params, state, batch, tangent):
+        return hessian_product(lambda p, b: subject.mean_loss(p, state, *b), params, batch)(tangent)
+
+    return jax.jit(product)
 
 
 @cache

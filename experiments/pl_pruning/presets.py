@@ -89,12 +89,12 @@ _FASHION_CONTROLS = replace(
     track=0,
 )
 
-# `square` trained on with early stopping, at two fractions, against every score.
+# `square` trained on with early stopping, at two fractions, beside dense with halved kernels.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square; not run yet.
 _FASHION_SQUARE = replace(
     _FASHION_CONTROLS,
     regimes=(replace(_SQUARE, rates=_WIDER, max_steps=6000, validation=5000),),
-    methods=("dense", "kappa", *SCORED),
+    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     keep=(0.5, 0.25),
     log_every=100,
 )
@@ -118,7 +118,6 @@ _FASHION_SGD = replace(
     regimes=(replace(_CROSS_ENTROPY, rates=(0.03, 0.1, 0.3), extension=2.0),),
     methods=_FEW,
     keep=(0.5, 0.25, 0.1),
-    seeds=3,
     wide_held_out=256,
 )
 
@@ -128,14 +127,15 @@ _FASHION_CNN = replace(
     _FASHION_SGD,
     network=network("cnn", channels=(16, 32), hidden=(64,)),
     regimes=(replace(_CROSS_ENTROPY, max_steps=300, rates=(0.03, 0.1, 0.3), extension=2.0),),
-    keep=(0.5,),
+    keep=(0.5, 0.25),
+    seeds=3,
     track=2,
     all_outputs=False,
     scale="10,000 of Fashion-MNIST's 60,000 training images and a CNN with two stages; " + _UNKNOWN,
 )  # fmt: skip
 
 _CIFAR = Regime(
-    name="sgd", loss="cross_entropy", train_examples=10_000, batch_size=128, max_steps=200,
+    name="sgd", loss="cross_entropy", train_examples=10_000, batch_size=128, max_steps=300,
     rates=(0.03, 0.1), rate_unit="1", target=0.0, optimizer="momentum", decay="cosine",
 )  # fmt: skip
 
@@ -145,13 +145,12 @@ _CIFAR_VGG = Config(
     network=network("vgg", stages=((8,), (16,), (32, 32), (64, 64), (64, 64))),
     regimes=(_CIFAR,),
     methods=DEFAULT,
-    seeds=2,
     search_seeds=1,
     log_every=50,
     curve_examples=1000,
     track=3,
     all_outputs=False,
-    scale="10,000 of CIFAR-10's 50,000 training images, 200 steps and an eighth of VGG-11's "
+    scale="10,000 of CIFAR-10's 50,000 training images, 300 steps and an eighth of VGG-11's "
     "channels; " + _UNKNOWN,
 )
 
@@ -159,13 +158,13 @@ _CIFAR_VGG = Config(
 _CIFAR_RESNET = replace(
     _CIFAR_VGG,
     network=network("resnet", blocks=(1, 1, 1), widths=(8, 16, 32)),
-    scale="10,000 of CIFAR-10's 50,000 training images, 200 steps and a narrow ResNet-8; "
+    scale="10,000 of CIFAR-10's 50,000 training images, 300 steps and a narrow ResNet-8; "
     + _UNKNOWN,
 )
 
 _WITHIN_HEADS = ("*.query", "*.value")
 _MASKED = Regime(
-    name="masked", loss="masked_tokens", train_examples=15_000, batch_size=32, max_steps=300,
+    name="masked", loss="masked_tokens", train_examples=15_000, batch_size=32, max_steps=600,
     rates=(1e-3, 3e-3), rate_unit="1", target=0.0, optimizer="adamw", decay="cosine",
 )  # fmt: skip
 
@@ -187,7 +186,7 @@ _SWITCH = replace(
     network=network(
         "switch", exclude=_WITHIN_HEADS, features=64, layers=2, heads=4, width=128, experts=4
     ),
-    regimes=(replace(_MASKED, name="next", loss="next_token", max_steps=200),),
+    regimes=(replace(_MASKED, name="next", loss="next_token", max_steps=400),),
     scale="A two-layer Switch transformer on the bytes of Tiny Shakespeare; " + _UNKNOWN,
 )
 
