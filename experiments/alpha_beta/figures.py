@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.alpha_beta.config import POWERS
 from experiments.alpha_beta.tables import METRICS, tables
-from experiments.alpha_beta.trends import OPTIMIZERS, ordered, size, trends
+from experiments.alpha_beta.trends import OPTIMIZERS, figure_of, ordered, size, trends
 from experiments.figures import COLOURS, INK, draw_curve, method_style, new_figure, shades
 
 __all__ = ["METRICS", "draw", "measured", "tables"]
@@ -25,6 +25,7 @@ ORDERED = {
     "depth": "layers",
 }
 COLUMNS = 15  # Letters of a title per inch.
+OTHER = "mlp"  # Drawn beside the LSTM.
 WIDE = 13.8  # Inches of three panels.
 
 
@@ -45,8 +46,9 @@ def draw(record, curves):
     for name, figure in RUNS.items():
         if name in record["results"]:
             drawn[name] = figure(curves, name)
-    for name, trend in told.items():
-        _say(drawn[name], trend.sentence())
+    for name, figure in drawn.items():
+        sentences = [t.sentence() for told_as, t in told.items() if figure_of(told_as) == name]
+        _say(figure, sentences)
     return drawn
 
 
@@ -61,9 +63,11 @@ def measured(record) -> list[str]:
     return [how, *(trend.sentence() for trend in trends(record).values())]
 
 
-def _say(figure, sentence):
+def _say(figure, sentences):
     width = int(COLUMNS * figure.get_figwidth())
-    figure.suptitle(textwrap.fill(sentence, width), fontsize=9.5, x=0.01, ha="left")
+    if sentences:
+        text = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
+        figure.suptitle(text, fontsize=9.5, x=0.01, ha="left")
 
 
 def _surfaces(record, curves):
@@ -181,6 +185,11 @@ def _relaxed(axes, curves, name, steps):
     for power, colour in zip(POWERS, COLOURS[3:], strict=False):
         look = {"color": colour, "label": f"\u03b4 = {power:g}"}
         draw_curve(axes, steps, curves[f"{name}/pl_{power:g}_curve"], **look)
+    if f"{OTHER}/steps" in curves and name == "lstm":
+        share = steps[-1] / curves[f"{OTHER}/steps"][0, -1]  # Both runs from end to end.
+        look = {"color": COLOURS[5], "ls": "--", "label": "MLP, \u03b4 = 2"}
+        lines = curves[f"{OTHER}/pl_2_curve"]
+        draw_curve(axes, share * curves[f"{OTHER}/steps"][0], lines, **look)
     axes.set(xlabel="step", ylabel="2 log|\u2207f| - (2/\u03b4) log(f - f*)")
     axes.legend()
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.alpha_beta import networks
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.training import Training
 from plprune.data import Text, load_text, sequences
@@ -26,7 +27,7 @@ def data(config: Config, figure: str):
 
 
 def lstm(config: Config, data):
-    """A 3-layer LSTM: the angle and the PL constant (figures 1, 8, 10)."""
+    """A 3-layer LSTM: the angle and the PL constant (figures 1, 8, 10), and an MLP beside it."""
     arrays, vocabulary = data
     width = config.lstm_width
 
@@ -35,7 +36,10 @@ def lstm(config: Config, data):
 
     schedule = optax.cosine_decay_schedule(config.lstm_rate, config.lstm_steps)
     rule = nsgd(schedule, momentum=MOMENTUM)
-    return {"lstm": lambda: Training(build, rule, arrays, config.text_batch, config.lstm_steps)}
+    return {
+        "lstm": lambda: Training(build, rule, arrays, config.text_batch, config.lstm_steps),
+        "mlp": lambda: networks.middle_width(config),
+    }
 
 
 def transformer(config: Config, data):

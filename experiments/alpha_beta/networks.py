@@ -52,6 +52,12 @@ def width(config: Config, data):
     return {f"width_{w}": lambda w=w: training(w) for w in config.widths}
 
 
+def middle_width(config: Config) -> Training:
+    """The MLP in the middle of the figure width, to compare other models with."""
+    trainings = list(width(config, data(config, "width")).values())
+    return trainings[len(trainings) // 2]()
+
+
 def channels(config: Config, data):
     """A CNN whose second layer is from narrow to wide, with a cosine schedule (5, 13, 14)."""
     arrays, classes = data

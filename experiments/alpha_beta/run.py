@@ -46,7 +46,7 @@ def versions(config: Config, figure: str | None = None) -> dict[str, str]:
     """Notes on the images of a figure, or of all figures, that are not stored losslessly."""
     datasets = {config.dataset, config.images}
     if figure is not None:
-        datasets = {config.dataset} if figure == "width" else {config.images}
-        if TRAINED.get(figure) not in {"networks", "resnets"}:
+        datasets = {config.dataset} if figure in {"width", "lstm"} else {config.images}
+        if figure in ANALYTIC or figure == "transformer":
             datasets = set()
     return notes_on(datasets)

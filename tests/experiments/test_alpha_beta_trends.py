@@ -119,21 +119,40 @@ def test_a_run_without_a_pair_shows_nothing():
     assert told({"transformer": [1.0, 1.0]})["transformer"].shown
 
 
-def test_lstm_is_compared_with_the_classifiers_of_the_record():
-    lstm = {"early_angle": [-0.2, -0.3], "min_angle": [-0.5, -0.5], "pl_constant": [1e-6, 1e-6]}
-    lstm["negative_share"] = [0.5, 0.6]
-    mlp = {"pl_constant": [1e-2, 1e-2], "smallest_alpha": [1.0, 1.0], "beta_at_2": [0.0, 0.0]}
-    found = trends({"results": summarise({"lstm": lstm, "width_8": mlp})})["lstm"]
-    assert found.shown
-    assert "1e+04 times below" in found.found
-    for change, verdict in (
-        ({}, "not shown"),
-        ({"pl_constant": [1e-8, 1e-8]}, "shown"),
-        ({"pl_constant": [1e-8, 1e-8], "early_angle": [-0.2, 0.1]}, "too noisy"),
-        ({"pl_constant": [1e-8, 1e-8], "early_angle": [0.2, 0.3]}, "not shown"),
-    ):
-        alone = trends({"results": summarise({"lstm": lstm | change})})["lstm"]
-        assert alone.verdict == verdict
+LSTM = {
+    "early_angle": [-0.2, -0.3], "min_angle": [-0.5, -0.5], "negative_share": [0.5, 0.6],
+    "pl_constant": [1e-6, 1e-6],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("angles", "verdict"),
+    [([-0.2, -0.3], "shown"), ([0.2, 0.3], "not shown"), ([-0.2, 0.1], "too noisy")],
+)
+def test_the_cosine_of_the_lstm_must_be_negative_beyond_its_error(angles, verdict):
+    entry = LSTM | {"early_angle": angles}
+    assert trends({"results": summarise({"lstm": entry})})["lstm"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "verdict"),
+    [
+        ([1e-3, 1e-3], [1e-2, 2e-2], "too noisy"),
+        ([1e-3, 1e-3], [1e-1, 1.1e-1], "shown"),
+        ([1e-2, 1e-2], [5e-2, 5.5e-2], "not shown"),
+        ([1e-3, 1e-3], None, "not shown"),
+        ([1e-8, 1e-7], None, "shown"),
+    ],
+)
+def test_the_pl_constant_of_the_lstm_is_compared_with_the_classifiers(own, other, verdict):
+    results = {"lstm": LSTM | {"pl_constant": own}}
+    if other:
+        results |= {"mlp": {"pl_constant": other}}
+    found = trends({"results": summarise(results)})["lstm_pl"]
+    assert found.verdict == verdict
+    if other:
+        below = sum(other) / sum(own)
+        assert f"{below:.3g} times below" in found.found
 
 
 def test_halfspace_needs_a_plateau_a_failing_angle_and_a_low_end():
