@@ -25,6 +25,7 @@ ORDERED = {
     "depth": "layers",
 }
 COLUMNS = 15  # Letters of a title per inch.
+SPREAD = 100.0  # Between the smallest and the largest value of a logarithmic axis, at least.
 OTHER = "mlp"  # Drawn beside the LSTM.
 WIDE = 13.8  # Inches of three panels.
 
@@ -96,6 +97,7 @@ def _compared(record, curves, methods, label):
         ("smallest_beta", {"color": COLOURS[1], "marker": "s"}, "its tightest \u03b2"),
     ):
         _against(left, record, methods, where, metric, label=name, **look)
+    _wide(left, record, methods)
     left.set_ylabel("smallest pair with \u03b1 \u2265 \u03b2 + 0.1")
     left.legend()
     _against(middle, record, methods, where, "beta_at_2", color=COLOURS[2], marker="D")
@@ -109,6 +111,15 @@ def _compared(record, curves, methods, label):
         _loss(right, curves, method, label=name, **look)
     right.legend(title=label, fontsize=8, title_fontsize=8)
     return figure
+
+
+def _wide(axes, record, methods):
+    """A logarithmic axis where single seeds would otherwise flatten all others."""
+    entries = [record["results"][m] for m in methods]
+    lists = (e[k]["values"] for e in entries for k in ("smallest_alpha", "smallest_beta"))
+    values = [v for line in lists for v in line if v is not None]
+    if values and 0 < SPREAD * min(values) < max(values):
+        axes.set_yscale("log", nonpositive="clip")
 
 
 def _against(axes, record, methods, where, metric, *, label=None, **look):

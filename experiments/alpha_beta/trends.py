@@ -101,15 +101,20 @@ def _rising_then_falling(results, methods, label):
     entries, name, preamble = _told_by(results, methods)
     if not entries:
         return Trend(label, expected, "no pair holds in some run", "not shown")
-    peak = max(range(len(entries)), key=lambda i: entries[i]["mean"])
-    parts = [f"{preamble}{name} is largest, {_told(entries[peak])}, at {size(methods[peak])}"]
-    clear = []
-    for word, i in (("rise from", 0), ("fall to", len(entries) - 1)):
-        clear.append(_steps(entries[i], entries[peak]) if i != peak else -math.inf)
-        at = f"{_told(entries[i])} at {size(methods[i])}"
-        end = f"there is no {word.partition(' ')[0]}, as that is the end of the range"
-        parts.append(end if i == peak else f"the {word} {at} is {_errors(clear[-1])}")
-    found = "; ".join(parts) + _unequal(results, methods)
+    inside = range(1, len(entries) - 1)
+    if not inside:
+        return Trend(label, expected, "two settings cannot show it", "not shown")
+    peak = max(inside, key=lambda i: entries[i]["mean"])
+    clear = [_steps(entries[i], entries[peak]) for i in (0, -1)]
+    ways = [
+        "rises" if clear[0] > 0 else "falls", "falls" if clear[1] > 0 else "rises"
+    ]  # fmt: skip
+    found = (
+        f"{preamble}{name} {ways[0]} from {_told(entries[0])} at {size(methods[0])}, by "
+        f"{_errors(abs(clear[0]))}, to {_told(entries[peak])} at {size(methods[peak])}, the "
+        f"largest between the ends, and {ways[1]} to {_told(entries[-1])} at {size(methods[-1])}, by "
+        f"{_errors(abs(clear[1]))}{_unequal(results, methods)}"
+    )
     return Trend(label, expected, found, _verdict(clear))
 
 

@@ -31,12 +31,13 @@ VERDICTS = {
 @pytest.mark.parametrize(
     ("centres", "verdict", "words"),
     [
-        ((1.0, 3.0, 2.0), "shown", "alpha is largest, 3.000 ± 0.058, at 64; the rise from 1.000"),
-        ((1.0, 2.0, 3.0), "not shown", "there is no fall, as that is the end of the range"),
-        ((3.0, 2.0, 1.0), "not shown", "there is no rise, as that is the end of the range"),
-        ((1.0, 3.0, 2.95), "too noisy", "the fall to 2.950 ± 0.058 at 512 is 0.6 standard errors"),
-        ((2.95, 3.0, 1.0), "too noisy", "the rise from 2.950 ± 0.058 at 8 is 0.6 standard errors"),
-        ((1.0, 3.0, 2.995), "not shown", "the fall to 2.995 ± 0.058 at 512 is 0.0 standard errors"),
+        ((1.0, 3.0, 2.0), "shown", "alpha rises from 1.000 ± 0.058 at 8, by 24.5 standard errors"),
+        ((1.0, 2.0, 3.0), "not shown", "and rises to 3.000 ± 0.058 at 512, by 12.2 standard"),
+        ((3.0, 2.0, 1.0), "not shown", "alpha falls from 3.000 ± 0.058 at 8, by 12.2 standard"),
+        ((1.0, 3.0, 2.95), "too noisy", "and falls to 2.950 ± 0.058 at 512, by 0.6 standard"),
+        ((1.0, 3.0, 3.05), "too noisy", "and rises to 3.050 ± 0.058 at 512, by 0.6 standard"),
+        ((2.95, 3.0, 1.0), "too noisy", "rises from 2.950 ± 0.058 at 8, by 0.6 standard errors"),
+        ((1.0, 3.0, 2.995), "not shown", "to 2.995 ± 0.058 at 512, by 0.0 standard errors"),
     ],
 )
 def test_rise_then_fall(centres, verdict, words):
@@ -62,6 +63,10 @@ def test_falling_is_by_more_than_two_standard_errors(prefix, centres, verdict, w
     found = told({m: around(c) for m, c in zip(methods, centres, strict=True)})[prefix]
     assert found.verdict == verdict
     assert words in found.found
+
+
+def test_two_widths_cannot_rise_and_fall():
+    assert told({"width_8": around(1.0), "width_64": around(2.0)})["width"].verdict == "not shown"
 
 
 def test_wider_errors_make_the_same_means_too_noisy():
