@@ -164,7 +164,7 @@ def _reseed(random, key):
     """Random state with every key drawn from `key` and every counter at zero."""
     leaves, structure = jax.tree.flatten(random)
     for i, leaf in enumerate(leaves):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaves[i] = jax.random.split(jax.random.fold_in(key, i), leaf.shape)
         else:
             leaves[i] = jnp.zeros(leaf.shape, leaf.dtype)

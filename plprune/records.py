@@ -52,9 +52,10 @@ def summary(values: PerSeed) -> dict[str, Any]:
     if not numbers:
         raise ValueError("values must hold one number per seed, got none.")
     mean = stderr = None
-    if None not in numbers:
+    resolved = [number for number in numbers if number is not None]
+    if len(resolved) == len(numbers):
         with np.errstate(over="ignore", invalid="ignore"):  # Beyond the largest float: unresolved.
-            mean, stderr = _resolved(np.mean(numbers)), _resolved(_standard_error(numbers))
+            mean, stderr = _resolved(np.mean(resolved)), _resolved(_standard_error(resolved))
     return {"mean": mean, "stderr": stderr, "values": numbers}
 
 

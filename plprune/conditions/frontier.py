@@ -103,7 +103,8 @@ def alpha_beta_frontier(inner: Numbers, gap: Numbers, excess: Numbers) -> Fronti
             "excess must not be so small beside gap and inner that quotients overflow."
         )
     slopes, heights = _candidates(np.append(slopes, 0.0), np.append(heights, 0.0))
-    alphas, slopes, heights = _clip(*_envelope(slopes, heights), low, high)
+    alphas, slopes, heights = _envelope(slopes, heights)
+    alphas, slopes, heights = _clip(alphas, slopes, heights, low, high)
     betas = slopes * alphas + heights
     # At a vertex two lines meet; the flatter one gives its height without cancellation.
     flatter = np.abs(slopes[:-1]) < np.abs(slopes[1:])

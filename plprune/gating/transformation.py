@@ -233,8 +233,8 @@ def _refresher(apply, groups, rule: Rule, options: Options, choose_at):
 
         def setting(i):
             key_probe, key_rule = jax.random.split(jax.random.fold_in(draws, i))
-            part = _sub_batch(tuple(batch), options.probe_size, key_probe)
-            return Setting(gated(model, groups), params, *part, options.loss, key_rule)
+            inputs, labels = _sub_batch(tuple(batch), options.probe_size, key_probe)
+            return Setting(gated(model, groups), params, inputs, labels, options.loss, key_rule)
 
         prepared = rule.prepare(model, setting(max(options.initial_updates, 1)))
 

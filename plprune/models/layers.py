@@ -106,7 +106,7 @@ class Dense(nnx.Module):
 
     def __call__(self, inputs: Float[Array | np.ndarray, "b ... i"]) -> Float[Array, "b ... o"]:
         """The affine map of the last axis."""
-        outputs = inputs @ self.kernel[...]
+        outputs = jnp.matmul(inputs, self.kernel[...])
         outputs = outputs if self.scale == 1.0 else self.scale * outputs
         return outputs if self.bias is None else outputs + self.bias[...]
 

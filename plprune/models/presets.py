@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models at the size of their papers, and small enough to train on a CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -18,7 +18,7 @@ from plprune.models.wide_resnet import WideResNet
 class Preset(NamedTuple):
     """A model class and its sizes."""
 
-    model: type[nnx.Module]
+    model: Callable[..., nnx.Module]
     sizes: Mapping[str, Any]
 
 

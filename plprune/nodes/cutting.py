@@ -81,9 +81,10 @@ def cut_leaf(leaf: jax.Array | np.ndarray, axes: Axes) -> jax.Array:
     """The positions `axes` of a leaf."""
     if _on_host(leaf):
         return jnp.asarray(np.asarray(leaf)[np.ix_(*axes)])
+    left = jnp.asarray(leaf)
     for axis, positions in enumerate(axes):
-        leaf = take(jnp.asarray(leaf), positions, axis)
-    return leaf
+        left = take(left, positions, axis)
+    return left
 
 
 def _spread(leaf, axes, shape):

@@ -82,7 +82,8 @@ def stream_atoms(graph: Graph, labels: Labels) -> set[Label]:
     for k, equation in enumerate(graph.equations):
         for body in equation.subgraphs:
             atoms |= stream_atoms(body, labels)
-        if equation.name in ("add", "add_any") and _nested(*equation.inputs, behind, across):
+        is_sum = equation.name in ("add", "add_any")
+        if is_sum and _nested(equation.inputs[0], equation.inputs[1], behind, across):
             for axis in labels[equation.outputs[0]]:
                 atoms |= labels.atoms.occurring(axis)
         everything = reduce(or_, (behind.get(v, 0) for v in equation.inputs), 0)

@@ -160,7 +160,7 @@ def steps(folder: str | Path) -> list[int]:
 
 def _on_host(leaf):
     """A copy: on a CPU the host's array would be the device's own buffer."""
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
         data = jax.numpy.array(jax.random.key_data(leaf), copy=True)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return np.array(leaf, copy=True)

@@ -144,7 +144,7 @@ def _shown(description):
 
 
 def _is_key(leaf):
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
 def _is_key_type(dtype):
