@@ -106,13 +106,11 @@ def _rising_then_falling(results, methods, label):
         return Trend(label, expected, "two settings cannot show it", "not shown")
     peak = max(inside, key=lambda i: entries[i]["mean"])
     clear = [_steps(entries[i], entries[peak]) for i in (0, -1)]
-    ways = [
-        "rises" if clear[0] > 0 else "falls", "falls" if clear[1] > 0 else "rises"
-    ]  # fmt: skip
+    up = f"{'rises' if clear[0] > 0 else 'falls'} from {_told(entries[0])} at {size(methods[0])}"
+    down = f"{'falls' if clear[1] > 0 else 'rises'} to {_told(entries[-1])} at {size(methods[-1])}"
     found = (
-        f"{preamble}{name} {ways[0]} from {_told(entries[0])} at {size(methods[0])}, by "
-        f"{_errors(abs(clear[0]))}, to {_told(entries[peak])} at {size(methods[peak])}, the "
-        f"largest between the ends, and {ways[1]} to {_told(entries[-1])} at {size(methods[-1])}, by "
+        f"{preamble}{name} {up}, by {_errors(abs(clear[0]))}, to {_told(entries[peak])} at "
+        f"{size(methods[peak])}, the largest between the ends, and {down}, by "
         f"{_errors(abs(clear[1]))}{_unequal(results, methods)}"
     )
     return Trend(label, expected, found, _verdict(clear))
