@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sweep: every cell of a grid run, failed ones tried again, all listed.
 
+A cell runs all of its seeds, ``--seeds`` of them, so that seeds need no axis of the grid.
+matrix_sensing's figures error and quadratic train them under one `jax.vmap`. The others take them
+in turn: on two cores, one vmap over three seeds is 1.0 to 1.3 times as fast, and no seed would have
+a time, a last step and checkpoints of its own.
+
 In the sweep's folder every cell has a folder with its record, ``logs/`` holds what the cells said,
 ``sweep.json`` how each one stands, and ``sweep.csv`` the numbers of all records.
 """
