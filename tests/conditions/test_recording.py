@@ -225,3 +225,36 @@ def test_refuses_what_cannot_be_recorded():
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=jnp.ones(()), reference=jnp.ones(1))
     with pytest.raises(ValueError, match=r"power must lie in \[1, 2\], got 3"):
         pl_ratio(jnp.ones(1), jnp.ones(1), power=3.0)
+
+
+def test_updates_stay_the_optimisers_own_where_what_is_recorded_is_not_finite():
+    optimizer = recording(optax.sgd(0.5), NUM_STEPS)
+    gradients = {"w": jnp.array([[-0.0], [3.0]]), "b": jnp.ones(1)}
+    extra = {"value": jnp.array(jnp.inf), "reference": jax.tree.map(lambda p: p / 0, START)}
+    found, state = jax.jit(optimizer.update)(gradients, optimizer.init(START), START, **extra)
+    expected, _ = optax.sgd(0.5).update(gradients, optax.sgd(0.5).init(START))
+    assert jnp.isnan(state.records.inner[0])
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the CPU compiler's program")
+def test_recording_copies_no_parameters():
+    """A copy in every step was a third of its cost."""
+    optimizer = recording(optax.sgd(0.1), NUM_STEPS)
+    step = make_step(lambda p, s, x, *, key: (x @ p, s), squared_error, optimizer)
+    params = jnp.ones((37, 41))
+    data, indices = (jnp.ones((8, 37)), jnp.ones((8, 41))), jnp.zeros((NUM_STEPS, 2), int)
+
+    def run(first, reference):
+        return run_minibatches(step, first, data, indices, reference=reference)[0]
+
+    first = start(params, {}, optimizer, key=jax.random.key(0))
+    program = jax.jit(run).lower(first, params).compile().as_text()
+    body = program.partition(f"{loop_body(program)} (")[2].partition("\n}")[0]
+    assert "f64[37,41]" in body
+    assert not [line for line in body.splitlines() if "f64[37,41]{1,0} copy(" in line]
+
+
+def loop_body(program):
+    return program.partition("body=")[2].split(",")[0].split()[0]
