@@ -124,7 +124,7 @@ from plprune.conditions import recording, replay
 from plprune.losses import squared_error
 from plprune.training import make_step, run_full_batch, start
 optimizer, key = recording(optax.sgd(.01), 40), jax.random.key(0)
-step = make_step(lambda p, s, x, *, key: (x @ p, s), squared_error, optimizer)
+step = make_step(linear, squared_error, optimizer)
 first = jax.random.normal(key, (50, 1))
 x = jax.random.normal(jax.random.key(1), (512, 50))
 data = x, jnp.sin(3 * x[:, :1])
@@ -242,7 +242,7 @@ def test_updates_stay_the_optimisers_own_where_what_is_recorded_is_not_finite():
 def test_recording_copies_no_parameters():
     """A copy in every step was a third of its cost."""
     optimizer = recording(optax.sgd(0.1), NUM_STEPS)
-    step = make_step(lambda p, s, x, *, key: (x @ p, s), squared_error, optimizer)
+    step = make_step(linear, squared_error, optimizer)
     params = jnp.ones((37, 41))
     data, indices = (jnp.ones((8, 37)), jnp.ones((8, 41))), jnp.zeros((NUM_STEPS, 2), int)
 
@@ -254,6 +254,11 @@ def test_recording_copies_no_parameters():
     body = program.partition(f"{loop_body(program)} (")[2].partition("\n}")[0]
     assert "f64[37,41]" in body
     assert not [line for line in body.splitlines() if "f64[37,41]{1,0} copy(" in line]
+
+
+def linear(params, state, inputs, *, key):
+    del key
+    return inputs @ params, state
 
 
 def loop_body(program):
