@@ -24,7 +24,7 @@ ORDERED = {
     "batch": "batch size",
     "depth": "layers",
 }
-COLUMNS = 15  # Letters of a title per inch.
+COLUMNS = 14  # Letters of a title per inch.
 SPREAD = 100.0  # Between the smallest and the largest value of a logarithmic axis, at least.
 OTHER = "mlp"  # Drawn beside the LSTM.
 WIDE = 13.8  # Inches of three panels.

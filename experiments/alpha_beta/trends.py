@@ -209,10 +209,13 @@ def _lstm_pl(results):
     (low, high), (floor, top) = _band(mu), _band(others[least])
     below = others[least]["mean"] / mu["mean"] if mu["mean"] else math.inf
     verdict = "shown" if floor > ORDER * high else "not shown" if top < ORDER * low else "too noisy"
-    found = (
-        f"it is {_told(mu)}, {below:.3g} times below the {_told(others[least])} of {_words(least)}"
-    )
+    name = "the MLP" if least == "mlp" else _words(least)
+    found = f"it is {_told(mu)}, {_rounded(below)} times below the {_told(others[least])} of {name}"
     return Trend(subject, expected, found, verdict)
+
+
+def _rounded(ratio):
+    return f"{float(f'{ratio:.2g}'):,.4g}" if ratio < 1e4 else f"{ratio:.1e}"
 
 
 def _band(entry):

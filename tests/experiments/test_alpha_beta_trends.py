@@ -143,7 +143,7 @@ def test_the_cosine_of_the_lstm_must_be_negative_beyond_its_error(angles, verdic
     ("own", "other", "verdict"),
     [
         ([1e-3, 1e-3], [1e-2, 2e-2], "too noisy"),
-        ([1e-3, 1e-3], [1e-1, 1.1e-1], "shown"),
+        ([1e-3, 1e-3], [1e-1, 1.2e-1], "shown"),
         ([1e-2, 1e-2], [5e-2, 5.5e-2], "not shown"),
         ([1e-3, 1e-3], None, "not shown"),
         ([1e-8, 1e-7], None, "shown"),
@@ -155,9 +155,8 @@ def test_the_pl_constant_of_the_lstm_is_compared_with_the_classifiers(own, other
         results |= {"mlp": {"pl_constant": other}}
     found = trends({"results": summarise(results)})["lstm_pl"]
     assert found.verdict == verdict
-    if other:
-        below = sum(other) / sum(own)
-        assert f"{below:.3g} times below" in found.found
+    if verdict == "shown" and other:
+        assert "110 times below the 0.110 ± 0.010 of the MLP" in found.found
 
 
 def test_halfspace_needs_a_plateau_a_failing_angle_and_a_low_end():
