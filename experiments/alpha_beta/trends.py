@@ -167,7 +167,7 @@ def _told_by(results, methods):
     if max(entry["mean"] for entry in entries) > FLOOR:
         return entries, "alpha", ""
     unit = [results[m]["beta_at_2"] for m in methods]
-    words = "the smallest alpha is .1 throughout, the least there is; with alpha = 2, "
+    words = "the smallest alpha is at its floor, .1 to .11; with alpha = 2, "
     return (unit, "beta", words) if _complete(unit) else (None, "", "")
 
 

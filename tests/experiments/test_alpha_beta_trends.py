@@ -98,7 +98,7 @@ def test_beta_tells_where_alpha_is_at_its_floor():
     betas = {"batch_32": around(0.5), "batch_256": around(0.1)}
     found = told(floor, betas)["batch"]
     assert found.shown
-    assert "the smallest alpha is .1 throughout" in found.found
+    assert "the smallest alpha is at its floor, .1 to .11" in found.found
     assert "beta falls by" in found.found
     same = told(floor)["batch"]
     assert not same.shown
