@@ -108,8 +108,8 @@ PRESETS = {
         text_width=16, lstm_width=16, length=16, heat=21,
     ),
     # Minutes of processor time for 3 seeds: about 1.5 for width, 2 for optimizer, 5 for batch_size,
-    # 3 for depth, 1 for lstm. Expected: batch sizes and the LSTM's PL constant show their trend; all
-    # verdicts are on docs/papers/alpha_beta.md.
+    # 3 for depth, 1 for lstm. Expected: batch sizes and the LSTM's PL constant show their trend;
+    # all verdicts are on docs/papers/alpha_beta.md.
     "cpu": Config(
         scale=(
             "MLP: 4,096 Fashion-MNIST images for 100 epochs (the paper: 60,000 for 1,500). CNN: "
