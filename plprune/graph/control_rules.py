@@ -4,7 +4,7 @@
 import numpy as np
 
 from plprune.graph.labels import Labels
-from plprune.graph.tracing import Equation
+from plprune.graph.tracing import Equation, scan_counts
 
 
 def call(labels: Labels, equation: Equation) -> None:
@@ -18,14 +18,13 @@ def call(labels: Labels, equation: Equation) -> None:
 def scan(labels: Labels, equation: Equation) -> None:
     """One walk over the body; what is carried keeps its labels from step to step."""
     (body,) = equation.subgraphs
-    params = equation.params
-    fixed = params["num_consts"] + params["num_carry"]
+    num_consts, num_carry = scan_counts(equation)
+    fixed = num_consts + num_carry
     for v in equation.inputs[fixed:]:
         labels.pin(labels[v][0], equation, "{} steps along it")
     stepped = [labels[v][1:] for v in equation.inputs[fixed:]]
     _enter(labels, body, [labels[v] for v in equation.inputs[:fixed]] + stepped)
-    num_carry = params["num_carry"]
-    for before, after in zip(body.inputs[params["num_consts"] : fixed], body.outputs, strict=False):
+    for before, after in zip(body.inputs[num_consts:fixed], body.outputs, strict=False):
         labels.unify_arrays(before, after, equation)
     for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
         steps = [] if k < num_carry else [np.zeros(labels.shape(output)[0], np.int64)]

@@ -10,7 +10,7 @@ from plprune.graph.fill_rules import meet
 from plprune.graph.fills import FillRule, Fills
 from plprune.graph.label_rules import ELEMENTWISE
 from plprune.graph.labels import Labels
-from plprune.graph.tracing import Equation
+from plprune.graph.tracing import Equation, scan_counts
 
 
 def call(fills: Fills, equation: Equation) -> None:
@@ -36,7 +36,7 @@ def cond(fills: Fills, equation: Equation) -> None:
 def scan(fills: Fills, equation: Equation) -> None:
     """Facts about what is carried must survive a step: repeat until they do."""
     (body,) = equation.subgraphs
-    num_consts, num_carry = equation.params["num_consts"], equation.params["num_carry"]
+    num_consts, num_carry = scan_counts(equation)
     fixed = num_consts + num_carry
     operands = [fills[v] for v in equation.inputs]
     operands[fixed:] = [f._replace(axes=f.axes[1:]) for f in operands[fixed:]]

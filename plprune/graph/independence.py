@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from plprune.graph.tracing import Equation, Graph, trace
+from plprune.graph.tracing import Equation, Graph, scan_counts, trace
 
 _ELEMENTWISE = frozenset({
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
@@ -108,8 +108,7 @@ def _joined(options):
 
 
 def _scan(equation, labels, size):
-    params = equation.params
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = scan_counts(equation)
     xs = [_dropped(label, (0,)) for label in labels[consts + carries :]]
     carry = labels[consts : consts + carries]
     for _ in range(carries + 1):

@@ -15,7 +15,7 @@ from plprune.graph.atoms import Label, LabelVector
 from plprune.graph.derivatives import resized_call
 from plprune.graph.label_rules import pad_sources, slices
 from plprune.graph.labels import Labels
-from plprune.graph.tracing import Equation, Graph, Variable, bind, evaluate
+from plprune.graph.tracing import Equation, Graph, Variable, bind, evaluate, scan_counts
 
 Values = Sequence[Any]
 
@@ -197,7 +197,7 @@ def _winners(resizing, equation, values):
 
 def _scan(resizing, equation, values):
     params, (body,) = equation.params, equation.subgraphs
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    num_consts, num_carry = scan_counts(equation)
     consts, carry = values[:num_consts], values[num_consts : num_consts + num_carry]
 
     def step(carry, stepped):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from plprune.graph.origins import moved_axes
-from plprune.graph.tracing import STRUCTURAL, Equation, Graph, Variable
+from plprune.graph.tracing import STRUCTURAL, Equation, Graph, Variable, scan_counts
 
 Axes = tuple[frozenset[int], ...]  # Per dimension of a variable: the leaf's axes it runs over.
 LeafAxis = tuple[int, int]  # (position of the leaf among the inputs, axis).
@@ -105,14 +105,14 @@ class _Walk:
         if not list(_operands(equation)):
             self.use(equation.inputs, leaves)
         elif equation.name == "scan":
-            start = equation.params["num_consts"]
-            self.use(equation.inputs[start : start + equation.params["num_carry"]], leaves)
+            start, carried = scan_counts(equation)
+            self.use(equation.inputs[start : start + carried], leaves)
 
 
 def _operands(equation: Equation) -> Iterator[tuple[Graph, tuple[Variable, ...], frozenset]]:
     """(body, its operands, operands that lose their first axis); nothing for while."""
     if equation.name == "scan":
-        fixed = equation.params["num_consts"] + equation.params["num_carry"]
+        fixed = sum(scan_counts(equation))
         yield equation.subgraphs[0], equation.inputs, frozenset(equation.inputs[fixed:])
     elif equation.name == "cond":
         for body in equation.subgraphs:

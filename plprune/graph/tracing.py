@@ -178,6 +178,21 @@ def _bodies(eqn) -> Iterator[Any]:
         yield from value if isinstance(value, tuple) else (value,)
 
 
+def scan_counts(equation: Equation) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many are carried; what is left is scanned.
+
+    jax gives both as parameters, whose names and kind changed with jax 0.12. Shapes tell as much:
+    what is scanned or stacked has one axis less in the body, everything else has the same.
+    """
+    (body,) = equation.subgraphs
+
+    def whole(outer, inner):
+        return sum(body.shape(x) == body.shape(y) for x, y in zip(outer, inner, strict=True))
+
+    carried = whole(equation.outputs, body.outputs)
+    return whole(equation.inputs, body.inputs) - carried, carried
+
+
 def _needed(equations: list[Equation], outputs: Sequence[Variable]) -> list[Equation]:
     """Equations that some output depends on, in order."""
     live, kept = set(outputs), []

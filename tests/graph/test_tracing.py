@@ -8,7 +8,7 @@ import pytest
 
 from plprune.graph.origins import origins
 from plprune.graph.reshaping import common_factors
-from plprune.graph.tracing import evaluate, trace
+from plprune.graph.tracing import evaluate, scan_counts, trace
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 PARAMS = {"a": {"w": jnp.arange(12.0).reshape(3, 4) / 9 - 0.5}, "b": jnp.ones((4, 2))}
@@ -53,6 +53,31 @@ def test_a_function_called_twice_has_two_copies():
     outputs = [v for e in graph.equations for v in e.outputs]
     assert [e.name for e in graph.equations] == ["dot_general", "custom_jvp_call"] * 2
     assert len(set(outputs)) == len(outputs)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])  # What is scanned may be as long as what is carried.
+def test_scans_tell_constants_carried_and_scanned_apart(length):
+    def scanned(w, b, h, xs, scales):
+        def step(carry, slices):
+            h, n = carry
+            x, scale = slices
+            return (jnp.tanh(h @ w + b + x) * scale, n + 1), h
+
+        return jax.lax.scan(step, (h, 0), (xs, scales))
+
+    arguments = jnp.eye(3), jnp.ones(3), jnp.ones(3), jnp.ones((length, 3)), jnp.ones(length)
+    (equation,) = (e for e in trace(scanned, *arguments).equations if e.name == "scan")
+    assert scan_counts(equation) == (2, 2)
+    assert len(equation.inputs) == 6
+
+
+def test_scans_without_carried_or_scanned_arrays_are_counted():
+    mapped = trace(lambda x: jax.lax.map(jnp.sin, x), INPUTS)
+    assert scan_counts(mapped.equations[0]) == (0, 0)
+    repeated = trace(
+        lambda x: jax.lax.scan(lambda c, _: (c * c, None), x, None, length=2)[0], INPUTS
+    )
+    assert scan_counts(repeated.equations[0]) == (0, 1)
 
 
 def test_unused_equations_are_dropped():
