@@ -97,11 +97,12 @@ def _concrete(keep):
 def _control(config, regime, method, keep, rate, case: Case) -> Choice:
     """What `methods.CONTROLS` says of each."""
     arguments = config, regime, keep, rate, case
-    if method == "dense_small":
-        return _untrained(case, controls.halved(case.params), all_open(case.dense), 0.0)
     if method == "fresh":
         return _untrained(case, *controls.fresh(config.network, keep, case), 0.0)
     rule, _, how = method.rpartition("_")
+    if how == "small":
+        halved = case._replace(params=controls.halved(case.params))
+        return choose(config, regime, rule, keep, rate, halved)
     base = _choice(rule, *arguments)
     if how == "widths":
         widths = _choice("kappa_global", *arguments)

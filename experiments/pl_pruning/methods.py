@@ -37,6 +37,9 @@ CONTROLS = {
     "magnitude_scaled": "the largest nodes, scaled likewise",
     "dense_scaled": "all nodes, scaled likewise",
     "dense_small": "all nodes, every initial kernel halved",
+    "kappa_small": "kappa's choice on the network with halved kernels",
+    "random_small": "random nodes of that network",
+    "magnitude_small": "the largest nodes of that network",
     "fresh": "a narrow network with initial weights of its own",
 }
 
@@ -44,7 +47,7 @@ METHODS = (*DENSE, *LEARNED, *SCORED, *CONTROLS)
 DEFAULT = ("dense", "kappa", "random", "magnitude")
 WHOLE = ("dense", "dense_small")  # They keep all nodes whatever the fraction.
 KEEP_ALL = (*WHOLE, "dense_scaled")
-FOR_MLP = ("random_scaled", "magnitude_scaled", "dense_scaled", "dense_small", "fresh")
+FOR_MLP = tuple(name for name in CONTROLS if not name.endswith("_widths"))
 
 
 def explained() -> str:

@@ -49,7 +49,11 @@ _DIGITS_ALL = replace(
 # at kappa's scale or with halved weights, a fresh narrow net, each at 1/L and at its own best rate.
 # python -m experiments pl_pruning --preset digits_controls; not timed in full yet.
 # Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
-_CONTROLLED = ("dense", "kappa", "kappa_annealed", "kappa_global", "random", "magnitude", *CONTROLS)
+_SMALL = ("kappa_small", "random_small", "magnitude_small")
+_CONTROLLED = (
+    "dense", "kappa", "kappa_annealed", "kappa_global", "random", "magnitude",
+    *(name for name in CONTROLS if name not in _SMALL),
+)  # fmt: skip
 _DIGITS_CONTROLS = replace(_DIGITS_ALL, methods=_CONTROLLED)
 
 _SQUARE = Regime(
@@ -109,6 +113,16 @@ _FASHION_SQUARE_ALL = replace(
     search_seeds=1,
     log_every=200,
     scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {_UNKNOWN}",
+)
+
+# Does the condition number add anything to halved kernels? Wider rates, since 4/L was the best.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_small; not run yet.
+_FASHION_SMALL = replace(
+    _FASHION_SQUARE,
+    regimes=(replace(_FASHION_SQUARE.regimes[0], rates=(2.0, 4.0, 6.0, 8.0)),),
+    methods=("dense", "kappa", "random", "magnitude", "dense_small", *_SMALL),
+    keep=(0.5,),
+    seeds=3,
 )
 
 # Cross-entropy at three fractions; a method may take twice dense's steps to reach its loss.
@@ -249,6 +263,7 @@ PRESETS = {
     "fashion_mnist_controls": _FASHION_CONTROLS,
     "fashion_mnist_square": _FASHION_SQUARE,
     "fashion_mnist_square_all": _FASHION_SQUARE_ALL,
+    "fashion_mnist_small": _FASHION_SMALL,
     "fashion_mnist_sgd": _FASHION_SGD,
     "fashion_mnist_cnn": _FASHION_CNN,
     "cifar10_vgg": _CIFAR_VGG,

@@ -92,6 +92,17 @@ def test_widths_are_those_of_the_model_and_nodes_are_the_largest(case):
     assert set(np.flatnonzero(~found.keep["hidden_0"])) == set(np.argsort(norms)[:2])
 
 
+def test_small_controls_choose_on_halved_kernels(case):
+    found = choosing.choose(CONFIG, REGIME, "magnitude_small", 0.5, 1.0, case)
+    plain = choosing.choose(CONFIG, REGIME, "magnitude", 0.5, 1.0, case)
+    for name, kept in plain.keep.items():  # The largest are the largest of the halved ones too.
+        np.testing.assert_array_equal(found.keep[name], kept)
+    kernel, halved = (choice.params["output"]["kernel"] for choice in (plain, found))
+    np.testing.assert_array_equal(halved, kernel / 2)
+    whole = choosing.choose(CONFIG, REGIME, "dense_small", 0.5, 1.0, case)
+    assert all(kept.all() for kept in whole.keep.values())
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_networks_of_the_papers_size_train(name):
     """Shapes alone: nothing is allocated or compiled. Two blocks of a transformer stand for all."""
