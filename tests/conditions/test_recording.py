@@ -124,7 +124,7 @@ from plprune.conditions import recording, replay
 from plprune.losses import squared_error
 from plprune.training import make_step, run_full_batch, start
 optimizer, key = recording(optax.sgd(.01), 40), jax.random.key(0)
-step = make_step(linear, squared_error, optimizer)
+step = make_step(lambda p, s, x, *, key: (x @ p, s), squared_error, optimizer)
 first = jax.random.normal(key, (50, 1))
 x = jax.random.normal(jax.random.key(1), (512, 50))
 data = x, jnp.sin(3 * x[:, :1])
