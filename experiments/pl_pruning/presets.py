@@ -95,8 +95,8 @@ _FASHION_CONTROLS = replace(
 
 # `square` trained on with early stopping, at two fractions, beside dense with halved kernels.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square, 9 minutes.
-# Expected: of the nets with the same start kappa is the most accurate (85.6 %, dense 85.1) and needs
-# a third of the steps; dense with halved kernels beats it (86.7).
+# Expected: of the nets with the same start kappa is the most accurate (85.6 %, dense 85.1) and
+# needs a third of the steps; dense with halved kernels beats it (86.7).
 _FASHION_SQUARE = replace(
     _FASHION_CONTROLS,
     regimes=(replace(_SQUARE, rates=_WIDER, max_steps=6000, validation=5000),),
