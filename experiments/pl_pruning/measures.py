@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from experiments import devices
 from experiments.pl_pruning.arrays import Data
@@ -24,6 +24,7 @@ _HESSIAN_TOL = 1e-4  # Relative residual; the value is off by its square.
 # The same for networks that are evaluated a part at a time.
 _PART_EXAMPLES = 256
 _PART_TOL = 1e-2
+_UNRESOLVED = "the Hessian of the training loss could not be resolved."
 
 
 def conditioning(
@@ -50,7 +51,7 @@ def hessian_norm(subject: Trainer, now: TrainState, data: Data) -> float:
         return _norm_by_products(subject, now, batch)
     estimate = _hessian_constant(subject)(now.params, now.state, batch)
     if not estimate.resolved:
-        raise ValueError("the Hessian at the start of training could not be resolved.")
+        raise ValueError(_UNRESOLVED)
     return float(estimate.value)
 
 
@@ -65,7 +66,10 @@ def _norm_by_products(subject, now, batch) -> float:
     )
     first = np.random.default_rng(0).standard_normal(vector.size)
     options = {"tol": _PART_TOL, "v0": first, "ncv": 6, "return_eigenvectors": False}
-    (value,) = eigsh(operator, k=1, which="LM", **options)
+    try:
+        (value,) = eigsh(operator, k=1, which="LM", **options)
+    except ArpackError as error:
+        raise ValueError(_UNRESOLVED) from error
     return float(abs(value))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.pl_pruning import choosing, controls
+from experiments.pl_pruning import choosing, controls, measures
 from experiments.pl_pruning.arrays import load_splits
 from experiments.pl_pruning.cases import case_of
 from experiments.pl_pruning.choosing import Choice
@@ -101,6 +101,17 @@ def test_small_controls_choose_on_halved_kernels(case):
     np.testing.assert_array_equal(halved, kernel / 2)
     whole = choosing.choose(CONFIG, REGIME, "dense_small", 0.5, 1.0, case)
     assert all(kept.all() for kept in whole.keep.values())
+
+
+def test_products_one_by_one_give_the_hessian_norm_of_lanczos(case, monkeypatch):
+    now = start(case.params, case.state, optimizer(REGIME, 0.1), key=jax.random.key(0))
+    expected = measures.hessian_norm(case.subject, now, case.data)
+    monkeypatch.setattr(measures, "scans_slowly", lambda params: True)
+    found = measures.hessian_norm(case.subject, now, case.data)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    broken = now._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, now.params))
+    with pytest.raises(ValueError, match="could not be resolved"):
+        measures.hessian_norm(case.subject, broken, case.data)
 
 
 @pytest.mark.parametrize("name", PAPER)
