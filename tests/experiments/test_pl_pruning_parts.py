@@ -106,7 +106,7 @@ def test_small_controls_choose_on_halved_kernels(case):
 def test_products_one_by_one_give_the_hessian_norm_of_lanczos(case, monkeypatch):
     now = start(case.params, case.state, optimizer(REGIME, 0.1), key=jax.random.key(0))
     expected = measures.hessian_norm(case.subject, now, case.data)
-    monkeypatch.setattr(measures, "scans_slowly", lambda params: True)
+    monkeypatch.setattr(measures, "scans_slowly", lambda _: True)
     found = measures.hessian_norm(case.subject, now, case.data)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
     broken = now._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, now.params))
