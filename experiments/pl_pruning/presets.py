@@ -109,13 +109,13 @@ _FASHION_SQUARE = replace(
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all: not run.
 _FASHION_SQUARE_ALL = replace(
     _FASHION_SQUARE,
-    regimes=(replace(_FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
-    methods=("dense", "kappa", "random", "magnitude"),
-    seeds=3,
-    search_seeds=1,
+    regimes=(
+        replace(_SQUARE, rates=(2.0, 3.0, 4.0, 6.0), train_examples=55_000, max_steps=8000,
+                validation=5000),
+    ),
     log_every=200,
     scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {_UNKNOWN}",
-)
+)  # fmt: skip
 
 # Does the condition number add anything to halved kernels? Wider rates, since 4/L was the best.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_small, 4 minutes.
