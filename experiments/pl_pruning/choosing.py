@@ -35,7 +35,9 @@ from plprune.nodes import keep_top, mask
 from plprune.training import TrainInfo, make_step, start
 
 _SCORE_EXAMPLES = 256  # For scores that average over examples: as many as they are published with.
-_ANNEALED = 10  # Times as many updates, over which the temperature falls from 1 to .1.
+# Times as many updates, over which the temperature falls from 1 to .1.
+_ANNEALED = {"kappa_annealed": 10, "kappa_outputs": 2}
+_LOWEST = 12  # Of the eigenvalues of all outputs, some 4 %.
 
 
 class Choice(NamedTuple):
@@ -146,6 +148,7 @@ def _labels(regime, case):
 
 def _objective(method, regime):
     return {
+        "kappa_outputs": lambda: log_condition_number(_LOWEST, num_combinations=None),
         "kappa_risk": lambda: with_risk(log_condition_number(), weight=regime.risk_weight),
         "lipschitz_mu": log_smoothness_ratio,
         "lambda_max_only": log_largest_eigenvalue,
@@ -154,16 +157,19 @@ def _objective(method, regime):
     }.get(method, log_condition_number)()
 
 
-def _learned_options(method, regime, keep) -> dict[str, Any]:
+def _learned_options(method, regime, budget: _Budget) -> dict[str, Any]:
     updates = regime.initial_updates
     options = {"objective": _objective(method, regime), "initial_updates": updates}
     if method == "kappa_mlp":
         options["network"] = "mlp"
     if method == "kappa_global":
-        options |= {"budget": "global", "min_fraction": keep / 2}
-    if method == "kappa_annealed":
-        falling = optax.linear_schedule(1.0, 0.1, _ANNEALED * updates)
-        options |= {"relaxation": thresholded(falling), "initial_updates": _ANNEALED * updates}
+        options |= {"budget": "global", "min_fraction": budget.keep_fraction / 2}
+    if method == "kappa_outputs":
+        options["probe_size"] = budget.probe_size // 2
+    if method in _ANNEALED:
+        updates *= _ANNEALED[method]
+        falling = optax.linear_schedule(1.0, 0.1, updates)
+        options |= {"relaxation": thresholded(falling), "initial_updates": updates}
     return options
 
 
@@ -178,7 +184,7 @@ def _transformation(budget, regime, method, subject, dense: Dense, inner, key):
         options |= {"period": regime.period, "freeze_at": regime.freeze_at, "schedule": "cubic"}
     apply = subject.net.model.apply
     if method in LEARNED:
-        options |= _learned_options(method, regime, budget.keep_fraction)
+        options |= _learned_options(method, regime, budget)
         return pl_gating(inner, apply, dense.groups, **options)
     if method in ("snip", "grasp", "taylor"):
         options["probe_size"] = max(_SCORE_EXAMPLES, budget.probe_size)

@@ -30,6 +30,7 @@ INPUTS = jax.random.normal(jax.random.key(2), (7, 3), jnp.float64)
 LABELS = LABELS[:7]
 SETTING = Setting(gated(apply, GROUPS), WIDE, INPUTS, LABELS, cross_entropy, KEY)
 SIGNS = jax.random.rademacher(KEY, (2,), jnp.float64)
+TWO = jax.random.rademacher(KEY, (2, 2), jnp.float64)
 SIZES = {FIRST: 8, SECOND: 6}
 GATES = {
     name: 0.5 + jax.random.uniform(jax.random.fold_in(KEY, n), (n,), jnp.float64)
@@ -42,14 +43,15 @@ def gated_params(params, gates):
 
 
 @jax.jit
-def direct_kernel(gates):
+def direct_kernel(gates, signs=SIGNS[:, None]):
     """By whole per-example Jacobians of the model at gated weights."""
 
     def one(x):
-        return jax.grad(lambda p: apply(gated_params(p, gates), x[None])[0] @ SIGNS)(WIDE)
+        return jax.jacrev(lambda p: apply(gated_params(p, gates), x[None])[0] @ signs)(WIDE)
 
-    jacobians = jax.vmap(one)(INPUTS)
-    flat = jnp.concatenate([j.reshape(7, -1) for j in jax.tree.leaves(jacobians)], axis=1)
+    jacobians = jax.tree.leaves(jax.vmap(one)(INPUTS))
+    rows = 7 * signs.shape[1]
+    flat = jnp.concatenate([j.reshape(rows, -1) for j in jacobians], axis=1)
     return flat @ flat.T
 
 
@@ -64,12 +66,15 @@ def direct_hessian(gates):
 
 
 def reference(name, gates):
-    values = np.linalg.eigvalsh(np.asarray(direct_kernel(gates)))
+    signs = {"kappa of 2": TWO, "kappa of outputs": jnp.eye(2)}.get(name, SIGNS[:, None])
+    values = np.linalg.eigvalsh(np.asarray(direct_kernel(gates, signs)))
     if name == "smoothness":
         top = np.abs(np.linalg.eigvalsh(np.asarray(direct_hessian(gates)))).max()
         return np.log(top) - np.log(values[:2].mean() / 7)
     return {
         "kappa": np.log(values[-1]) - np.log(values[:2].mean()),
+        "kappa of 2": np.log(values[-1]) - np.log(values[:3].mean()),
+        "kappa of outputs": np.log(values[-1]) - np.log(values[:3].mean()),
         "median": np.log(values[-1]) - np.log(values[3]),
         "largest": np.log(values[-1]),
         "trace": np.log(values.sum()),
@@ -79,6 +84,8 @@ def reference(name, gates):
 
 OBJECTIVES = {
     "kappa": log_condition_number(2),
+    "kappa of 2": log_condition_number(3, num_combinations=2),
+    "kappa of outputs": log_condition_number(3, num_combinations=None),
     "median": log_median_ratio(),
     "largest": log_largest_eigenvalue(),
     "trace": log_trace(),
@@ -159,6 +166,8 @@ def test_objectives_of_the_loss_ask_for_it():
 def test_counts_and_weights_out_of_range_are_refused():
     with pytest.raises(ValueError, match="num_smallest must be at least 1, got 0"):
         log_condition_number(0)
+    with pytest.raises(ValueError, match="num_combinations must be at least 1 or None, got 0"):
+        log_condition_number(num_combinations=0)
     with pytest.raises(ValueError, match="num_products must be at least 1, got 0"):
         log_smoothness_ratio(num_products=0)
     with pytest.raises(ValueError, match=r"weight must be at least 0, got -1.0"):
