@@ -105,10 +105,13 @@ def _control(config, regime, method, keep, rate, case: Case) -> Choice:
     if how == "small":
         halved = case._replace(params=controls.halved(case.params))
         return choose(config, regime, rule, keep, rate, halved)
-    base = _choice(rule, *arguments)
+    if how in ("tapered", "flared"):
+        return _at_shares(rule, case, controls.shares(keep, case, how), 0.0)
     if how == "widths":
         widths = _choice("kappa_global", *arguments)
-        return _at_widths(rule, case, widths)
+        shares = {name: float(kept.mean()) for name, kept in widths.keep.items()}
+        return _at_shares(rule, case, shares, widths.seconds)
+    base = _choice(rule, *arguments)
     model = _choice("kappa", *arguments)
     params = controls.matched(config.network, base, model, case)
     return base._replace(params=params, seconds=model.seconds, gating_seconds=model.seconds)
@@ -118,16 +121,15 @@ def _choice(method, config, regime, keep, rate, case):
     return choose(config, regime, method, keep, rate, case)
 
 
-def _at_widths(rule, case, widths: Choice) -> Choice:
-    """The nodes of the largest score, as many of each group as another method keeps."""
+def _at_shares(rule, case, shares: dict[str, float], seconds: float) -> Choice:
+    """The nodes of the largest score, a given share of each group."""
     score, keep = getattr(scores, rule), {}
     apply = case.subject.net.model.apply
     found = score(apply, case.params, case.dense.groups, key=case.gating_key)
-    for name, kept in widths.keep.items():
-        share = float(kept.sum()) / len(kept)
+    for name, share in shares.items():
         keep |= keep_top({name: found[name]}, case.dense.groups, share)
     params = mask(case.params, case.dense.groups, keep)
-    return _untrained(case, params, _concrete(keep), widths.seconds)
+    return _untrained(case, params, _concrete(keep), seconds)
 
 
 class _Budget(NamedTuple):

@@ -32,6 +32,16 @@ def fresh(network: Network, keep: float, case: Any) -> tuple[Any, dict[str, np.n
     return expand(params, case.dense.groups, kept), kept
 
 
+def shares(keep: float, case: Any, how: str) -> dict[str, float]:
+    """Of each layer's nodes, from 3/2 of `keep` to 1/2 ("tapered") or the other way ("flared")."""
+    factors = np.linspace(1.5, 0.5, len(case.dense.sizes))
+    factors = factors if how == "tapered" else factors[::-1]
+    return {
+        name: min(1.0, keep * float(factor))
+        for name, factor in zip(case.dense.sizes, factors, strict=True)
+    }
+
+
 def matched(network: Network, choice: Any, model: Any, case: Any) -> Any:
     """The parameters of `choice` with every layer scaled to the activations of `model`'s.
 

@@ -34,6 +34,8 @@ SCORED = (
 CONTROLS = {
     "random_widths": "random nodes, as many of each layer as kappa_global keeps",
     "magnitude_widths": "the largest nodes, as many of each layer as kappa_global keeps",
+    "random_tapered": "random nodes, layers' shares falling from 3/2 of the fraction to 1/2",
+    "random_flared": "random nodes, layers' shares rising from 1/2 of the fraction to 3/2",
     "random_scaled": "random nodes, every layer scaled to the activations that kappa's has",
     "magnitude_scaled": "the largest nodes, scaled likewise",
     "dense_scaled": "all nodes, scaled likewise",

@@ -42,17 +42,17 @@ _DIGITS_ALL = replace(
     methods=("dense", *LEARNED, *SCORED),
     seeds=5,
     search_seeds=2,
-    track=0,
 )
 
 # What part of the gain is scale? Random and largest nodes at kappa's widths or kappa's scale, dense
 # at kappa's scale or with halved weights, a fresh narrow net, each at 1/L and at its own best rate.
 # python -m experiments pl_pruning --preset digits_controls, about 6 minutes.
 # Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
+_WIDTHS = ("random_tapered", "random_flared")
 _SMALL = ("kappa_small", "random_small", "magnitude_small")
 _CONTROLLED = (
     "dense", "kappa", "kappa_annealed", "kappa_global", "random", "magnitude",
-    *(name for name in CONTROLS if name not in _SMALL),
+    *(name for name in CONTROLS if name not in (*_SMALL, *_WIDTHS)),
 )  # fmt: skip
 _DIGITS_CONTROLS = replace(_DIGITS_ALL, methods=_CONTROLLED)
 
@@ -144,6 +144,15 @@ _FASHION_SGD = replace(
     wide_held_out=256,
 )
 
+# Does the condition number tell good widths from bad ones? Random nodes, three ways to spread them.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_widths, 5 minutes.
+_FASHION_WIDTHS = replace(
+    _FASHION_SGD,
+    regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
+    methods=("dense", "random", *_WIDTHS, "kappa_global"),
+    search_seeds=1,
+)
+
 # A convolutional network with BatchNorm under cross-entropy.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_cnn, 20 minutes.
 _FASHION_CNN = replace(
@@ -196,8 +205,7 @@ _MASKED = Regime(
     rates=(1e-3, 3e-3), rate_unit="1", target=0.0, optimizer="adamw", decay="cosine",
 )  # fmt: skip
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_bert; 2 seeds: 6
-# minutes. Expected: no difference; so few steps teach it the frequencies of the bytes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_bert
 _BERT = replace(
     _CIFAR_VGG,
     dataset="tiny_shakespeare",
@@ -281,6 +289,7 @@ PRESETS = {
     "fashion_mnist_square_all": _FASHION_SQUARE_ALL,
     "fashion_mnist_small": _FASHION_SMALL,
     "fashion_mnist_sgd": _FASHION_SGD,
+    "fashion_mnist_widths": _FASHION_WIDTHS,
     "fashion_mnist_cnn": _FASHION_CNN,
     "cifar10_vgg": _CIFAR_VGG,
     "cifar10_resnet": _CIFAR_RESNET,

@@ -84,12 +84,19 @@ def test_a_fresh_network_is_narrow_and_its_own(case):
     assert not jnp.allclose(kernel[:, :4], case.params["hidden_0"]["kernel"][:, :4])
 
 
-def test_widths_are_those_of_the_model_and_nodes_are_the_largest(case):
-    widths = {"hidden_0": np.arange(8) < 6, "hidden_1": np.arange(6) < 1}
-    found = choosing._at_widths("magnitude", case, choice_of(case.params, widths, case))
+def test_widths_are_the_given_ones_and_nodes_are_the_largest(case):
+    shares = {"hidden_0": 6 / 8, "hidden_1": 1 / 6}
+    found = choosing._at_shares("magnitude", case, shares, 0.0)
     assert [int(k.sum()) for k in found.keep.values()] == [6, 1]
     norms = np.linalg.norm(np.asarray(case.params["hidden_0"]["kernel"]), axis=0)
     assert set(np.flatnonzero(~found.keep["hidden_0"])) == set(np.argsort(norms)[:2])
+
+
+@pytest.mark.parametrize(("method", "widths"), [("tapered", [6, 2]), ("flared", [2, 5])])
+def test_tapered_and_flared_controls_spread_the_fraction(case, method, widths):
+    found = choosing.choose(CONFIG, REGIME, f"random_{method}", 0.5, 1.0, case)
+    assert [int(k.sum()) for k in found.keep.values()] == widths
+    assert controls.shares(1.0, case, "tapered") == {"hidden_0": 1.0, "hidden_1": 0.5}
 
 
 def test_small_controls_choose_on_halved_kernels(case):
