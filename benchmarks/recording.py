@@ -13,15 +13,7 @@ from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
 from plprune.models import CNN, MLP
-from plprune.training import (
-    loop_minibatches,
-    make_step,
-    minibatch_losses,
-    minibatch_step,
-    run_minibatches,
-    scans_slowly,
-    start,
-)
+from plprune.training import compile_minibatches, make_step, minibatch_losses, start
 
 BATCH, STEPS, POINTS = 64, 40, 10**6
 
@@ -49,11 +41,8 @@ def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
     def epoch(optimizer, **extra):
         step = make_step(parts.train, cross_entropy, optimizer)
         first = start(parts.params, parts.state, optimizer, key=key)
-        if scans_slowly(parts.params):
-            one = jax.jit(minibatch_step(step))
-            return lambda: loop_minibatches(one, first, data, indices, **extra)
-        run = jax.jit(lambda first, data: run_minibatches(step, first, data, indices, **extra))
-        return lambda: run(first, data)
+        run = compile_minibatches(step, parts.params)
+        return lambda: run(first, data, indices, **extra)
 
     @jax.jit
     def of_minibatches(params, data):

@@ -2,6 +2,7 @@
 """Training as pure functions: one step, and stretches of steps that replay exactly."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -99,42 +100,70 @@ def run_minibatches(
       The last state, and the infos of all steps. Under `jax.vmap` over states (and indices) many
       seeds train at once.
     """
-    one = minibatch_step(step)
+    one = _on_chosen(step)
     return jax.lax.scan(lambda s, chosen: one(s, data, chosen, **extra), train_state, indices)
 
 
-def minibatch_step(step: Step) -> Callable[..., tuple[TrainState, TrainInfo]]:
-    """`step` as ``(train_state, data, chosen, **extra)``: on the chosen examples of `data`."""
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """``(train_state, data, indices, **extra) -> (train_state, infos)``, compiled.
+
+    From `compile_minibatches`. Equal to `run_minibatches` up to rounding. Where it does not scan it
+    is not to be traced.
+    """
+
+    function: Callable  # Jitted: of all indices where it scans, else of one step's.
+    scans: bool
+
+    def __call__(
+        self, train_state: TrainState, data: Batch, indices: Int[Array, "steps batch"], **extra: Any
+    ) -> tuple[TrainState, Any]:
+        """The state after those steps and the infos of all of them; nothing is read back."""
+        if self.scans:
+            return self.function(train_state, data, indices, **extra)
+        infos = []
+        for position in range(len(indices)):
+            train_state, info = self.function(train_state, data, indices[position], **extra)
+            infos.append(info)
+        return train_state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos)
+
+    def compiled(self, train_state: TrainState, data: Batch, indices, **extra: Any) -> "Stretch":
+        """The same, compiled ahead of time for arrays of these shapes."""
+        chosen = indices if self.scans else indices[0]
+        lowered = self.function.lower(train_state, data, chosen, **extra)
+        return Stretch(lowered.compile(), self.scans)
+
+
+def compile_minibatches(
+    step: Step, params: Params, *, finish: Callable[[tuple[TrainState, Any]], Any] | None = None
+) -> Stretch:
+    """`run_minibatches` as a compiled function: one scan, or one dispatch per step.
+
+    Steps are dispatched one by one for parameters that `scans_slowly`.
+
+    Args:
+      step: From `make_step`; it may take keywords.
+      params: Of the model, or their shapes.
+      finish: Applied to (train_state, infos) within every dispatch, such as to constrain sharding.
+    """
+    done = finish or (lambda pair: pair)
+    scans, one = not scans_slowly(params), _on_chosen(step)
+
+    def run(train_state, data, indices, **extra):
+        if scans:
+            return done(run_minibatches(step, train_state, data, indices, **extra))
+        return done(one(train_state, data, indices, **extra))
+
+    return Stretch(jax.jit(run), scans)
+
+
+def _on_chosen(step):
+    """`step` on the chosen examples of the data."""
 
     def one(train_state, data, chosen, **extra):
         return step(train_state, jax.tree.map(lambda a: a[chosen], data), **extra)
 
     return one
-
-
-def loop_minibatches(
-    compiled: Callable[..., tuple[TrainState, Any]],
-    train_state: TrainState,
-    data: Batch,
-    indices: Int[Array, "steps batch"],
-    **extra: Any,
-) -> tuple[TrainState, Any]:
-    """`run_minibatches` as one dispatch per step, without a scan; not to be traced.
-
-    For models that `scans_slowly`. Nothing is read back between the steps.
-
-    Args:
-      compiled: ``jax.jit(minibatch_step(step))``, the same object on every call.
-      train_state: Where to begin.
-      data: (inputs, labels) of all examples.
-      indices: Examples of each step.
-      **extra: Passed to every step.
-    """
-    infos = []
-    for position in range(len(indices)):
-        train_state, info = compiled(train_state, data, indices[position], **extra)
-        infos.append(info)
-    return train_state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos)
 
 
 def scans_slowly(params: Params) -> bool:

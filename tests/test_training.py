@@ -9,14 +9,14 @@ import optax
 import pytest
 from flax import nnx
 
+from plprune import training
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy, squared_error
 from plprune.training import (
-    loop_minibatches,
+    compile_minibatches,
     make_step,
     minibatch_losses,
-    minibatch_step,
     run_full_batch,
     run_minibatches,
     scans_slowly,
@@ -71,10 +71,26 @@ def test_scanned_steps_equal_a_loop_and_replay_bit_for_bit(problem, key):
         looped, info = step(looped, jax.tree.map(lambda a, c=chosen: a[c], data))
         np.testing.assert_allclose(info.loss, infos.loss[i], rtol=1e-9)
     chex.assert_trees_all_close(last.params, looped.params, rtol=1e-9)
-    one_by_one = loop_minibatches(jax.jit(minibatch_step(step)), first, data, indices)
-    chex.assert_trees_all_close(one_by_one[0].params, looped.params, rtol=1e-9)
-    chex.assert_trees_all_close(one_by_one[1], infos, rtol=1e-9)
     assert last.state["calls"] == last.step == NUM_STEPS
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_compiled_stretches_scan_or_step_alike(problem, key, monkeypatch, slow):
+    params, state, data = problem
+    monkeypatch.setattr(training, "scans_slowly", lambda _: slow)
+
+    def step(train_state, batch, *, rate):
+        return make_step(train, squared_error, optax.sgd(rate))(train_state, batch)
+
+    indices = minibatches(NUM_EXAMPLES, 4, NUM_STEPS, key=key)
+    first = start(params, state, optax.sgd(0.0), key=key)
+    expected = run_minibatches(step, first, data, indices, rate=0.1)
+    run = compile_minibatches(step, params, finish=lambda pair: (pair[0], pair[1].loss))
+    assert run.scans == (not slow)
+    for function in (run, run.compiled(first, data, indices, rate=0.1)):
+        last, losses = function(first, data, indices, rate=0.1)
+        chex.assert_trees_all_close(last.params, expected[0].params, rtol=1e-9)
+        chex.assert_trees_all_close(losses, expected[1].loss, rtol=1e-9)
 
 
 def test_only_convolutions_on_a_cpu_are_scanned_slowly(monkeypatch):

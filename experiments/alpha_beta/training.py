@@ -23,12 +23,9 @@ from plprune.functional import functional
 from plprune.losses import cross_entropy
 from plprune.training import (
     TrainState,
-    loop_minibatches,
+    compile_minibatches,
     make_step,
     minibatch_losses,
-    minibatch_step,
-    run_minibatches,
-    scans_slowly,
     start,
 )
 from plprune.types import Params
@@ -52,14 +49,14 @@ class Program(NamedTuple):
     initial: Callable[[Array], tuple[Params, PyTree]]  # key -> (params, state)
     begin: Callable[..., TrainState]  # (params, state, key) -> before the first step
     stretch: Callable[..., tuple[TrainState, None]]
-    # (train_state, reference, data, indices) -> after those steps
+    # (train_state, data, indices, *, reference) -> after those steps
     reference_values: Callable[..., Array]
     # (params, state, data, indices, key) -> the loss of every step's minibatch, as in the step
 
     def run(self, params, state, reference, data, indices, key) -> tuple[Params, Records]:
         """The last iterate, and the records, of all steps at once."""
         first = self.begin(params, state, key)
-        last, _ = self.stretch(first, reference, data, indices)
+        last, _ = self.stretch(first, data, indices, reference=reference)
         return last.params, last.opt_state.records
 
 
@@ -78,21 +75,14 @@ def program(training: Training) -> Program:
     def begin(params, state, key):
         return start(params, state, optimizer, key=key)
 
-    def scanned(now, reference, data, indices):
-        return whole(run_minibatches(step, now, data, indices, reference=reference)[0]), None
-
-    @jax.jit
-    def one(now, data, chosen, *, reference):
-        return whole(minibatch_step(step)(now, data, chosen, reference=reference)[0]), None
-
-    def looped(now, reference, data, indices):
-        return loop_minibatches(one, now, data, indices, reference=reference)
+    def last_only(pair):
+        return whole(pair[0]), None
 
     def reference_values(params, state, data, indices, key):
         found = minibatch_losses(model.train, cross_entropy, params, state, data, indices, key=key)
         return whole(found)
 
-    stretch = looped if scans_slowly(model.params) else jax.jit(scanned)
+    stretch = compile_minibatches(step, model.params, finish=last_only)
     values = _means_of_examples(model) if examples_apart(shapes) else jax.jit(reference_values)
     return Program(jax.jit(initial), jax.jit(begin), stretch, values)
 
@@ -139,7 +129,8 @@ def runner(
             first = compiled.begin(params, state, key)
             last, _ = progress.carry(
                 f"{name}/{seed}, pass {next(passes)}", first, indices,
-                lambda now, part: compiled.stretch(now, reference, data, part), may_diverge=True,
+                lambda now, part: compiled.stretch(now, data, part, reference=reference),
+                may_diverge=True,
             )  # fmt: skip
             return last.params, last.opt_state.records
 

@@ -15,17 +15,10 @@ from experiments.devices import divided, whole
 from experiments.pl_pruning.arrays import Data
 from experiments.pl_pruning.networks import Counts, Net, Shape, dense, shrunk
 from experiments.pl_pruning.settings import Network, Regime
-from experiments.pl_pruning.timing import Looped
 from plprune.data import minibatches
 from plprune.losses import cross_entropy, masked_cross_entropy, risk, squared_error
 from plprune.models.switch import Balanced
-from plprune.training import (
-    make_step,
-    minibatch_step,
-    run_full_batch,
-    run_minibatches,
-    scans_slowly,
-)
+from plprune.training import compile_minibatches, make_step, run_full_batch
 
 _BALANCE = 0.01  # Weight of the experts' imbalance [Fedus 2022].
 _CHUNK = 500  # Examples evaluated at once; perceptrons take all.
@@ -58,7 +51,7 @@ class Trainer:
     loss: Callable  # Per example: (outputs, targets).
     train_loss: Callable  # Of what `train` returns: with the experts' imbalance where there is one.
     mean_loss: Callable  # (params, state, inputs, targets).
-    stretch: Callable  # (train_state, data, indices, rate) -> (train_state, infos).
+    stretch: Callable  # (train_state, data, indices, *, rate) -> (train_state, infos).
     scored: Callable  # (params, state, inputs, targets) -> (mean loss, right, counted).
 
     def evaluate(self, params, state: State, inputs, targets, most: int = 0) -> Scores:
@@ -91,8 +84,9 @@ def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | Non
         right = (jnp.argmax(found, axis=-1) == labels) & counted
         return risk(loss, found, targets), jnp.sum(right), jnp.sum(counted)
 
-    def step(rate):
-        return _until(make_step(train, train_loss, optimizer(regime, rate)), regime.target)
+    def step(train_state, batch, *, rate):
+        taken = make_step(train, train_loss, optimizer(regime, rate))
+        return _until(taken, regime.target)(train_state, batch)
 
     chunk = 1 << 30 if network.kind == "mlp" else _CHUNK
     return Trainer(
@@ -102,19 +96,14 @@ def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | Non
 
 
 def _stretch(net: Net, regime: Regime, step: Callable) -> Callable:
-    """(train_state, data, indices, rate) -> (train_state, infos); `step` depends on the rate."""
+    """(train_state, data, indices, *, rate) -> (train_state, infos)."""
 
-    def scanned(train_state, data, indices, rate):
-        if is_full_batch(regime):
-            return whole(run_full_batch(step(rate), train_state, data, len(indices)))
-        return whole(run_minibatches(step(rate), train_state, data, indices))
+    def full(train_state, data, indices, *, rate):
+        return whole(run_full_batch(step, train_state, data, len(indices), rate=rate))
 
-    def one(train_state, data, chosen, *, rate):
-        return whole(minibatch_step(step(rate))(train_state, data, chosen))
-
-    if is_full_batch(regime) or not scans_slowly(net.model.params):
-        return jax.jit(scanned)
-    return Looped(jax.jit(one))
+    if is_full_batch(regime):
+        return jax.jit(full)
+    return compile_minibatches(step, net.model.params, finish=whole)
 
 
 def _functions(net: Net, regime: Regime) -> tuple[Callable, Callable]:

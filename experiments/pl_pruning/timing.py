@@ -3,42 +3,31 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from plprune.training import loop_minibatches
+from plprune.training import Stretch
 
 _EXECUTABLES: dict[Any, Callable] = {}
 
 
-@dataclass(frozen=True, eq=False)
-class Looped:
-    """A jitted step, called for every minibatch: see `plprune.training.loop_minibatches`."""
-
-    one: Callable  # (train_state, data, chosen, *, rate)
-
-    def __call__(self, train_state, data, indices, rate):
-        """The state after those steps, and their infos."""
-        return loop_minibatches(self.one, train_state, data, indices, rate=rate)
-
-    def compiled(self, train_state, data, indices, rate) -> "Looped":
-        """The same, compiled for arrays of these shapes."""
-        return Looped(self.one.lower(train_state, data, indices[0], rate=rate).compile())
-
-
-def timed(function: Callable, *args: Any) -> tuple[Any, float]:
-    """What a jitted or looped function returns, and the seconds that it ran.
+def timed(function: Callable, *args: Any, **extra: Any) -> tuple[Any, float]:
+    """What a jitted function or a `Stretch` returns, and the seconds that it ran.
 
     It is compiled first, once per function and shapes, and that time is not counted.
     """
-    leaves, structure = jax.tree.flatten(args)
+    leaves, structure = jax.tree.flatten((args, extra))
     shapes = tuple((jax.numpy.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
     key = (function, structure, shapes)
     if key not in _EXECUTABLES:
-        looped = isinstance(function, Looped)
-        _EXECUTABLES[key] = function.compiled(*args) if looped else function.lower(*args).compile()
+        _EXECUTABLES[key] = _compiled(function, *args, **extra)
     start = time.perf_counter()
-    result = jax.block_until_ready(_EXECUTABLES[key](*args))
+    result = jax.block_until_ready(_EXECUTABLES[key](*args, **extra))
     return result, time.perf_counter() - start
+
+
+def _compiled(function, *args, **extra):
+    if isinstance(function, Stretch):
+        return function.compiled(*args, **extra)
+    return function.lower(*args, **extra).compile()

@@ -185,7 +185,7 @@ def _merit(run: Run) -> float:
     while done < regime.max_steps and reached is None:
         part = run.case.indices[done : min(done + run.config.log_every, regime.max_steps)]
         arrays = data.inputs, data.targets
-        (now, info), _ = timed(run.small.subject.stretch, now, arrays, part, run.rate)
+        (now, info), _ = timed(run.small.subject.stretch, now, arrays, part, rate=run.rate)
         reached = _first_below(info.loss, regime.target, done)
         done += len(part)
         if not np.isfinite(info.loss[-1]):
@@ -204,7 +204,7 @@ def _stretch(run: Run, now, done, log: _Log, task: Task) -> tuple[TrainState, in
     data = run.case.data.inputs, run.case.data.targets
     last = run.regime.max_steps if done < run.regime.max_steps else run.regime.most_steps
     part = run.case.indices[done : min(done + run.config.log_every, last)]
-    (now, info), spent = timed(run.small.subject.stretch, now, data, part, run.rate)
+    (now, info), spent = timed(run.small.subject.stretch, now, data, part, rate=run.rate)
     reached = _first_below(info.loss, run.regime.target, done)
     loss = log.add(now, done + len(part), spent / len(part))
     task.advance(len(part), loss=loss)

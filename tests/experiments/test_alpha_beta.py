@@ -155,7 +155,7 @@ PARAMETERS = {"batch_size": 6_573_130, "lstm": 3 * (2 * 1150 + 1) * 4 * 1150 + 1
 
 @pytest.mark.parametrize("figure", LARGEST)
 def test_paper_presets_trace(figure, monkeypatch):
-    monkeypatch.setattr(runs, "scans_slowly", lambda *_: False)  # As on an accelerator.
+    monkeypatch.setattr("plprune.training.scans_slowly", lambda _: False)  # As on an accelerator.
     paper = settings.PRESETS["paper"]
     text = figure in ("lstm", "transformer")
     shape = (28, 28, 1) if figure == "width" else (32, 32, 3)

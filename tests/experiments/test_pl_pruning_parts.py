@@ -144,7 +144,7 @@ def test_networks_of_the_papers_size_train(name):
             params, State(state, {}), optimizer(regime, 0.0), key=jax.random.key(0)
         )  # fmt: skip
         indices = jnp.zeros((3, 2), jnp.int32)
-        return subject.stretch(first, (inputs, targets), indices, 0.1)
+        return subject.stretch(first, (inputs, targets), indices, rate=0.1)
 
     last, info = jax.eval_shape(run, model.params, model.state, inputs, targets)
     assert info.loss.shape == (3,)
