@@ -36,7 +36,7 @@ from plprune.training import TrainInfo, make_step, start
 
 _SCORE_EXAMPLES = 256  # For scores that average over examples: as many as they are published with.
 # Times as many updates, over which the temperature falls from 1 to .1.
-_ANNEALED = {"kappa_annealed": 10, "kappa_outputs": 2}
+_ANNEALED = {"kappa_annealed": 10, "kappa_outputs": 1}
 _LOWEST = 12  # Of the eigenvalues of all outputs, some 4 %.
 
 

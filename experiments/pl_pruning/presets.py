@@ -99,8 +99,8 @@ _FASHION_CONTROLS = replace(
 # needs a third of the steps; dense with halved kernels beats it (86.7).
 _FASHION_SQUARE = replace(
     _FASHION_CONTROLS,
-    regimes=(replace(_SQUARE, rates=_WIDER, max_steps=6000, validation=5000),),
-    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
+    regimes=(replace(_SQUARE, rates=(2.0, 4.0, 6.0, 8.0), max_steps=6000, validation=5000),),
+    methods=("dense", "dense_small", "kappa", *SCORED),
     keep=(0.5, 0.25),
     log_every=100,
 )
@@ -109,20 +109,17 @@ _FASHION_SQUARE = replace(
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all: not run.
 _FASHION_SQUARE_ALL = replace(
     _FASHION_SQUARE,
-    regimes=(
-        replace(_SQUARE, rates=(2.0, 3.0, 4.0, 6.0), train_examples=55_000, max_steps=8000,
-                validation=5000),
-    ),
+    regimes=(replace(_FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=12_000),),
+    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     log_every=200,
     scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {_UNKNOWN}",
-)  # fmt: skip
+)
 
-# Does the condition number add anything to halved kernels? Wider rates, since 4/L was the best.
+# Does the condition number add anything to halved kernels?
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_small, 4 minutes.
 # Expected: no. Random, largest and kappa's nodes end at .01 to .03, all nodes at .017.
 _FASHION_SMALL = replace(
     _FASHION_SQUARE,
-    regimes=(replace(_FASHION_SQUARE.regimes[0], rates=(2.0, 4.0, 6.0, 8.0)),),
     methods=("dense", "kappa", "random", "magnitude", "dense_small", *_SMALL),
     keep=(0.5,),
     seeds=3,
@@ -135,12 +132,11 @@ _COSINE = replace(_CROSS_ENTROPY, name="cosine", decay="cosine", max_steps=3000,
 _FASHION_SGD = replace(
     _FASHION_CONTROLS,
     regimes=(
-        replace(_CROSS_ENTROPY, rates=(0.03, 0.1, 0.3), extension=2.0),
+        replace(_CROSS_ENTROPY, max_steps=3000, rates=(0.03, 0.1, 0.3), extension=2.0),
         replace(_COSINE, rates=(0.1, 0.3, 0.6)),
     ),
     methods=(*_FEW, "kappa_outputs"),
     keep=(0.5, 0.25, 0.1),
-    search_seeds=2,
     wide_held_out=256,
 )
 
@@ -150,7 +146,6 @@ _FASHION_WIDTHS = replace(
     _FASHION_SGD,
     regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
     methods=("dense", "random", *_WIDTHS, "kappa_global"),
-    search_seeds=1,
 )
 
 # A convolutional network with BatchNorm under cross-entropy.
@@ -160,7 +155,6 @@ _FASHION_CNN = replace(
     network=network("cnn", channels=(16, 32), hidden=(64,)),
     methods=_FEW,
     regimes=(replace(_COSINE, max_steps=400, validation=0, rates=(0.03, 0.1, 0.3)),),
-    search_seeds=1,
     log_every=40,
     curve_examples=1000,
     track=2,
