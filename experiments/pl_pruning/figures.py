@@ -132,7 +132,12 @@ def _told(regime):
         else "dense's final training loss on the same seed"
     )
     if regime["extension"] > 1:
-        target += f", which a method may take {regime['extension']:g} times dense's steps to reach"
+        longer = f"{regime['extension']:g} times the steps"
+        target += (
+            f", which a method may take {longer} to reach"
+            if regime["decay"] == "constant"
+            else f"; networks that lose nodes train {longer}, which are cheaper"
+        )
     stopped = (
         f" Accuracy is taken where that on {regime['validation']:,} held-out training images is "
         "best."

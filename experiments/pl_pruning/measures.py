@@ -14,7 +14,7 @@ from experiments.pl_pruning.arrays import Data
 from experiments.pl_pruning.settings import Config
 from experiments.pl_pruning.subject import Trainer
 from plprune.constants import lipschitz_constant
-from plprune.constants.ends import kernel_ends
+from plprune.constants.ends import dense_ends
 from plprune.costs import flops, parameters
 from plprune.operators import flat_outputs, hessian_product
 from plprune.training import TrainState, scans_slowly
@@ -24,6 +24,7 @@ _HESSIAN_TOL = 1e-4  # Relative residual; the value is off by its square.
 # The same for networks that are evaluated a part at a time.
 _PART_EXAMPLES = 256
 _PART_TOL = 1e-2
+_KAPPA_TOL = 1e-6  # Relative, of both ends of the kernel.
 _UNRESOLVED = "the Hessian of the training loss could not be resolved."
 
 
@@ -35,7 +36,10 @@ def conditioning(
     with jax.enable_x64(True):
         wide, state, inputs = jax.tree.map(_wide, (params, model, data.test_inputs[:examples]))
         # Outputs less their initial values have the same kernel.
-        ends = _kernel_ends(subject.net.model.apply, config.all_outputs)(wide, state, inputs)
+        kernel = _kernel(subject.net.model.apply, config.all_outputs)(wide, state, inputs)
+        full_rank = kernel.shape[0] * kernel.shape[1] <= parameters(params)
+        # Apart: solvers take long to compile, and depend on the kernel's size alone.
+        ends = _ends(kernel, full_rank, tol=_KAPPA_TOL)
         if not ends.lowest.resolved:
             return {"kappa": None, "pl_constant": None}
         low, high = float(ends.lowest.value), float(ends.highest.value)
@@ -99,9 +103,12 @@ def _flops(subject, shape):
     return flops(lambda v, x: model.apply(v[0], v[1], x), pair, shape)
 
 
+_ends = jax.jit(dense_ends, static_argnames=("full_rank", "tol"))
+
+
 @cache
-def _kernel_ends(apply, all_outputs):
-    def ends(params, state, inputs):
+def _kernel(apply, all_outputs):
+    def kernel(params, state, inputs):
         def model(p, x):
             outputs = flat_outputs(lambda p, x: apply(p, state, x))(p, x)
             if all_outputs:
@@ -109,16 +116,10 @@ def _kernel_ends(apply, all_outputs):
             signs = jax.random.rademacher(jax.random.key(0), outputs.shape[1:], outputs.dtype)
             return jnp.matmul(outputs, signs[:, None])
 
-        return kernel_ends(
-            model, params, inputs, method="auto", key=None, tol=1e-6, kernel=_spread_kernel
-        )
+        # Every device computes its rows and has all of them afterwards.
+        return devices.whole(devices.kernel(model, params, inputs))
 
-    return jax.jit(ends)
-
-
-def _spread_kernel(*arguments):
-    """Every device computes its rows and has all of them afterwards."""
-    return devices.whole(devices.kernel(*arguments))
+    return jax.jit(kernel)
 
 
 @cache

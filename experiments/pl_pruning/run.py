@@ -11,7 +11,7 @@ from experiments.pl_pruning.cases import Case, case_of
 from experiments.pl_pruning.choosing import kept_share
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
-from experiments.pl_pruning.settings import Config, Regime, key_of
+from experiments.pl_pruning.settings import Config, Regime, key_of, regime_of
 from experiments.pl_pruning.training import Outcome, Run, prepare, search, steps_taken, train
 from experiments.progress import Progress
 from plprune import scores
@@ -30,7 +30,8 @@ def run(config: Config, *, progress: Progress) -> tuple[Results, Curves]:
     for regime in config.regimes:
         goals: list[float] | None = None
         for method, keep in _runs(config):
-            outcomes = _run_method(config, regime, method, keep, splits, goals, progress)
+            own = regime_of(regime, method)
+            outcomes = _run_method(config, own, method, keep, splits, goals, progress)
             if method == "dense":
                 goals = [outcome.numbers["train_loss"] for outcome in outcomes]
             name = f"{regime.name}/{key_of(config, method, keep)}"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run is: a data set, a network, and the regimes that it is trained in."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from experiments.pl_pruning.methods import DEFAULT, WHOLE, explained
+from experiments.pl_pruning.methods import DEFAULT, KEEP_ALL, WHOLE, explained
 
 TEXT_LOSSES = ("masked_tokens", "next_token")
 
@@ -42,7 +42,8 @@ class Regime:
     freeze_at: int = 0  # First step without gate updates.
     optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
     decay: Literal["constant", "cosine"] = "constant"  # Of the learning rate, over `max_steps`.
-    # Times max_steps that a method may take to reach dense's final loss: pruned steps are cheaper.
+    # Times max_steps that a method which drops nodes may take, since its steps are cheaper: at a
+    # constant rate only until it reaches dense's final loss, else on a schedule of that length.
     extension: float = 1.0
     validation: int = 0  # Training images held out; accuracy is taken where theirs is best.
     risk_weight: float = 1.0  # Of the loss in kappa_risk.
@@ -80,6 +81,13 @@ class Config:
     wide_held_out: int = 0  # The same for `wide_kappa`; 0: not measured.
     all_outputs: bool = True  # Of the kernel; else one random +-1 combination of them.
     scale: str = ""  # How the run compares with the paper's, for captions.
+
+
+def regime_of(regime: Regime, method: str) -> Regime:
+    """A regime as a method trains in it: with a decay, longer for one that drops nodes."""
+    if method in KEEP_ALL or regime.decay == "constant":
+        return regime
+    return replace(regime, max_steps=regime.most_steps, extension=1.0)
 
 
 def tracked_steps(config: Config, regime: Regime) -> list[int]:

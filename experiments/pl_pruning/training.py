@@ -109,7 +109,7 @@ def train(run: Run, first: Numbers, goal: float | None, task: Task, loop: Loop) 
     Args:
       run: What trains.
       first: What was measured at the start.
-      goal: Loss to reach within `extension` times the steps; None for the dense network.
+      goal: Loss to reach, at a constant rate within `extension` times the steps; None for dense.
       task: Told of every step.
       loop: Its checkpoints, from which it goes on.
     """
@@ -126,7 +126,7 @@ def train(run: Run, first: Numbers, goal: float | None, task: Task, loop: Loop) 
     while len(log.tracked["kappa"]) < len(times):  # It stands still at its target.
         log.track(now)
     numbers = _final(run, now, log)
-    if goal is not None and regime.target == 0:
+    if goal is not None and regime.target == 0 and regime.decay == "constant":
         while done < regime.most_steps and log.is_finite() and not log.has_reached(goal):
             now, done, _ = _stretch(run, now, done, log, task)
     curves = {name: np.asarray(values) for name, values in log.curves.items()}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ends of the tangent kernel's spectrum, by the method asked for, with errors."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -36,12 +35,8 @@ def kernel_ends(
     method: str,
     key: PRNGKeyArray | None,
     tol: float,
-    kernel: Callable[..., Float[Array, "b c b c"]] = tangent_kernel,
 ) -> KernelEnds:
-    """Both ends; see `pl_constant` for the arguments and what is resolved.
-
-    `kernel` is called where the method needs K: `tangent_kernel`, or one that spreads its rows.
-    """
+    """Both ends; see `pl_constant` for the arguments and what is resolved."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     if method == "matrix_free" and key is None:
@@ -58,7 +53,7 @@ def kernel_ends(
         return _by_svd(apply, params, inputs)
     if method == "matrix_free":
         return _matrix_free(apply, params, inputs, full_rank, key=key, tol=tol)
-    ends = _dense(kernel(apply, params, inputs), full_rank, tol=tol)
+    ends = dense_ends(tangent_kernel(apply, params, inputs), full_rank, tol=tol)
     single = ends.lowest.value.dtype == jnp.float32
     size = 4 * outputs.size * sum(p.size for p in leaves)
     if method == "dense" or not (single and full_rank and size <= _JACOBIAN_BYTES):
@@ -68,7 +63,8 @@ def kernel_ends(
     )
 
 
-def _dense(kernel, full_rank, *, tol):
+def dense_ends(kernel: Float[Array, "b c b c"], full_rank: bool, *, tol: float) -> KernelEnds:
+    """Both ends of a kernel at hand; `full_rank` if its model has b c parameters or more."""
     pairs = extreme_eigenpairs(kernel.reshape(kernel.shape[0] * kernel.shape[1], -1), tol=tol)
     errors = pairs.smallest[0] - pairs.lower, pairs.upper - pairs.largest
     return _resolved((pairs.smallest[0], pairs.largest), errors, full_rank)

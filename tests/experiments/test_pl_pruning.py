@@ -140,7 +140,7 @@ def test_conditioning_is_measured_from_the_start_to_the_last_step():
         ({"network": network("cnn"), "methods": ("dense", "fresh")}, "fresh is for multilayer"),
         ({"methods": ("dense", "fresh")}, "regime sgd chooses while it trains; no controls"),
         ({"regimes": (replace(GD, extension=0.5),)}, "extension must be at least 1, got 0.5"),
-        ({"regimes": (replace(GD, extension=2.0),)}, "extension needs a constant rate"),
+        ({"regimes": (replace(GD, extension=2.0),)}, "extension needs dense's final loss"),
         ({"regimes": (replace(SGD, centred=True),)}, "centred is for multilayer perceptrons"),
         ({"regimes": (replace(SGD, loss="next_token"),)}, "next_token does not fit a network mlp"),
         ({"probe_size": 33}, "probe_size must be at most the 32 training examples of regime gd"),
