@@ -15,7 +15,7 @@ from experiments.pl_pruning import arrays, training
 from experiments.pl_pruning import run as running
 from experiments.pl_pruning.config import PRESETS, check
 from experiments.pl_pruning.figures import draw, measured
-from experiments.pl_pruning.settings import key_of, network, tracked_steps
+from experiments.pl_pruning.settings import key_of, network, regime_of, tracked_steps
 from experiments.progress import Silent
 from plprune.records import summarise
 
@@ -171,6 +171,22 @@ def test_more_examples_than_the_data_has_are_refused():
     regime = replace(GD, train_examples=10_000, batch_size=10_000)
     with pytest.raises(ValueError, match="at most the 1437 of digits, got 10000"):
         running.run(replace(QUICK, regimes=(regime,)), progress=Silent())
+
+
+def test_a_decay_is_longer_for_networks_that_lose_nodes():
+    plain = replace(SGD, max_steps=20, rates=(0.3,), period=0, freeze_at=0, extension=1.5)
+    decaying = replace(plain, decay="cosine")
+    check(replace(TINY, regimes=(decaying,)))
+    methods = ("dense", "dense_small", "random")
+    config = replace(TINY, methods=methods, seeds=1, regimes=(decaying,), log_every=10, track=0)
+    _, curves = ran(config)
+    steps = {name: curves[f"sgd/{name}/step"][0].tolist() for name in methods}
+    whole = [0, 10, 20]
+    assert steps == {"dense": whole, "dense_small": whole, "random": [*whole, 30]}
+    losses = curves["sgd/random/train_loss"][0]
+    assert losses[3] != losses[2]  # The rate is not zero yet where dense's is.
+    assert regime_of(plain, "random") == plain
+    assert regime_of(decaying, "random") == replace(decaying, max_steps=30, extension=1.0)
 
 
 @pytest.mark.parametrize("stop", [2, 4])
