@@ -109,7 +109,7 @@ _FASHION_SQUARE = replace(
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all: not run.
 _FASHION_SQUARE_ALL = replace(
     _FASHION_SQUARE,
-    regimes=(replace(_FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=12_000),),
+    regimes=(replace(_FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
     methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     log_every=200,
     scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {_UNKNOWN}",
