@@ -100,7 +100,7 @@ _FASHION_CONTROLS = replace(
 _FASHION_SQUARE = replace(
     _FASHION_CONTROLS,
     regimes=(replace(_SQUARE, rates=(2.0, 4.0, 6.0, 8.0), max_steps=6000, validation=5000),),
-    methods=("dense", "dense_small", "kappa", *SCORED),
+    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     keep=(0.5, 0.25),
     log_every=100,
 )
@@ -110,7 +110,6 @@ _FASHION_SQUARE = replace(
 _FASHION_SQUARE_ALL = replace(
     _FASHION_SQUARE,
     regimes=(replace(_FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
-    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     log_every=200,
     scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {_UNKNOWN}",
 )
@@ -134,6 +133,7 @@ _FASHION_SGD = replace(
     regimes=(replace(_COSINE, rates=(0.1, 0.3, 0.6), extension=1.4),),
     methods=(*_FEW, "kappa_outputs"),
     keep=(0.5, 0.25, 0.1),
+    search_seeds=3,
     wide_held_out=256,
 )
 
@@ -143,6 +143,7 @@ _FASHION_WIDTHS = replace(
     _FASHION_SGD,
     regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
     methods=("dense", "random", *_WIDTHS, "kappa_global"),
+    search_seeds=1,
 )
 
 # A convolutional network with BatchNorm under cross-entropy.
@@ -151,6 +152,7 @@ _FASHION_CNN = replace(
     _FASHION_SGD,
     network=network("cnn", channels=(16, 32), hidden=(64,)),
     methods=_FEW,
+    search_seeds=1,
     regimes=(replace(_COSINE, max_steps=400, validation=0, rates=(0.1, 0.3), extension=1.5),),
     log_every=40,
     curve_examples=1000,

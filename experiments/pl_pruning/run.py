@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments import devices
@@ -100,8 +101,11 @@ def _best_rate(config, regime, method, keep, splits, progress) -> float:
 
 
 def _placed(case: Case) -> Case:
-    """Its data on every device of the run; each takes its share of what a step or measure sees."""
-    return case._replace(data=devices.replicate(case.data))
+    """Its data on every device of the run; each takes its share of what a step or measure sees.
+
+    All is computed: what still waits, such as the minibatches, would count as time of the gating.
+    """
+    return jax.block_until_ready(case._replace(data=devices.replicate(case.data)))
 
 
 def _measured(config: Config, run: Run, norm: float) -> dict[str, float | None]:

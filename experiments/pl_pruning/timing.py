@@ -15,15 +15,13 @@ _EXECUTABLES: dict[Any, Callable] = {}
 def timed(function: Callable, *args: Any, **extra: Any) -> tuple[Any, float]:
     """What a jitted function or a `Stretch` returns, and the seconds that it ran.
 
-    It is compiled first, once per function and shapes, and what its arguments still wait for is
-    computed; neither is counted.
+    It is compiled first, once per function and shapes, and that time is not counted.
     """
     leaves, structure = jax.tree.flatten((args, extra))
     shapes = tuple((jax.numpy.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
     key = (function, structure, shapes)
     if key not in _EXECUTABLES:
         _EXECUTABLES[key] = _compiled(function, *args, **extra)
-    jax.block_until_ready((args, extra))
     start = time.perf_counter()
     result = jax.block_until_ready(_EXECUTABLES[key](*args, **extra))
     return result, time.perf_counter() - start
