@@ -119,9 +119,9 @@ _FASHION_SQUARE_ALL = replace(
 # Expected: no. Random, largest and kappa's nodes end at .01 to .03, all nodes at .017.
 _FASHION_SMALL = replace(
     _FASHION_SQUARE,
-    methods=("dense", "kappa", "random", "magnitude", "dense_small", *_SMALL),
+    regimes=(replace(_FASHION_SQUARE.regimes[0], rates=(1.0, 2.0, 4.0, 6.0)),),
+    methods=("dense", "dense_small", *_SMALL),
     keep=(0.5,),
-    seeds=3,
 )
 
 # Cross-entropy at three fractions, decaying to zero: the last iterate at a constant rate is noisy.
@@ -198,7 +198,8 @@ _MASKED = Regime(
     rates=(1e-3, 3e-3), rate_unit="1", target=0.0, optimizer="adamw", decay="cosine",
 )  # fmt: skip
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_bert
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_bert, 15 to 20 minutes.
+# Expected: dense is the best (47.2 % of masked bytes), random 44.4, kappa 43.9.
 _BERT = replace(
     _CIFAR_VGG,
     dataset="tiny_shakespeare",
