@@ -143,7 +143,6 @@ _FASHION_WIDTHS = replace(
     _FASHION_SGD,
     regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
     methods=("dense", "random", *_WIDTHS, "kappa_global"),
-    search_seeds=1,
 )
 
 # A convolutional network with BatchNorm under cross-entropy.
