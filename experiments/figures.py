@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from plprune.records import write_file
 
@@ -144,11 +144,15 @@ def draw_points(
 
 
 def tidy(figure: Figure) -> None:
-    """Give short logarithmic axes the ticks 1, 2, 5 in plain numbers, which do not collide."""
+    """Give short logarithmic axes the ticks 1, 2, 5 in plain numbers, which do not collide.
+
+    Ticks that were set by hand stay.
+    """
     for axes in figure.axes:
         for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
             low, high = sorted(limits)
-            if axis.get_scale() == "log" and high < 50 * low:
+            chosen = isinstance(axis.get_major_locator(), FixedLocator)
+            if axis.get_scale() == "log" and high < 50 * low and not chosen:
                 narrow = high < 10 * low
                 ticks = (
                     MaxNLocator(4, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5))

@@ -111,7 +111,7 @@ def against_fraction(record: Record, regime: Mapping[str, Any]) -> Figure:
             if points:
                 fractions, means, errors = zip(*points, strict=True)
                 # Shifted a little, or the bars hide each other.
-                shifted = np.asarray(fractions) * (1 + 0.012 * (place - len(methods) / 2))
+                shifted = np.asarray(fractions) * (1 + 0.012 * (place - (len(methods) - 1) / 2))
                 look = method_style(method, methods)
                 panel.errorbar(shifted, means, errors, label=method, capsize=2, ms=4, **look)
     if dense is not None and dense["mean"] is not None:

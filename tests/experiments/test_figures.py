@@ -90,6 +90,16 @@ def test_short_logarithmic_axes_have_plain_ticks(high, labels):
     assert (labels is None) == any("10^" in text for text in shown)
 
 
+def test_ticks_that_were_set_stay():
+    figure, axes = figures.new_figure()
+    axes[0, 0].set(xscale="log", xlim=(0.08, 0.6))
+    axes[0, 0].set_xticks([0.1, 0.25, 0.5], ["0.1", "0.25", "0.5"])
+    figures.tidy(figure)
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in axes[0, 0].get_xticklabels()]
+    assert shown == ["0.1", "0.25", "0.5"]
+
+
 def test_points_show_seeds_and_leave_out_nulls():
     _, axes = figures.new_figure()
     methods = {
