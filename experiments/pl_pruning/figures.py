@@ -15,10 +15,9 @@ from experiments.tables import Metric
 METRICS = {
     "rate": Metric(
         "learning rate",
-        "The best candidate, as a mean over the seeds it is chosen on, by the final accuracy on "
-        "held-out training images, by the final training loss where none are held out, or by the "
-        "steps to a fixed target; the same candidates for every method. In regimes of unit 1/L it "
-        "is a multiple of 1/L.",
+        "The candidate with the lowest final training loss, as a mean over the seeds it is chosen "
+        "on (with a target: with the fewest steps to it); the same candidates for every method. In "
+        "regimes of unit 1/L it is a multiple of 1/L.",
     ),
     "masked_difference": Metric(
         "masked less shrunk",

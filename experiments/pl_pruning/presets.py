@@ -99,7 +99,7 @@ _FASHION_CONTROLS = replace(
 # needs a third of the steps; dense with halved kernels beats it (86.7).
 _FASHION_SQUARE = replace(
     _FASHION_CONTROLS,
-    regimes=(replace(_SQUARE, rates=(2.0, 4.0, 6.0, 8.0), max_steps=6000, validation=5000),),
+    regimes=(replace(_SQUARE, rates=_WIDER, max_steps=6000, validation=5000),),
     methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     keep=(0.5, 0.25),
     log_every=100,
@@ -109,17 +109,20 @@ _FASHION_SQUARE = replace(
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all: not run.
 _FASHION_SQUARE_ALL = replace(
     _FASHION_SQUARE,
-    regimes=(replace(_FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
+    regimes=(
+        replace(_FASHION_SQUARE.regimes[0], rates=(2.0, 3.0, 4.0, 6.0), train_examples=55_000,
+                max_steps=8000),
+    ),
     log_every=200,
     scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {_UNKNOWN}",
-)
+)  # fmt: skip
 
 # Does the condition number add anything to halved kernels?
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_small, 4 minutes.
 # Expected: no. Random, largest and kappa's nodes end at .01 to .03, all nodes at .017.
 _FASHION_SMALL = replace(
     _FASHION_SQUARE,
-    regimes=(replace(_FASHION_SQUARE.regimes[0], rates=(1.0, 2.0, 4.0, 6.0)),),
+    regimes=(replace(_FASHION_SQUARE.regimes[0], rates=(1.0, 2.0, 4.0, 6.0, 8.0)),),
     methods=("dense", "dense_small", *_SMALL),
     keep=(0.5,),
 )

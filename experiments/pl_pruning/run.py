@@ -85,7 +85,7 @@ def _run_method(config, regime, method, keep, splits, goals, progress) -> list[O
 
 
 def _best_rate(config, regime, method, keep, splits, progress) -> float:
-    """The rate of the best `search`, in the mean over seeds."""
+    """The rate with the lowest final training loss (fewest steps to a target), over seeds."""
     found = []
     for seed in range(config.seed, config.seed + (config.search_seeds or config.seeds)):
         name = f"{regime.name}/{key_of(config, method, keep)}, seed {seed}, rates"

@@ -32,9 +32,7 @@ class Regime:
     train_examples: int  # Taken from the training split by a seeded permutation.
     batch_size: int  # As large as `train_examples`: full-batch gradient descent.
     max_steps: int
-    # The same candidates for every method; its best one by the final accuracy on `validation`, or
-    # training loss without it, or steps to a positive target.
-    rates: tuple[float, ...]
+    rates: tuple[float, ...]  # The same candidates for every method; its best one by training loss.
     rate_unit: Literal["1/L", "1"]  # 1/L: over the Hessian's norm of the net as it is trained.
     target: float  # Training loss to reach; 0: dense's final one.
     tests_on_rest: bool = False  # Test on the training split's other images too: less noise.
@@ -47,7 +45,7 @@ class Regime:
     # Times max_steps that a method which drops nodes may take, since its steps are cheaper: at a
     # constant rate only until it reaches dense's final loss, else on a schedule of that length.
     extension: float = 1.0
-    validation: int = 0  # Training images held out; test accuracy is taken where theirs is best.
+    validation: int = 0  # Training images held out; accuracy is taken where theirs is best.
     risk_weight: float = 1.0  # Of the loss in kappa_risk.
 
     @property

@@ -179,7 +179,7 @@ def steps_taken(choice: Choice) -> int:
 
 
 def _merit(run: Run) -> float:
-    """The steps to a positive target; else the final error on held-out images, or training loss."""
+    """Final training loss; with a positive target, the steps to it."""
     regime, data = run.regime, run.case.data
     now, done, reached = run.small.first, steps_taken(run.choice), None
     while done < regime.max_steps and reached is None:
@@ -192,8 +192,6 @@ def _merit(run: Run) -> float:
             return np.inf
     if reached is not None:
         return float(reached)
-    if data.validation is not None and not regime.target:
-        return 1 - run.small.subject.evaluate(now.params, now.state, *data.validation).accuracy
     examples = run.config.curve_examples
     loss = run.small.subject.evaluate(
         now.params, now.state, data.inputs, data.targets, examples

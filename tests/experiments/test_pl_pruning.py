@@ -13,7 +13,6 @@ from experiments.folders import normalised
 from experiments.keeping import OnDisk
 from experiments.pl_pruning import arrays, training
 from experiments.pl_pruning import run as running
-from experiments.pl_pruning.cases import case_of
 from experiments.pl_pruning.config import PRESETS, check
 from experiments.pl_pruning.figures import draw, measured
 from experiments.pl_pruning.settings import key_of, network, regime_of, tracked_steps
@@ -172,28 +171,6 @@ def test_more_examples_than_the_data_has_are_refused():
     regime = replace(GD, train_examples=10_000, batch_size=10_000)
     with pytest.raises(ValueError, match="at most the 1437 of digits, got 10000"):
         running.run(replace(QUICK, regimes=(regime,)), progress=Silent())
-
-
-def test_rates_are_chosen_by_the_held_out_images_where_there_are_some():
-    regime = replace(SGD, max_steps=20, rates=(0.1, 0.3), period=0, freeze_at=0)
-    config = replace(TINY, methods=("dense",), seeds=1, log_every=10, track=0)
-    with jax.numpy_rank_promotion("allow"):
-        splits = arrays.load_splits(config)
-        found = {}
-        for held_out in (0, 300):
-            own = replace(regime, validation=held_out)
-            case = case_of(config, own, splits, 0)
-            merits = training.search(config, own, "dense", 0.5, case, Silent())
-            found[held_out] = merits
-            run, _ = training.prepare(config, own, "dense", 0.5, 0.3, case)
-            now, _ = run.small.subject.stretch(
-                run.small.first, (case.data.inputs, case.data.targets), case.indices, rate=0.3
-            )
-            images = case.data.validation or (case.data.inputs, case.data.targets)
-            scores = run.small.subject.evaluate(now.params, now.state, *images)
-            expected = 1 - scores.accuracy if held_out else scores.loss
-            np.testing.assert_allclose(merits[1], expected, rtol=1e-4)
-    assert found[0][0] > found[0][1]
 
 
 def test_a_decay_is_longer_for_networks_that_lose_nodes():
