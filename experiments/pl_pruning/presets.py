@@ -106,7 +106,8 @@ _FASHION_SQUARE = replace(
 )
 
 # The same on all images (55,000 to train on, 5,000 to stop by).
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all: not run.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all, 12 minutes.
+# Expected: kappa 87.8 %, dense 86.1, the best other half 86.6; dense with halved kernels 89.1.
 _FASHION_SQUARE_ALL = replace(
     _FASHION_SQUARE,
     regimes=(
@@ -141,11 +142,13 @@ _FASHION_SGD = replace(
 )
 
 # Does the condition number tell good widths from bad ones? Random nodes, three ways to spread them.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_widths, 5 minutes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_widths, 15 minutes.
+# Expected: no; the loss falls with the number of weights, and `kappa_global` keeps few of them.
 _FASHION_WIDTHS = replace(
     _FASHION_SGD,
     regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
     methods=("dense", "random", *_WIDTHS, "kappa_global"),
+    search_seeds=1,
 )
 
 # A convolutional network with BatchNorm under cross-entropy.
