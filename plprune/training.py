@@ -112,7 +112,7 @@ class Stretch:
     is not to be traced.
     """
 
-    function: Callable  # Jitted: of all indices where it scans, else of one step's.
+    function: Any  # Jitted: of all indices where it scans, else of one step's.
     scans: bool
 
     def __call__(
