@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Perceptrons on the digits of scikit-learn."""
+
+from dataclasses import replace
+
+from experiments.pl_pruning.methods import LEARNED, SCORED
+from experiments.pl_pruning.presets.common import CONTROLLED, UNKNOWN
+from experiments.pl_pruning.settings import Config, Regime, network
+
+GD = Regime(
+    name="gd", loss="square", train_examples=100, batch_size=100, max_steps=6000,
+    rates=(1.0,), rate_unit="1/L", target=1e-3, tests_on_rest=True,
+)  # fmt: skip
+
+SGD = Regime(
+    name="sgd", loss="cross_entropy", train_examples=1437, batch_size=128, max_steps=1500,
+    rates=(0.03, 0.1, 0.3), rate_unit="1", target=0.0,
+)  # fmt: skip
+
+# Claim [Chen 2023]: nodes chosen by the condition number train faster at no loss of accuracy.
+# python -m experiments pl_pruning --preset digits (the command of `make run`), about 1.5 minutes.
+# Expected: kappa needs less than half of dense's steps in `gd`, random and magnitude as many as it.
+DIGITS = Config(
+    dataset="digits",
+    network=network("mlp", hidden=(256, 256), activation="tanh"),
+    regimes=(GD, SGD),
+    track=0,  # `make run` shall be short.
+    scale=f"1,797 embedded digits and an MLP with two hidden layers; {UNKNOWN}",
+)
+
+# The same in `gd` for every way to choose, over 5 seeds, at the step 1/L and at the best multiple.
+# python -m experiments pl_pruning --preset digits_all, 7 minutes. Expected: kappa 1,416 steps,
+# dense 3,508, the best score 3,282; at the best rates 946, 939 and 1,141.
+TUNED_GD = replace(GD, name="gd_tuned", rates=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0))
+DIGITS_ALL = replace(
+    DIGITS,
+    regimes=(GD, TUNED_GD),
+    methods=("dense", *LEARNED, *SCORED),
+    seeds=5,
+    search_seeds=2,
+)
+
+# What part of the gain is scale? Random and largest nodes at kappa's widths or kappa's scale, dense
+# at kappa's scale or with halved weights, a fresh narrow net, each at 1/L and at its own best rate.
+# python -m experiments pl_pruning --preset digits_controls, about 6 minutes.
+# Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
+DIGITS_CONTROLS = replace(DIGITS_ALL, methods=CONTROLLED)
+
+# A smoke test of both regimes, under a minute. Its numbers mean nothing.
+QUICK = replace(
+    DIGITS,
+    network=network("mlp", hidden=(32, 32), activation="tanh"),
+    regimes=(
+        replace(GD, train_examples=32, batch_size=32, max_steps=400, target=0.05),
+        replace(SGD, train_examples=256, batch_size=64, max_steps=100, rates=(0.1, 0.3),
+                initial_updates=5, period=10, freeze_at=40),
+    ),
+    seeds=2,
+    probe_size=32,
+    scale="A smoke test: 256 digits, 100 steps.",
+)  # fmt: skip
