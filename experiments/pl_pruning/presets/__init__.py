@@ -14,6 +14,7 @@ PRESETS = {
     "fashion_mnist_square_all": fashion_mnist.FASHION_SQUARE_ALL,
     "fashion_mnist_small": fashion_mnist.FASHION_SMALL,
     "fashion_mnist_sgd": fashion_mnist.FASHION_SGD,
+    "fashion_mnist_sgd_all": fashion_mnist.FASHION_SGD_ALL,
     "fashion_mnist_widths": fashion_mnist.FASHION_WIDTHS,
     "fashion_mnist_cnn": fashion_mnist.FASHION_CNN,
     "cifar10_vgg": larger.CIFAR_VGG,

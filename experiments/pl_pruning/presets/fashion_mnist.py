@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+from experiments.pl_pruning.methods import SCORED
 from experiments.pl_pruning.presets.common import CONTROLLED, FEW, SMALL, UNKNOWN, WIDTHS
 from experiments.pl_pruning.settings import Config, Regime, network
 
@@ -31,10 +32,9 @@ FASHION_MNIST = Config(
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_controls, 6 minutes.
 # Expected: scale alone does what kappa does. Random nodes at its scale reach its loss, dense with
 # halved kernels a lower one.
-_WIDER = (1.0, 2.0, 3.0, 4.0)
 FASHION_CONTROLS = replace(
     FASHION_MNIST,
-    regimes=(replace(SQUARE, rates=_WIDER),),
+    regimes=(replace(SQUARE, rates=(1.0, 2.0, 3.0, 4.0)),),
     methods=CONTROLLED,
     seeds=5,
     search_seeds=1,
@@ -44,38 +44,37 @@ FASHION_CONTROLS = replace(
 )
 
 # `square` trained on with early stopping, at two fractions, beside dense with halved kernels.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square, 9 minutes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square, 20 minutes.
 # Expected: kappa 85.6 % in a third of dense's steps, dense 85.1, from halved kernels 86.7.
 FASHION_SQUARE = replace(
     FASHION_CONTROLS,
-    regimes=(replace(SQUARE, rates=_WIDER, max_steps=6000, validation=5000),),
-    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
+    regimes=(replace(SQUARE, rates=(2.0, 3.0, 4.0, 6.0), max_steps=6000, validation=5000),),
+    methods=("dense", "dense_small", "kappa", *SCORED),
     keep=(0.5, 0.25),
     log_every=100,
 )
+
+_ALL_IMAGES = f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {UNKNOWN}"
 
 # The same on all images (55,000 to train on, 5,000 to stop by).
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all, 12 minutes.
 # Expected: kappa 87.8 %, dense 86.1, the best other half 86.6; dense with halved kernels 89.1.
 FASHION_SQUARE_ALL = replace(
     FASHION_SQUARE,
-    regimes=(
-        replace(FASHION_SQUARE.regimes[0], rates=(2.0, 3.0, 4.0, 6.0), train_examples=55_000,
-                max_steps=8000),
-    ),
+    regimes=(replace(FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
+    methods=("dense", "dense_small", "kappa", "random", "magnitude", "snip"),
     log_every=200,
-    scale=f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {UNKNOWN}",
-)  # fmt: skip
+    scale=_ALL_IMAGES,
+)
 
 # Does the condition number add anything to halved kernels? Wider rates, since 4/L was the best.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_small, 4 minutes.
 # Expected: no. Random, largest and kappa's nodes end at .01 to .03, all nodes at .017.
 FASHION_SMALL = replace(
     FASHION_SQUARE,
-    regimes=(replace(FASHION_SQUARE.regimes[0], rates=(2.0, 4.0, 6.0, 8.0)),),
-    methods=("dense", "kappa", "random", "magnitude", "dense_small", *SMALL),
+    regimes=(replace(FASHION_SQUARE.regimes[0], rates=(1.0, 2.0, 4.0, 6.0, 8.0)),),
+    methods=("dense", "dense_small", *SMALL),
     keep=(0.5,),
-    seeds=3,
 )
 
 # Cross-entropy at three fractions, decaying to zero: the last iterate at a constant rate is noisy.
@@ -90,6 +89,16 @@ FASHION_SGD = replace(
     keep=(0.5, 0.25, 0.1),
     search_seeds=3,
     wide_held_out=256,
+)
+
+# The same on all images; networks that lost nodes then have as much to learn as they can hold.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd_all, 20 minutes.
+FASHION_SGD_ALL = replace(
+    FASHION_SGD,
+    regimes=(replace(FASHION_SGD.regimes[0], train_examples=55_000, max_steps=8000),),
+    search_seeds=1,
+    log_every=200,
+    scale=_ALL_IMAGES,
 )
 
 # Does the condition number tell good widths from bad ones? Random nodes, three ways to spread them.
@@ -108,7 +117,6 @@ FASHION_CNN = replace(
     FASHION_SGD,
     network=network("cnn", channels=(16, 32), hidden=(64,)),
     methods=FEW,
-    keep=(0.5, 0.25),
     search_seeds=1,
     regimes=(replace(_COSINE, max_steps=400, validation=0, rates=(0.1, 0.3), extension=1.5),),
     log_every=40,

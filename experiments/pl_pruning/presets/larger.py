@@ -9,7 +9,7 @@ from experiments.pl_pruning.settings import Config, Regime, network
 
 _CIFAR = Regime(
     name="sgd", loss="cross_entropy", train_examples=10_000, batch_size=128, max_steps=300,
-    rates=(0.03, 0.1), rate_unit="1", target=0.0, optimizer="momentum", decay="cosine",
+    rates=(0.01, 0.03, 0.1), rate_unit="1", target=0.0, optimizer="momentum", decay="cosine",
 )  # fmt: skip
 
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_vgg; 2 seeds: 7 minutes.
@@ -34,6 +34,7 @@ CIFAR_VGG = Config(
 CIFAR_RESNET = replace(
     CIFAR_VGG,
     network=network("resnet", blocks=(1, 1, 1), widths=(8, 16, 32)),
+    regimes=(replace(_CIFAR, rates=(0.03, 0.1, 0.3)),),
     scale="10,000 of CIFAR-10's 50,000 training images, 300 steps and a narrow ResNet-8; "
     + UNKNOWN,
 )
@@ -41,7 +42,7 @@ CIFAR_RESNET = replace(
 WITHIN_HEADS = ("*.query", "*.value")
 _MASKED = Regime(
     name="masked", loss="masked_tokens", train_examples=15_000, batch_size=32, max_steps=2000,
-    rates=(1e-3, 3e-3), rate_unit="1", target=0.0, optimizer="adamw", decay="cosine",
+    rates=(1e-3, 3e-3, 1e-2), rate_unit="1", target=0.0, optimizer="adamw", decay="cosine",
 )  # fmt: skip
 
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_bert, 15 to 20 minutes.
