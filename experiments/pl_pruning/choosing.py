@@ -98,27 +98,24 @@ def _concrete(keep):
 
 def _control(config, regime, method, keep, rate, case: Case) -> Choice:
     """What `methods.CONTROLS` says of each."""
-    arguments = config, regime, keep, rate, case
+
+    def chosen(rule, case=case):
+        return choose(config, regime, rule, keep, rate, case)
+
     if method == "fresh":
         return _untrained(case, *controls.fresh(config.network, keep, case), 0.0)
     rule, _, how = method.rpartition("_")
     if how == "small":
-        halved = case._replace(params=controls.halved(case.params))
-        return choose(config, regime, rule, keep, rate, halved)
+        return chosen(rule, case._replace(params=controls.halved(case.params)))
     if how in ("tapered", "flared"):
         return _at_shares(rule, case, controls.shares(keep, case, how), 0.0)
     if how == "widths":
-        widths = _choice("kappa_global", *arguments)
+        widths = chosen("kappa_global")
         shares = {name: float(kept.mean()) for name, kept in widths.keep.items()}
         return _at_shares(rule, case, shares, widths.seconds)
-    base = _choice(rule, *arguments)
-    model = _choice("kappa", *arguments)
+    base, model = chosen(rule), chosen("kappa")
     params = controls.matched(config.network, base, model, case)
     return base._replace(params=params, seconds=model.seconds, gating_seconds=model.seconds)
-
-
-def _choice(method, config, regime, keep, rate, case):
-    return choose(config, regime, method, keep, rate, case)
 
 
 def _at_shares(rule, case, shares: dict[str, float], seconds: float) -> Choice:
