@@ -36,8 +36,9 @@ from plprune.training import TrainInfo, make_step, start
 
 _SCORE_EXAMPLES = 256  # For scores that average over examples: as many as they are published with.
 # Times as many updates, over which the temperature falls from 1 to .1.
-_ANNEALED = {"kappa_annealed": 10, "kappa_outputs": 1}
-_LOWEST = 12  # Of the eigenvalues of all outputs, some 4 %.
+_ANNEALED = {"kappa_annealed": 10, "kappa_outputs": 3}
+# Of gates on all outputs: eigenvalues in the mean, a tenth of them, and the rate of Adam.
+_LOWEST, _GATE_RATE = 30, 0.4
 
 
 class Choice(NamedTuple):
@@ -165,6 +166,7 @@ def _learned_options(method, regime, budget: _Budget) -> dict[str, Any]:
         options |= {"budget": "global", "min_fraction": budget.keep_fraction / 2}
     if method == "kappa_outputs":
         options["probe_size"] = budget.probe_size // 2
+        options["gate_optimizer"] = optax.adam(_GATE_RATE)
     if method in _ANNEALED:
         updates *= _ANNEALED[method]
         falling = optax.linear_schedule(1.0, 0.1, updates)

@@ -72,7 +72,7 @@ FASHION_SQUARE_ALL = replace(
 # Expected: no. Random, largest and kappa's nodes end at .01 to .03, all nodes at .017.
 FASHION_SMALL = replace(
     FASHION_SQUARE,
-    regimes=(replace(FASHION_SQUARE.regimes[0], rates=(1.0, 2.0, 4.0, 6.0, 8.0)),),
+    regimes=(replace(FASHION_SQUARE.regimes[0], rates=(0.5, 1.0, 2.0, 4.0, 6.0)),),
     methods=("dense", "dense_small", *SMALL),
     keep=(0.5,),
 )
