@@ -9,7 +9,7 @@ LEARNED = {
     "kappa_mlp": "the same, with a gating network shared by the nodes of a kind",
     "kappa_annealed": "the same, with gates sharpened over ten times as many updates",
     "kappa_global": "the same, with one budget for all layers; half of each layer's share stays",
-    "kappa_outputs": "the same of all outputs, on half of the probe; gates sharpened over 60 updates",
+    "kappa_outputs": "the same of all outputs, on half of the probe, with gates sharpened",
     "kappa_risk": "condition number plus the loss with closed nodes closed",
     "lipschitz_mu": "the Hessian's norm over the PL constant",
     "lambda_max_only": "ablation: the largest eigenvalue alone",
