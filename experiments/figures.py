@@ -122,7 +122,7 @@ def draw_points(
 ) -> None:
     """One row per method: every seed as a dot, the mean with its standard error.
 
-    Where seeds have no value there is no mean, and the row says `missing` and on how many.
+    Where seeds have no value there is no mean, and the row says `missing` and of how many.
     """
     shown = [m for m, entries in methods.items() if metric in entries]
     for row, method in enumerate(shown):
@@ -135,9 +135,9 @@ def draw_points(
                 marker=look["marker"], ms=7, capsize=3,
             )  # fmt: skip
         else:
-            unseen = f"{missing} on {len(entry['values']) - len(values)} of {len(entry['values'])}"
-            place = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
-            axes.annotate(f"{unseen} seeds", (0.02, row), **place)
+            unseen = f"{missing}: {len(entry['values']) - len(values)} of {len(entry['values'])}"
+            place = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
+            axes.annotate(unseen, (0.02, row), **place)
     axes.set_yticks(range(len(shown)), [m.rpartition("/")[2] for m in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(label)
@@ -153,10 +153,9 @@ def tidy(figure: Figure) -> None:
             low, high = sorted(limits)
             chosen = isinstance(axis.get_major_locator(), FixedLocator)
             if axis.get_scale() == "log" and high < 50 * low and not chosen:
-                narrow = high < 10 * low
-                ticks = (
-                    MaxNLocator(4, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5))
-                )
+                round_ones = np.outer([1, 2, 5], 10.0 ** np.arange(-20, 20))
+                few = np.sum((round_ones >= low) & (round_ones <= high)) < 2
+                ticks = MaxNLocator(4, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5))
                 axis.set_major_locator(ticks)
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.set_minor_formatter(NullFormatter())

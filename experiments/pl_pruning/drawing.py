@@ -14,7 +14,6 @@ from experiments.figures import (
     draw_points,
     method_style,
     new_figure,
-    tidy,
 )
 from experiments.pl_pruning.gaps import FEWEST, correlation, gaps_of
 from experiments.pl_pruning.methods import KEEP_ALL, method_of
@@ -33,14 +32,13 @@ def overview(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figur
     if regime["target"]:
         loss.axhline(regime["target"], color="0.5", lw=0.8, ls=":")
     loss.set(yscale="log", xlabel="gradient steps", ylabel="training loss")
-    _legend(loss, methods)
+    _legend(loss, steps)
     named = {method_of(method): entries for method, entries in methods.items()}
     draw_points(steps, named, "steps_to_target", "steps to the target", missing="not reached")
     draw_points(kappa, named, "kappa", "condition number on held-out examples")
     kappa.set_xscale("log")
     draw_points(accuracy, named, "test_accuracy", "test accuracy")
     figure.suptitle(f"Regime {regime['name']}")
-    tidy(figure)
     return figure
 
 
@@ -60,7 +58,7 @@ def in_time(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figure
             draw_curve(axes, seconds, curves[f"{method}/{curve}"], **_look(method, methods))
         axes.set(xlabel="seconds, gating included", ylabel=label)
     loss.set_yscale("log")
-    _legend(steps, methods)
+    _legend(steps, accuracy)
     figure.suptitle(f"Regime {regime['name']}: accuracy and loss against steps and wall time")
     return figure
 
@@ -90,7 +88,7 @@ def conditioning(record: Record, curves: Curves, regime: Mapping[str, Any]) -> F
         shares = np.repeat(shares, 2, axis=1) if shares.shape[1] == 1 else shares
         draw_curve(panels[0, 3], np.arange(shares.shape[1]), shares, **_look(method, methods))
     panels[0, 3].set(xlabel="steps with gating", ylabel="kept fraction", ylim=(0, 1.05))
-    _legend(panels[0, 0], methods)
+    _legend(panels[0, 0], panels[0, 3])
     figure.suptitle(f"Regime {regime['name']}: conditioning along training")
     return figure
 
@@ -124,7 +122,7 @@ def against_fraction(record: Record, regime: Mapping[str, Any]) -> Figure:
         panel.set_xticks(fractions, [f"{f:g}" for f in fractions])
         panel.set_xticks([], minor=True)
     kappa.set_yscale("log")
-    axes.legend(fontsize=8, ncols=2)
+    _legend(axes, kappa)
     figure.suptitle(f"Regime {name}: accuracy against the kept fraction")
     return figure
 
@@ -171,8 +169,11 @@ def gap_figure(record: Record, regime: Mapping[str, Any]) -> Figure | None:
             )
         axes.set(xscale="log", xlabel="condition number at the start", ylabel=label)
         axes.set_title(correlation(found.kappa, values, found.methods).text, fontsize=9)
-    if len(set(map(method_of, order))) == len(order):
-        panels[1].legend(fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left")
+    handles, labels = panels[1].get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # Fractions of a method look alike.
+    panels[1].legend(
+        once.values(), once.keys(), fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left"
+    )
     figure.suptitle(f"Regime {regime['name']}: the two gaps against the condition number")
     return figure
 
@@ -212,5 +213,10 @@ def _over_fractions(record, regime, method, metric):
     return sorted(points)
 
 
-def _legend(axes, methods):
-    axes.legend(fontsize=8 if len(methods) > 8 else 9, ncols=2 if len(methods) > 8 else 1)
+def _legend(axes: Axes, last: Axes) -> None:
+    """In the axes, or beside the last of the row where it would hide their curves."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= 6:
+        axes.legend(fontsize=9)
+    else:
+        last.legend(handles, labels, fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")

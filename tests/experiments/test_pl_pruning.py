@@ -14,7 +14,9 @@ from experiments.keeping import OnDisk
 from experiments.pl_pruning import arrays, training
 from experiments.pl_pruning import run as running
 from experiments.pl_pruning.config import PRESETS, check
+from experiments.pl_pruning.drawing import in_time
 from experiments.pl_pruning.figures import draw, measured
+from experiments.pl_pruning.methods import SCORED
 from experiments.pl_pruning.settings import key_of, network, regime_of, tracked_steps
 from experiments.progress import Silent
 from plprune.records import summarise
@@ -113,6 +115,25 @@ def test_figures_and_words_come_from_the_record_alone(tiny):
     told = " ".join(measured(record))
     assert "digits" in told
     assert "15 steps" in told
+
+
+def test_the_legend_of_many_methods_hides_no_curve(tiny):
+    results, curves = tiny
+    first = "gd/dense"
+    names = [f"gd/{method}" for method in ("dense", *SCORED)]
+    config = normalised(dataclasses.asdict(TINY))
+    curves = {
+        curve.replace(first, name): values
+        for name in names
+        for curve, values in curves.items()
+        if curve.startswith(f"{first}/")
+    }
+    record = {"config": config, "results": summarise(dict.fromkeys(names, results[first]))}
+    figure = in_time(record, curves, config["regimes"][0])
+    figure.draw_without_rendering()
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    assert len(legend.get_texts()) == len(names)
+    assert legend.get_window_extent().x0 > max(axes.bbox.x1 for axes in figure.axes)
 
 
 def test_a_fraction_other_than_the_presets_own_is_named():
