@@ -16,7 +16,7 @@ from experiments.pl_pruning.experts import expert_scores
 from experiments.pl_pruning.methods import CONTROLS, LEARNED
 from experiments.pl_pruning.networks import Dense
 from experiments.pl_pruning.settings import Config, Regime
-from experiments.pl_pruning.subject import State, Trainer, loss_of, optimizer
+from experiments.pl_pruning.subject import State, Trainer, calibrated, loss_of, optimizer
 from experiments.pl_pruning.timing import timed
 from plprune import scores
 from plprune.gating import (
@@ -107,7 +107,7 @@ def _control(config, regime, method, keep, rate, case: Case) -> Choice:
         return _untrained(case, *controls.fresh(config.network, keep, case), 0.0)
     rule, _, how = method.rpartition("_")
     if how == "small":
-        return chosen(rule, case._replace(params=controls.halved(case.params)))
+        return chosen(rule, _halved(case))
     if how in ("tapered", "flared"):
         return _at_shares(rule, case, controls.shares(keep, case, how), 0.0)
     if how == "widths":
@@ -117,6 +117,12 @@ def _control(config, regime, method, keep, rate, case: Case) -> Choice:
     base, model = chosen(rule), chosen("kappa")
     params = controls.matched(config.network, base, model, case)
     return base._replace(params=params, seconds=model.seconds, gating_seconds=model.seconds)
+
+
+def _halved(case: Case) -> Case:
+    params = controls.halved(case.params)
+    model = calibrated(case.subject, params, case.state.model, case.data)
+    return case._replace(params=params, state=case.state._replace(model=model))
 
 
 def _at_shares(rule, case, shares: dict[str, float], seconds: float) -> Choice:

@@ -15,8 +15,8 @@ from plprune.nodes import expand
 
 
 def halved(params: Any) -> Any:
-    """Every kernel of a perceptron at half of its initial size; biases start at zero."""
-    return _with_factors(params, np.full(len(params), 0.5))
+    """Every kernel and embedding at half of its initial size; vectors, such as biases, stay."""
+    return jax.tree.map(lambda leaf: leaf / 2 if leaf.ndim > 1 else leaf, params)
 
 
 def fresh(network: Network, keep: float, case: Any) -> tuple[Any, dict[str, np.ndarray]]:

@@ -50,7 +50,7 @@ METHODS = (*DENSE, *LEARNED, *SCORED, *CONTROLS)
 DEFAULT = ("dense", "kappa", "random", "magnitude")
 WHOLE = ("dense", "dense_small")  # They keep all nodes whatever the fraction.
 KEEP_ALL = (*WHOLE, "dense_scaled")
-FOR_MLP = tuple(name for name in CONTROLS if not name.endswith("_widths"))
+FOR_MLP = tuple(name for name in CONTROLS if not name.endswith(("_widths", "_small")))
 
 
 def explained() -> str:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from experiments.pl_pruning import choosing, controls, measures
-from experiments.pl_pruning.arrays import load_splits
+from experiments.pl_pruning.arrays import Examples, Splits, load_splits
 from experiments.pl_pruning.cases import case_of
 from experiments.pl_pruning.choosing import Choice
 from experiments.pl_pruning.config import PRESETS
@@ -108,6 +108,25 @@ def test_small_controls_choose_on_halved_kernels(case):
     np.testing.assert_array_equal(halved, kernel / 2)
     whole = choosing.choose(CONFIG, REGIME, "dense_small", 0.5, 1.0, case)
     assert all(kept.all() for kept in whole.keep.values())
+
+
+def test_small_controls_normalise_by_the_statistics_of_halved_kernels():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(48, 8, 8, 1)).astype(np.float32)
+    examples = Examples(images, np.arange(48) % 10)
+    config = replace(CONFIG, network=network("cnn", channels=(4, 4), hidden=(8,)))
+    case = case_of(config, REGIME, Splits(examples, examples, 10, "noise"), 0)
+    found = choosing.choose(config, REGIME, "dense_small", 0.5, 1.0, case)
+    for leaf, whole in zip(*map(jax.tree.leaves, (found.params, case.params)), strict=True):
+        np.testing.assert_array_equal(leaf, whole / 2 if leaf.ndim > 1 else whole)
+    # One batch, momentum .9: the mean went from 0 to .1 M, and now by .1 (M / 2 - .1 M).
+    means = [
+        leaf
+        for model in (found.state, case.state.model)
+        for path, leaf in jax.tree.leaves_with_path(model)
+        if "mean" in jax.tree_util.keystr(path)
+    ]
+    np.testing.assert_allclose(means[0], 1.4 * means[len(means) // 2], rtol=1e-4, atol=1e-6)
 
 
 def test_products_one_by_one_give_the_hessian_norm_of_lanczos(case, monkeypatch):
