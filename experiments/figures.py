@@ -144,7 +144,7 @@ def draw_points(
 
 
 def tidy(figure: Figure) -> None:
-    """Give short logarithmic axes the ticks 1, 2, 5 in plain numbers, which do not collide.
+    """Give short logarithmic axes round ticks in plain numbers, which do not collide.
 
     Ticks that were set by hand stay.
     """
@@ -153,12 +153,18 @@ def tidy(figure: Figure) -> None:
             low, high = sorted(limits)
             chosen = isinstance(axis.get_major_locator(), FixedLocator)
             if axis.get_scale() == "log" and high < 50 * low and not chosen:
-                round_ones = np.outer([1, 2, 5], 10.0 ** np.arange(-20, 20))
-                few = np.sum((round_ones >= low) & (round_ones <= high)) < 2
-                ticks = MaxNLocator(4, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1, 2, 5))
-                axis.set_major_locator(ticks)
+                axis.set_major_locator(_log_ticks(low, high))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.set_minor_formatter(NullFormatter())
+
+
+def _log_ticks(low, high):
+    """The sparsest round ticks that show at least two numbers between the limits."""
+    for digits in ((1, 2, 5), (1, 2, 3, 4, 6, 8)):
+        ticks = np.outer(digits, 10.0 ** np.arange(-20, 20))
+        if np.sum((ticks >= low) & (ticks <= high)) >= 2:
+            return LogLocator(subs=digits)
+    return MaxNLocator(4, steps=[1, 2, 5, 10])
 
 
 def caption(record: Mapping[str, Any]) -> str:

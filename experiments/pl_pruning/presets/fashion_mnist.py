@@ -44,8 +44,8 @@ FASHION_CONTROLS = replace(
 )
 
 # `square` trained on with early stopping, at two fractions, beside dense with halved kernels.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square, 20 minutes.
-# Expected: kappa 85.6 % in a third of dense's steps, dense 85.1, from halved kernels 86.7.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square, 17 minutes.
+# Expected: kappa 85.6 % in a third of dense's steps, dense 85.1, the best score 85.2.
 FASHION_SQUARE = replace(
     FASHION_CONTROLS,
     regimes=(replace(SQUARE, rates=(2.0, 3.0, 4.0, 6.0), max_steps=6000, validation=5000),),
@@ -92,7 +92,8 @@ FASHION_SGD = replace(
 )
 
 # The same on all images; networks that lost nodes then have as much to learn as they can hold.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd_all, 20 minutes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd_all, 15 minutes.
+# Expected: kappa and dense at 89.3 %, all other halves within .3 points of them.
 FASHION_SGD_ALL = replace(
     FASHION_SGD,
     regimes=(replace(FASHION_SGD.regimes[0], train_examples=55_000, max_steps=8000),),
