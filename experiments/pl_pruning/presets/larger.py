@@ -61,8 +61,8 @@ BERT = replace(
     scale="A two-layer encoder on the bytes of Tiny Shakespeare; " + UNKNOWN,
 )
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_switch; 2 seeds: 8
-# minutes. Expected: dense is the best (35.2 % of next bytes), random 32.9, kappa 32.5.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_switch, 15 minutes.
+# Expected: dense is the best (34.7 % of next bytes), kappa 32.6, random 32.6, magnitude 31.6.
 SWITCH = replace(
     BERT,
     network=network(
