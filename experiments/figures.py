@@ -28,7 +28,12 @@ INK = "#1f2023"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
 MARKERS = "osD^vPX*"
-FIXED = {"dense": (INK, "-", "s"), "kappa": (COLOURS[0], "-", "o")}
+FIXED = {
+    "dense": (INK, "-", "s"),
+    "kappa": (COLOURS[0], "-", "o"),
+    "kappa_risk": (COLOURS[5], DASHES[1], "o"),
+    "kappa_outputs": (COLOURS[6], DASHES[3], "o"),
+}
 OTHERS = (
     "random", "magnitude", "snip", "grasp", "synflow", "ntk_sap", "taylor", "kappa_logits",
     "node_lambda_max", "trace", "group_lasso_norm", "fresh", "random_widths",

@@ -216,7 +216,7 @@ def _over_fractions(record, regime, method, metric):
 def _legend(axes: Axes, last: Axes) -> None:
     """In the axes, or beside the last of the row where it would hide their curves."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= 6:
+    if len(labels) <= 4:
         axes.legend(fontsize=9)
     else:
         last.legend(handles, labels, fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")
