@@ -29,7 +29,7 @@ DIGITS = Config(
 )
 
 # The same in `gd` for every way to choose, over 5 seeds, at the step 1/L and at the best multiple.
-# python -m experiments pl_pruning --preset digits_all, 7 minutes. Expected: kappa 1,416 steps,
+# python -m experiments pl_pruning --preset digits_all, 5 minutes. Expected: kappa 1,416 steps,
 # dense 3,508, the best score 3,282; at the best rates 946, 939 and 1,141.
 TUNED_GD = replace(GD, name="gd_tuned", rates=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
 DIGITS_ALL = replace(
@@ -42,7 +42,7 @@ DIGITS_ALL = replace(
 
 # What part of the gain is scale? Random and largest nodes at kappa's widths or kappa's scale, dense
 # at kappa's scale or with halved weights, a fresh narrow net, each at 1/L and at its own best rate.
-# python -m experiments pl_pruning --preset digits_controls, about 6 minutes.
+# python -m experiments pl_pruning --preset digits_controls, about 4 minutes.
 # Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
 DIGITS_CONTROLS = replace(DIGITS_ALL, methods=CONTROLLED)
 
