@@ -169,11 +169,7 @@ def gap_figure(record: Record, regime: Mapping[str, Any]) -> Figure | None:
             )
         axes.set(xscale="log", xlabel="condition number at the start", ylabel=label)
         axes.set_title(correlation(found.kappa, values, found.methods).text, fontsize=9)
-    handles, labels = panels[1].get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))  # Fractions of a method look alike.
-    panels[1].legend(
-        once.values(), once.keys(), fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left"
-    )
+    _legend_beside(panels[1], panels[1])
     figure.suptitle(f"Regime {regime['name']}: the two gaps against the condition number")
     return figure
 
@@ -215,8 +211,13 @@ def _over_fractions(record, regime, method, metric):
 
 def _legend(axes: Axes, last: Axes) -> None:
     """In the axes, or beside the last of the row where it would hide their curves."""
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= 4:
+    if len(axes.get_legend_handles_labels()[1]) <= 4:
         axes.legend(fontsize=9)
     else:
-        last.legend(handles, labels, fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")
+        _legend_beside(axes, last)
+
+
+def _legend_beside(axes: Axes, last: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # Fractions of a method look alike.
+    last.legend(once.values(), once.keys(), fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")

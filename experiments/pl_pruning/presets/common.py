@@ -4,7 +4,6 @@
 from experiments.pl_pruning.methods import CONTROLS
 
 UNKNOWN = "the paper's own settings are not public."
-FEW = ("dense", "kappa", "kappa_risk", "random", "magnitude", "snip")
 
 # Other widths and halved kernels have presets of their own; the rest are the controls of scale.
 WIDTHS = ("random_tapered", "random_flared")

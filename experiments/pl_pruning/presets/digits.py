@@ -7,12 +7,12 @@ from experiments.pl_pruning.methods import LEARNED, SCORED
 from experiments.pl_pruning.presets.common import CONTROLLED, UNKNOWN
 from experiments.pl_pruning.settings import Config, Regime, network
 
-GD = Regime(
+_GD = Regime(
     name="gd", loss="square", train_examples=100, batch_size=100, max_steps=6000,
     rates=(1.0,), rate_unit="1/L", target=1e-3, tests_on_rest=True,
 )  # fmt: skip
 
-SGD = Regime(
+_SGD = Regime(
     name="sgd", loss="cross_entropy", train_examples=1437, batch_size=128, max_steps=1500,
     rates=(0.03, 0.1, 0.3), rate_unit="1", target=0.0,
 )  # fmt: skip
@@ -23,7 +23,7 @@ SGD = Regime(
 DIGITS = Config(
     dataset="digits",
     network=network("mlp", hidden=(256, 256), activation="tanh"),
-    regimes=(GD, SGD),
+    regimes=(_GD, _SGD),
     track=0,  # `make run` shall be short.
     scale=f"1,797 embedded digits and an MLP with two hidden layers; {UNKNOWN}",
 )
@@ -31,10 +31,10 @@ DIGITS = Config(
 # The same in `gd` for every way to choose, over 5 seeds, at the step 1/L and at the best multiple.
 # python -m experiments pl_pruning --preset digits_all, 5 minutes. Expected: kappa 1,416 steps,
 # dense 3,508, the best score 3,282; at the best rates 946, 939 and 1,141.
-TUNED_GD = replace(GD, name="gd_tuned", rates=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
+_TUNED_GD = replace(_GD, name="gd_tuned", rates=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
 DIGITS_ALL = replace(
     DIGITS,
-    regimes=(GD, TUNED_GD),
+    regimes=(_GD, _TUNED_GD),
     methods=("dense", *LEARNED, *SCORED),
     seeds=5,
     search_seeds=2,
@@ -51,8 +51,8 @@ QUICK = replace(
     DIGITS,
     network=network("mlp", hidden=(32, 32), activation="tanh"),
     regimes=(
-        replace(GD, train_examples=32, batch_size=32, max_steps=400, target=0.05),
-        replace(SGD, train_examples=256, batch_size=64, max_steps=100, rates=(0.1, 0.3),
+        replace(_GD, train_examples=32, batch_size=32, max_steps=400, target=0.05),
+        replace(_SGD, train_examples=256, batch_size=64, max_steps=100, rates=(0.1, 0.3),
                 initial_updates=5, period=10, freeze_at=40),
     ),
     seeds=2,

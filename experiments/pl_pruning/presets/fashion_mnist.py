@@ -4,15 +4,17 @@
 from dataclasses import replace
 
 from experiments.pl_pruning.methods import SCORED
-from experiments.pl_pruning.presets.common import CONTROLLED, FEW, SMALL, UNKNOWN, WIDTHS
+from experiments.pl_pruning.presets.common import CONTROLLED, SMALL, UNKNOWN, WIDTHS
 from experiments.pl_pruning.settings import Config, Regime, network
 
-SQUARE = Regime(
+_FEW = ("dense", "kappa", "kappa_risk", "random", "magnitude", "snip")
+
+_SQUARE = Regime(
     name="square", loss="square", train_examples=10_000, batch_size=128, max_steps=1500,
     rates=(1.0, 1.5, 2.0, 2.5, 3.0), rate_unit="1/L", target=0.0, centred=True,
 )  # fmt: skip
 
-CROSS_ENTROPY = Regime(
+_CROSS_ENTROPY = Regime(
     name="sgd", loss="cross_entropy", train_examples=10_000, batch_size=128, max_steps=1500,
     rates=(0.01, 0.03, 0.1, 0.3), rate_unit="1", target=0.0,
 )  # fmt: skip
@@ -23,7 +25,7 @@ CROSS_ENTROPY = Regime(
 FASHION_MNIST = Config(
     dataset="fashion_mnist",
     network=network("mlp", hidden=(256, 256), activation="relu"),
-    regimes=(SQUARE, CROSS_ENTROPY),
+    regimes=(_SQUARE, _CROSS_ENTROPY),
     scale="10,000 of Fashion-MNIST's 60,000 training images and an MLP with two hidden layers; "
     + UNKNOWN,
 )
@@ -34,7 +36,7 @@ FASHION_MNIST = Config(
 # halved kernels a lower one.
 FASHION_CONTROLS = replace(
     FASHION_MNIST,
-    regimes=(replace(SQUARE, rates=(1.0, 2.0, 3.0, 4.0)),),
+    regimes=(replace(_SQUARE, rates=(1.0, 2.0, 3.0, 4.0)),),
     methods=CONTROLLED,
     seeds=5,
     search_seeds=1,
@@ -48,7 +50,7 @@ FASHION_CONTROLS = replace(
 # Expected: kappa 85.6 % in a third of dense's steps, dense 85.1, the best score 85.2.
 FASHION_SQUARE = replace(
     FASHION_CONTROLS,
-    regimes=(replace(SQUARE, rates=(2.0, 3.0, 4.0, 6.0), max_steps=6000, validation=5000),),
+    regimes=(replace(_SQUARE, rates=(2.0, 3.0, 4.0, 6.0), max_steps=6000, validation=5000),),
     methods=("dense", "dense_small", "kappa", *SCORED),
     keep=(0.5, 0.25),
     log_every=100,
@@ -81,11 +83,11 @@ FASHION_SMALL = replace(
 # Networks that lost nodes train 1.4 times the steps, which still cost them less time than dense's.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd, 13 minutes.
 # Expected at half of the nodes: all within .3 points of dense (86.2 %), in .4 of its time.
-_COSINE = replace(CROSS_ENTROPY, decay="cosine", max_steps=3000, validation=5000)
+_COSINE = replace(_CROSS_ENTROPY, decay="cosine", max_steps=3000, validation=5000)
 FASHION_SGD = replace(
     FASHION_CONTROLS,
     regimes=(replace(_COSINE, rates=(0.1, 0.3, 0.6), extension=1.4),),
-    methods=(*FEW, "kappa_outputs"),
+    methods=(*_FEW, "kappa_outputs"),
     keep=(0.5, 0.25, 0.1),
     search_seeds=3,
     wide_held_out=256,
@@ -119,7 +121,7 @@ FASHION_WIDTHS = replace(
 FASHION_CNN = replace(
     FASHION_SGD,
     network=network("cnn", channels=(16, 32), hidden=(64,)),
-    methods=FEW,
+    methods=_FEW,
     keep=(0.5,),
     search_seeds=1,
     regimes=(replace(_COSINE, max_steps=400, validation=0, rates=(0.1, 0.3), extension=1.5),),

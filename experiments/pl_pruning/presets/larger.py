@@ -29,7 +29,7 @@ CIFAR_VGG = Config(
     "channels; " + UNKNOWN,
 )
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_resnet, 20 minutes or so.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_resnet, 12 minutes.
 # Expected: dense is the most accurate (49.5 %); kappa 43.3, random 44.1, magnitude 44.6.
 CIFAR_RESNET = replace(
     CIFAR_VGG,

@@ -16,14 +16,14 @@ from experiments.pl_pruning.presets.larger import (
 )
 from experiments.pl_pruning.settings import Config, network
 
-BASELINES = ("dense", "kappa", "kappa_risk", *SCORED)
+_BASELINES = ("dense", "kappa", "kappa_risk", *SCORED)
 
 
 def _paper(config: Config, *, net=None, **changes) -> Config:
     """At the size of one GPU: all of the data, 5 seeds, three fractions, every baseline."""
     regimes = tuple(replace(regime, **changes) for regime in config.regimes)
     return replace(
-        config, network=net or config.network, regimes=regimes, methods=BASELINES, seeds=5,
+        config, network=net or config.network, regimes=regimes, methods=_BASELINES, seeds=5,
         search_seeds=2, keep=(0.5, 0.25, 0.1), curve_examples=5000, log_every=200,
         scale="Sized for one GPU after the networks that the field uses; " + UNKNOWN,
     )  # fmt: skip
