@@ -12,29 +12,32 @@ from plprune.losses import risk
 from plprune.scores.slices import gating, node_sums, producing, squared
 from plprune.types import NodeGroups
 
-NUM_STATISTICS = 7
+NUM_STATISTICS = 9
 _LOWEST = 5  # Eigenvalues that stand for the lower end.
 
 
 def node_statistics(
     setting: Setting, groups: NodeGroups, sizes: Mapping[str, int]
 ) -> dict[str, Float[Array, "g s"]]:
-    """Seven numbers per node, detached from any gradient.
+    """Nine numbers per node, detached from any gradient.
 
-    In order: log norms of the weights that compute the node and of those that read it; what its
-    gate at 1 adds to log lambda_max and to the log mean of the lowest eigenvalues of the probe's
-    kernel (``u' dK/dg u``); the loss's derivative in its gate, zero without a loss; all five
-    standardised within the group, so that they say how a node differs from its neighbours; then the
-    log width of the group and its depth, from 0 at the first to 1 at the last. Costs two gate
-    updates.
+    In order: log norms of the weights that compute the node and of those that read it; log norms of
+    the probe's mean gradient in these weights (the latter is the node's activation times the
+    signal that comes back to it, averaged over the examples); what its gate at 1 adds to log
+    lambda_max and to the log mean of the lowest eigenvalues of the probe's kernel
+    (``u' dK/dg u``); the loss's derivative in its gate, zero without a loss; all seven standardised
+    within the group, so that they say how a node differs from its neighbours; then the log width
+    of the group and its depth, from 0 at the first to 1 at the last. Without a loss the gradient is
+    that of a random +-1 combination of the outputs. Costs two gate updates.
 
     Args:
       setting: The model, its parameters and a probe.
       groups: From `find_nodes`.
       sizes: Group name -> number of nodes, for the groups to gate.
     """
-    columns = [*_weight_norms(setting, groups), *_kernel_slopes(setting, sizes)]
-    columns.append(_loss_slopes(setting, sizes))
+    gradient, loss_slopes = _slopes(setting, sizes)
+    columns = [*_log_norms(setting.params, groups), *_log_norms(gradient, groups)]
+    columns += [*_kernel_slopes(setting, sizes), loss_slopes]
     names = list(sizes)
 
     def table(name):
@@ -47,8 +50,9 @@ def node_statistics(
     return {name: table(name) for name in names}
 
 
-def _weight_norms(setting, groups):
-    squares = squared(setting.params)
+def _log_norms(tree, groups):
+    """Of the slices that compute each node, and of those that read it."""
+    squares = squared(tree)
     tiny = jnp.finfo(jnp.float32).tiny
     sums = (node_sums(squares, groups, slices) for slices in (producing, gating))
     return [{name: jnp.log(values + tiny) / 2 for name, values in s.items()} for s in sums]
@@ -61,16 +65,20 @@ def _kernel_slopes(setting, sizes):
     return [pull(weight)[0] for weight in weights]
 
 
-def _loss_slopes(setting, sizes):
+def _slopes(setting, sizes):
+    """The mean gradient in the parameters, and the loss's in the gates."""
     ones = {name: jnp.ones(size, jnp.float32) for name, size in sizes.items()}
-    if setting.loss is None or setting.labels is None:
-        return jax.tree.map(jnp.zeros_like, ones)
+    with_loss = setting.loss is not None and setting.labels is not None
 
-    def mean_loss(gates):
-        outputs = setting.model(setting.params, setting.inputs, gates)
-        return risk(setting.loss, outputs, setting.labels)
+    def mean(params, gates):
+        outputs = setting.model(params, setting.inputs, gates)
+        if with_loss:
+            return risk(setting.loss, outputs, setting.labels)
+        signs = jax.random.rademacher(setting.key, outputs.shape[1:], outputs.dtype)
+        return jnp.sum(jnp.mean(outputs, 0) * signs)
 
-    return jax.grad(mean_loss)(ones)
+    gradient, slopes = jax.grad(mean, (0, 1))(setting.params, ones)
+    return gradient, slopes if with_loss else jax.tree.map(jnp.zeros_like, slopes)
 
 
 def _standardised(values):

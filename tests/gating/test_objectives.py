@@ -16,7 +16,6 @@ from plprune.gating import (
     log_median_ratio,
     log_smoothness_ratio,
     log_trace,
-    node_statistics,
     with_risk,
 )
 from plprune.gating.objectives import safe_log
@@ -174,21 +173,3 @@ def test_counts_and_weights_out_of_range_are_refused():
         with_risk(log_trace(), weight=-1.0)
     with pytest.raises(ValueError, match=r"num_smallest must lie in \[1, 7\], got 8"):
         jax.eval_shape(lambda g: log_condition_number(8)(SETTING, g, g), GATES)
-
-
-def test_statistics_are_standardised_slopes_and_norms():
-    tables = jax.jit(lambda p: node_statistics(SETTING._replace(params=p), GROUPS, SIZES))(WIDE)
-
-    def standard(values):
-        return (values - values.mean()) / values.std()
-
-    ones = {name: jnp.ones(n) for name, n in SIZES.items()}
-    slopes = value_and_slope("largest")(WIDE, INPUTS, ones)[1]
-    risks = jax.jit(jax.grad(lambda g: mean_loss(WIDE, g)))(ones)
-    norms = 0.5 * np.log((np.asarray(WIDE["in"]) ** 2).sum(0) + np.asarray(WIDE["a"]) ** 2)
-    readers = 0.5 * np.log((np.asarray(WIDE["mid"]) ** 2).sum(1))
-    for column, expected in ((0, norms), (1, readers), (2, slopes[FIRST]), (4, risks[FIRST])):
-        table = np.asarray(tables[FIRST][:, column])
-        np.testing.assert_allclose(table, standard(np.asarray(expected)), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(tables[FIRST][:, 5], np.log(8) / 5, rtol=1e-6)
-    np.testing.assert_allclose([tables[FIRST][0, 6], tables[SECOND][0, 6]], [0, 1])
