@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,13 @@ import optax
 from flax import nnx
 
 from plprune.functional import functional
-from plprune.gating import pl_gating
+from plprune.gating import log_condition_number, pl_gating
 from plprune.losses import cross_entropy
 from plprune.models import CNN, MLP
 from plprune.nodes import find_nodes
 
 BATCH, PROBE, UPDATES, STEPS = 128, 64, 20, 1000  # Updates of the default schedule; steps of a run.
+FEW = 5  # Updates on the kernel of all outputs, which cost more.
 INNER = optax.adam(1e-3)
 
 
@@ -31,7 +33,7 @@ def main(repeats: int) -> int:
 
 
 def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> None:
-    """A plain step, a step under `pl_gating` without an update, and one gate update."""
+    """A plain step, a step under `pl_gating` without an update, one gate update, a whole run."""
     parts = functional(model)
 
     def apply(params, inputs):
@@ -40,14 +42,15 @@ def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
     groups = find_nodes(apply, parts.params, inputs[:2])
     labels = jnp.arange(len(inputs)) % 10
 
-    def gated(updates):
+    def gated(updates, combinations=1):
         return pl_gating(
             INNER, apply, groups, keep_fraction=0.5, key=jax.random.key(1),
             initial_updates=updates, probe_size=PROBE,
+            objective=log_condition_number(num_combinations=combinations),
         )  # fmt: skip
 
-    def stepper(optimizer, first, **extra):
-        def step(params, state, inputs):
+    def stepper(optimizer, *, first, steps=1, **extra):
+        def step(params, state):
             def objective(p):
                 return jnp.mean(cross_entropy(apply(p, inputs), labels))
 
@@ -55,36 +58,58 @@ def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
             updates, state = optimizer.update(gradients, state, params, **extra)
             return optax.apply_updates(params, updates), state
 
-        compiled, state = jax.jit(step), optimizer.init(parts.params)
-        run = compiled(parts.params, state, inputs) if not first else (parts.params, state)
-        return lambda: compiled(*run, inputs)
+        compiled = jax.jit(step)
+        begin = parts.params, optimizer.init(parts.params)
+        begin = begin if first else compiled(*begin)
 
-    once = gated(UPDATES)
-    calls = {
-        "training step": stepper(INNER, True),
-        "step under gating, none due": stepper(gated(1), False, probe=inputs),
-        f"first step, {UPDATES} gate updates": stepper(once, True, probe=inputs),
-    }
-    step, masked, first = seconds(calls, repeats).values()
-    update = (first - masked) / UPDATES
+        def call():
+            now = begin
+            for _ in range(steps):
+                now = compiled(*now)
+            return now
+
+        return call
+
+    report(title, gated, stepper, {"probe": inputs}, repeats)
+
+
+def report(title: str, gated: Callable, stepper: Callable, probe: dict, repeats: int) -> None:
+    """Measure and print the lines of one model."""
+    step, masked, one, outputs = seconds(
+        [
+            stepper(INNER, first=True),
+            stepper(gated(1), first=False, **probe),
+            stepper(gated(UPDATES), first=True, **probe),
+            stepper(gated(FEW, None), first=True, **probe),
+        ],
+        repeats,
+    )
     say(f"{title}: training step of {BATCH} examples {1e3 * step:.2f} ms")
-    say(f"  one gate update, {PROBE} probes   {1e3 * update:8.2f} ms = {update / step:5.2f} steps")
-    say(f"  {UPDATES} updates at the start, then shrink: {(first - step) / step / STEPS:+.1%} of "
-        f"{STEPS} plain steps")  # fmt: skip
-    say(f"  each further step not shrunk:       {masked / step - 1:+.1%}")
+    updates = {
+        "one combination of the outputs": (one - masked) / UPDATES,
+        "all 10 outputs": (outputs - masked) / FEW,
+    }
+    for what, update in updates.items():
+        say(f"  one gate update, {PROBE} probes, {what}: {1e3 * update:.2f} ms = "
+            f"{update / step:.2f} steps")  # fmt: skip
+    say(f"  each further step not shrunk: {masked / step - 1:+.1%}")
+    whole = [stepper(INNER, first=True, steps=STEPS), stepper(gated(UPDATES), first=True, **probe)]
+    run, gating = seconds(whole, max(1, repeats // 3))
+    say(f"  {UPDATES} updates at the start: {(gating - step) / run:+.1%} of a run of {STEPS} plain "
+        f"steps, {run:.1f} s")  # fmt: skip
 
 
-def seconds(calls: dict[str, Callable[[], jax.Array]], repeats: int) -> dict[str, float]:
+def seconds(calls: list[Callable[[], Any]], repeats: int) -> list[float]:
     """Median time of each call; the calls take turns, so that load falls on all of them."""
-    for call in calls.values():
+    for call in calls:
         jax.block_until_ready(call())
-    times = {name: [] for name in calls}
+    times = [[] for _ in calls]
     for _ in range(repeats):
-        for name, call in calls.items():
+        for call, own in zip(calls, times, strict=True):
             start = time.perf_counter()
             jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in times.items()}
+            own.append(time.perf_counter() - start)
+    return [median(own) for own in times]
 
 
 def say(line: str) -> None:
