@@ -69,7 +69,7 @@ class Config:
         default=DEFAULT, metadata={"flag": f"Which to compare: {explained()}."}
     )
     seed: int = 0
-    seeds: int = 3
+    seeds: int = 5
     search_seeds: int = 0  # Seeds that the learning rates are chosen on; 0: all.
     standardise: bool = True  # Subtract the training split's mean and divide by its deviation.
     sequence_length: int = 0  # Tokens of an example of text.

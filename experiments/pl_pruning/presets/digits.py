@@ -36,7 +36,6 @@ DIGITS_ALL = replace(
     DIGITS,
     regimes=(_GD, _TUNED_GD),
     methods=("dense", *LEARNED, *SCORED),
-    seeds=5,
     search_seeds=2,
 )
 

@@ -19,7 +19,6 @@ CIFAR_VGG = Config(
     network=network("vgg", stages=((8,), (16,), (32, 32), (64, 64), (64, 64))),
     regimes=(_CIFAR,),
     methods=DEFAULT,
-    seeds=5,
     search_seeds=1,
     log_every=50,
     curve_examples=1000,
