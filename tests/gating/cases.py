@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small three-layer network, its groups, and optimiser steps."""
+"""A small three-layer network, its groups, optimiser steps, and a record of gate updates."""
 
 import jax
 import jax.numpy as jnp
@@ -60,3 +60,17 @@ def slices(params, keep_first, keep_second):
         "b": ones["b"] & q,
         "out": ones["out"] & q[:, None],
     }
+
+
+def recording(num_updates):
+    """An optimiser that moves nothing; its state is the last gradients, [num_updates, ...] each."""
+
+    def init(weights):
+        return jax.tree.map(lambda w: jnp.full((num_updates, *w.shape), jnp.nan, w.dtype), weights)
+
+    def update(gradients, seen, weights=None):
+        del weights
+        seen = jax.tree.map(lambda old, g: jnp.concatenate([old[1:], g[None]]), seen, gradients)
+        return jax.tree.map(jnp.zeros_like, gradients), seen
+
+    return optax.GradientTransformation(init, update)

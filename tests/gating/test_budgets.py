@@ -4,10 +4,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from plprune.gating import keep_within, kept_fraction, node_flops
-from tests.gating.cases import FIRST, GROUPS, INPUTS, PARAMS, SECOND, apply
+from plprune.costs import flops
+from plprune.gating import keep_within, kept_fraction, node_flops, pl_gating
+from plprune.nodes import resize, shrink
+from tests.gating.cases import FIRST, GROUPS, INPUTS, KEY, PARAMS, SECOND, apply, stepper
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 STEPS = np.arange(0, 15)
@@ -72,8 +75,33 @@ def test_numbers_that_are_none_go_first():
     assert not keep_within(gates, GROUPS, 0.5, budget="global")[FIRST][0]
 
 
-def test_flops_of_a_node_are_those_of_its_weights():
-    costs = node_flops(apply, PARAMS, GROUPS, INPUTS[:1])
+@pytest.fixture(scope="module")
+def costs():
+    return node_flops(apply, PARAMS, GROUPS, INPUTS[:1])
+
+
+def test_flops_of_a_node_are_those_of_its_weights(costs):
     # 3 products and sums in, 6 out, a bias; tanh counts as the compiler likes.
     assert 2 * (3 + 6) <= costs[FIRST] <= 2 * (3 + 6) + 40
     assert 2 * (8 + 2) <= costs[SECOND] <= 2 * (8 + 2) + 40
+
+
+def test_gates_learned_within_a_budget_of_flops_shrink_to_it(costs):
+    def slope(setting, soft, hard):
+        del setting, hard
+        return -sum(jnp.vdot(GATES[name].astype(jnp.float32), soft[name]) for name in soft)
+
+    tx = pl_gating(
+        optax.sgd(0.1), apply, GROUPS, keep_fraction=0.5, key=KEY, initial_updates=1,
+        objective=slope, relaxation=lambda logits, *_: logits, gate_optimizer=optax.sgd(0.1),
+        budget="cost", node_costs=costs,
+    )  # fmt: skip
+    params, state = stepper(tx)(PARAMS, tx.init(PARAMS))
+    kept = int(state.keep[FIRST].sum()), int(state.keep[SECOND].sum())
+    spent, half = kept[0] * costs[FIRST] + kept[1] * costs[SECOND], 4 * costs[FIRST] + 3 * costs[SECOND]
+    assert half - max(costs.values()) < spent <= half
+    small = shrink(params, GROUPS, state.keep)
+    left = flops(resize(apply, GROUPS, state.keep), small, INPUTS[:1])
+    # What goes with both its nodes, a product and a sum, is in the costs of both.
+    twice = 2 * (8 - kept[0]) * (6 - kept[1])
+    assert left == flops(apply, PARAMS, INPUTS[:1]) - (2 * half - spent) + twice

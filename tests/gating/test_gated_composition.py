@@ -11,9 +11,11 @@ import optax
 import pytest
 
 from plprune.gating import (
+    hard_concrete,
     log_condition_number,
     pl_gating,
     score_gating,
+    straight_through,
     thresholded,
     with_risk,
 )
@@ -117,8 +119,10 @@ def test_vmap_over_seeds_is_a_loop():
             "budget": "global",
             "min_fraction": 0.5,
         },
+        {"relaxation": hard_concrete()},
+        {"relaxation": straight_through()},
     ],
-    ids=["mlp", "thresholded"],
+    ids=["mlp", "thresholded", "hard_concrete", "straight_through"],
 )
 def test_networks_and_relaxations_learn_gates_with_mean_one(options):
     tx = learned(optax.sgd(0.1), key=KEY, **options)

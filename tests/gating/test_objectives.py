@@ -117,6 +117,18 @@ def test_slopes_are_finite_differences_of_the_direct_computation(name):
         np.testing.assert_allclose(slope[group][index], difference, rtol=1e-4, atol=1e-7)
 
 
+def test_the_risk_is_taken_at_hard_gates_and_the_objective_at_soft_ones():
+    hard = {name: jnp.arange(n) % 2.0 for name, n in SIZES.items()}
+    risk = jax.jit(jax.value_and_grad(partial(OBJECTIVES["risk"], SETTING), argnums=(0, 1)))
+    value, (slope, slope_of_hard) = risk(GATES, hard)
+    largest, slope_of_largest = value_and_slope("largest")(WIDE, INPUTS, GATES)
+    loss, slope_of_loss = jax.jit(jax.value_and_grad(lambda g: mean_loss(WIDE, g)))(hard)
+    np.testing.assert_allclose(value, largest + 0.7 * loss, rtol=1e-9)
+    for name in SIZES:
+        np.testing.assert_allclose(slope[name], slope_of_largest[name], rtol=1e-9)
+        np.testing.assert_allclose(slope_of_hard[name], 0.7 * slope_of_loss[name], atol=1e-12)
+
+
 def test_single_precision_slopes_agree_with_double():
     def single(tree):
         return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, tree)

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from plprune.gating import pl_gating, score_gating
+from plprune.losses import cross_entropy
 from plprune.nodes import find_nodes
 from tests.gating.cases import (
     FIRST,
@@ -22,6 +23,7 @@ from tests.gating.cases import (
     SECOND,
     apply,
     forwards,
+    recording,
     slices,
     stepper,
 )
@@ -146,6 +148,56 @@ def test_zero_updates_leave_all_gates_equal_and_keep_the_first():
     step = stepper(tx)
     _, state = step(PARAMS, tx.init(PARAMS))
     np.testing.assert_array_equal(state.keep[FIRST], np.arange(8) < 4)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """``(key, num_examples) -> gradients [4, g]`` of four gate updates, 2 of them in one call.
+
+    Examples are numbers, and their gates' slopes: inputs of the second group's, labels of the first
+    six of the first group's; the last two are drawn by the key of the objective.
+    """
+
+    def numbers(setting, soft, hard):
+        del hard
+        size = len(setting.inputs)
+        chance = jax.random.uniform(setting.key, (2,), jnp.float32)
+        of_labels = jnp.vdot(soft[FIRST][:size], setting.labels)
+        return jnp.vdot(soft[SECOND][:size], setting.inputs) + of_labels + soft[FIRST][6:] @ chance
+
+    tx = pl_gating(
+        optax.sgd(0.0), apply, GROUPS, keep_fraction=0.5, key=KEY, initial_updates=2, period=1,
+        probe_size=6, objective=numbers, relaxation=lambda logits, *_: logits,
+        gate_optimizer=recording(4), loss=cross_entropy,
+    )  # fmt: skip
+    step = stepper(tx)
+
+    def run(key, num_examples):
+        probe = (jnp.arange(num_examples, dtype=jnp.float32),) * 2
+        params, state = PARAMS, tx.init(PARAMS)
+        state = state._replace(network=state.network._replace(key=key))
+        for _ in range(3):
+            params, state = step(params, state, probe=probe)
+        return jax.tree.map(np.asarray, state.network.rule.optimizer)
+
+    return run
+
+
+def test_every_gate_update_draws_anew_one_example_of_each_equal_run(drawn):
+    edges = np.array([0, 5, 10, 15, 20, 25, 31])
+    runs = [drawn(key, 31) for key in jax.random.split(KEY, 12)]
+    inputs = np.concatenate([run[SECOND] for run in runs])
+    np.testing.assert_array_equal(inputs, np.concatenate([run[FIRST][:, :6] for run in runs]))
+    assert ((inputs >= edges[:-1]) & (inputs < edges[1:])).all()
+    # No two alike: not within the first call, nor at two steps, nor for two keys.
+    assert len(np.unique(inputs, axis=0)) == 48
+    assert set(inputs.ravel()) == set(range(31))
+    chances = np.concatenate([run[FIRST][:, 6:] for run in runs])
+    assert len(np.unique(chances, axis=0)) == 48
+
+
+def test_a_probe_below_its_size_is_used_whole(drawn):
+    np.testing.assert_array_equal(drawn(KEY, 4)[SECOND], [[0, 1, 2, 3, 0, 0]] * 4)
 
 
 @pytest.mark.parametrize(
