@@ -74,8 +74,15 @@ def pl_gating(
     on the small model with ``shrink(params, groups, state.keep)`` and
     ``shrink(state.inner, groups, state.keep)``; shrinking happens outside jit.
 
+    In an ``optax.chain`` gating must come last: whatever clips or scales after it changes -w too,
+    and closed nodes stay open without an error. Masks and partitions (``optax.masked``,
+    ``optax.partition``) go into `inner`: around gating they hide leaves from it, whose slices of
+    closed nodes then go on moving. ``optax.MultiSteps`` may go around: nodes close at its first
+    full step, on the probe of that call, and each call on the way there pays for a gate update;
+    as `inner` it is cheaper.
+
     Args:
-      inner: The optimiser of the open nodes.
+      inner: The optimiser of the open nodes; a chain, a mask or a partition where there is one.
       apply: The model that `groups` were found on, on the parameters that are trained.
       groups: From `find_nodes`; groups that are prunable and gateable are gated.
       keep_fraction: Final fraction of nodes to keep, in (0, 1].

@@ -42,6 +42,9 @@ def ntk_sap(
     The squared difference estimates the trace of the tangent kernel; x is Gaussian of the inputs'
     shape (integer inputs are used as they are) [Wang 2023]. One gradient.
 
+    The published code draws fresh weights for every batch: hand `score_gating` the score
+    ``functools.partial(ntk_sap, init=init)``, which draws them at each gate update.
+
     Args:
       apply: As given to `find_nodes`, like the other arguments.
       params: Its parameters.

@@ -98,7 +98,10 @@ def test_gates_learned_within_a_budget_of_flops_shrink_to_it(costs):
     )  # fmt: skip
     params, state = stepper(tx)(PARAMS, tx.init(PARAMS))
     kept = int(state.keep[FIRST].sum()), int(state.keep[SECOND].sum())
-    spent, half = kept[0] * costs[FIRST] + kept[1] * costs[SECOND], 4 * costs[FIRST] + 3 * costs[SECOND]
+    spent, half = (
+        kept[0] * costs[FIRST] + kept[1] * costs[SECOND],
+        4 * costs[FIRST] + 3 * costs[SECOND],
+    )
     assert half - max(costs.values()) < spent <= half
     small = shrink(params, GROUPS, state.keep)
     left = flops(resize(apply, GROUPS, state.keep), small, INPUTS[:1])

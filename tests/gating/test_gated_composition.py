@@ -160,6 +160,33 @@ def _matrices(params):
     return jax.tree.map(lambda p: p.ndim == 2, params)
 
 
+def test_steps_accumulated_around_gating_are_a_step_on_their_mean_gradient():
+    gated = scored(optax.sgd(0.1, momentum=0.9), key=KEY)
+    around = optax.MultiSteps(gated, 2)
+    step, whole_step = stepper(around), stepper(gated)
+    params, state = PARAMS, around.init(PARAMS)
+    expected, gated_state = PARAMS, gated.init(PARAMS)
+    zeros = optax.tree.zeros_like(PARAMS)
+    mean = jax.tree.map(lambda g, p: (g + p) / 2, GRADS, PARAMS)
+    for _ in range(2):
+        before = params
+        params, state = step(params, state, gradients=GRADS, probe=-ONES)
+        chex.assert_trees_all_equal(params, before)
+        params, state = step(params, state, gradients=PARAMS, probe=ONES)
+        expected, gated_state = whole_step(expected, gated_state, gradients=mean, probe=ONES)
+        chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_equal(jax.tree.map(jnp.where, UPPER, zeros, params), zeros)
+
+
+def test_leaves_that_inner_freezes_lose_their_closed_nodes_and_move_in_nothing_else():
+    parts = {True: optax.sgd(0.1), False: optax.set_to_zero()}
+    tx = scored(optax.partition(parts, _matrices), key=KEY)
+    params, _ = stepper(tx)(PARAMS, tx.init(PARAMS), probe=ONES)
+    for name, keep in UPPER.items():
+        moved = PARAMS[name] - 0.1 if PARAMS[name].ndim == 2 else PARAMS[name]
+        np.testing.assert_allclose(params[name], jnp.where(keep, moved, 0), rtol=1e-6)
+
+
 def test_bfloat16_parameters_close_exactly_with_labels_in_the_probe():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     objective = with_risk(log_condition_number(2), weight=1.0)
