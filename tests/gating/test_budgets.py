@@ -87,24 +87,26 @@ def test_flops_of_a_node_are_those_of_its_weights(costs):
 
 
 def test_gates_learned_within_a_budget_of_flops_shrink_to_it(costs):
-    def slope(setting, soft, hard):
+    # Gates of mean 1 in each group: twice 4 and six near 0, and six near 1.
+    wanted = {FIRST: jnp.array([5.0] * 2 + [-5.0] * 6), SECOND: jnp.arange(6.0) / 10}
+
+    def alignment(setting, soft, hard):
         del setting, hard
-        return -sum(jnp.vdot(GATES[name].astype(jnp.float32), soft[name]) for name in soft)
+        return -sum(jnp.vdot(v.astype(jnp.float32), soft[name]) for name, v in wanted.items())
 
     tx = pl_gating(
         optax.sgd(0.1), apply, GROUPS, keep_fraction=0.5, key=KEY, initial_updates=1,
-        objective=slope, relaxation=lambda logits, *_: logits, gate_optimizer=optax.sgd(0.1),
-        budget="cost", node_costs=costs,
+        objective=alignment, relaxation=lambda logits, *_: logits,
+        gate_optimizer=optax.sgd(1.0), budget="cost", node_costs=costs,
     )  # fmt: skip
     params, state = stepper(tx)(PARAMS, tx.init(PARAMS))
-    kept = int(state.keep[FIRST].sum()), int(state.keep[SECOND].sum())
-    spent, half = (
-        kept[0] * costs[FIRST] + kept[1] * costs[SECOND],
-        4 * costs[FIRST] + 3 * costs[SECOND],
-    )
-    assert half - max(costs.values()) < spent <= half
+    first, second = (int(state.keep[name].sum()) for name in (FIRST, SECOND))
+    spent = first * costs[FIRST] + second * costs[SECOND]
+    half = 4 * costs[FIRST] + 3 * costs[SECOND]
+    assert first == 2
+    assert spent <= half < spent + costs[SECOND]
     small = shrink(params, GROUPS, state.keep)
     left = flops(resize(apply, GROUPS, state.keep), small, INPUTS[:1])
-    # What goes with both its nodes, a product and a sum, is in the costs of both.
-    twice = 2 * (8 - kept[0]) * (6 - kept[1])
+    # The product and the sum of a weight between two nodes that go are in the costs of both.
+    twice = 2 * (8 - first) * (6 - second)
     assert left == flops(apply, PARAMS, INPUTS[:1]) - (2 * half - spent) + twice
