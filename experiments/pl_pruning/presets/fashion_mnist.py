@@ -88,6 +88,7 @@ FASHION_SGD = replace(
     methods=(*_FEW, "kappa_outputs"),
     keep=(0.5, 0.25, 0.1),
     search_seeds=3,
+    track=4,
     wide_held_out=256,
 )
 
@@ -125,7 +126,7 @@ FASHION_CNN = replace(
     regimes=(replace(_COSINE, max_steps=400, validation=0, rates=(0.1, 0.3), extension=1.5),),
     log_every=40,
     curve_examples=1000,
-    track=2,
+    track=3,
     all_outputs=False,
     scale="10,000 of Fashion-MNIST's 60,000 training images and a CNN with two stages; " + UNKNOWN,
 )  # fmt: skip

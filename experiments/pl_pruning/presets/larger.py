@@ -34,7 +34,6 @@ CIFAR_RESNET = replace(
     CIFAR_VGG,
     network=network("resnet", blocks=(1, 1, 1), widths=(8, 16, 32)),
     regimes=(replace(_CIFAR, rates=(0.1, 0.3)),),
-    track=2,
     scale="10,000 of CIFAR-10's 50,000 training images, 300 steps and a narrow ResNet-8; "
     + UNKNOWN,
 )
@@ -70,5 +69,6 @@ SWITCH = replace(
     regimes=(
         replace(_MASKED, name="next", loss="next_token", max_steps=400, rates=(1e-3, 3e-3, 1e-2)),
     ),
+    track=3,
     scale="A two-layer Switch transformer on the bytes of Tiny Shakespeare; " + UNKNOWN,
 )
