@@ -12,7 +12,7 @@ import optax
 
 from experiments.pl_pruning import controls
 from experiments.pl_pruning.cases import Case
-from experiments.pl_pruning.experts import expert_scores
+from experiments.pl_pruning.experts import expert_scores, expert_slopes
 from experiments.pl_pruning.methods import CONTROLS, LEARNED
 from experiments.pl_pruning.networks import Dense
 from experiments.pl_pruning.settings import Config, Regime
@@ -210,12 +210,18 @@ def _gate_once(budget, regime, method, subject, dense: Dense) -> Callable:
         updates, after = rule.update(zeros, first, params, probe=probe, model_state=state)
         params, keep = optax.apply_updates(params, updates), after.keep
         if dense.experts:
-            found = expert_scores(method, subject, dense, params, state, probe, key)
+            found = _ranked_experts(method, regime, subject, dense, (params, state), probe, key)
             routed = keep_top(found, dense.groups, budget.keep_fraction)
             params, keep = mask(params, dense.groups, routed), keep | routed
         return params, keep
 
     return jax.jit(gate)
+
+
+def _ranked_experts(method, regime, *rest):
+    if method in LEARNED:
+        return expert_slopes(_objective(method, regime), *rest)
+    return expert_scores(getattr(scores, method), *rest)
 
 
 def _while_training(config, regime, method, keep, rate, case: Case) -> Choice:

@@ -48,5 +48,10 @@ def _check_training(config: Config, regime: Regime) -> None:
         raise ValueError("centred is for multilayer perceptrons under the square loss.")
     if (regime.loss in TEXT_LOSSES) != (config.network.kind in ("encoder", "switch")):
         raise ValueError(f"loss {regime.loss} does not fit a network {config.network.kind}.")
+    if regime.period and config.network.kind == "switch":
+        raise ValueError(
+            f"period must be 0 for a network switch, whose experts are chosen before training, "
+            f"got {regime.period} in regime {regime.name}."
+        )
     if regime.period and set(config.methods) & set(CONTROLS):
         raise ValueError(f"methods: regime {regime.name} chooses while it trains; no controls.")

@@ -1,47 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experts, which a router's softmax keeps any gate on parameters from scaling."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from experiments.pl_pruning.methods import LEARNED
-from plprune import scores
-from plprune.kernels import projected_kernel
+from plprune.gating import Setting
+from plprune.gating.objectives import Objective
 from plprune.scores.slices import NodeScores, scaled, unit_factors
-from plprune.spectra import extreme_eigenvalues
 
-_EXAMPLES, _LOWEST = 32, 5
+_EXAMPLES = 32
 
 
-def expert_scores(method: str, subject: Any, dense: Any, params, state, probe, key) -> NodeScores:
-    """One number per expert, larger = keep: the method's own score, or the slope of log kappa.
+def expert_scores(
+    score: Callable, subject: Any, dense: Any, pair: Any, probe: Any, key: jax.Array
+) -> NodeScores:
+    """One number per expert, larger = keep: a function of `plprune.scores` on drawn examples."""
+    inputs, labels = _drawn(probe, key)
+    found = score(
+        _on_pairs(subject), pair, dense.groups, inputs=inputs, labels=labels, loss=subject.loss,
+        key=key,
+    )  # fmt: skip
+    return {name: found[name] for name in dense.experts}
 
-    A factor on what computes an expert stands for its gate. Learned methods keep the experts with
-    the lowest slope of the log condition number in that factor, at 1.
+
+def expert_slopes(
+    objective: Objective, subject: Any, dense: Any, pair: Any, probe: Any, key: jax.Array
+) -> NodeScores:
+    """One number per expert, larger = keep: minus the slope of what the other gates minimise.
+
+    A factor on what computes an expert stands for its gate, and the slope is taken at 1.
     """
-    inputs, labels = (part[:_EXAMPLES] for part in probe)
+    apply, (params, state) = _on_pairs(subject), pair
 
-    def apply(pair, inputs):
-        return subject.net.model.apply(pair[0], pair[1], inputs)
+    def model(params, inputs, factors):
+        return apply(scaled((params, state), dense.groups, factors), inputs)
 
-    pair = params, state
-    if method not in LEARNED:
-        score = getattr(scores, method)
-        found = score(
-            apply, pair, dense.groups, inputs=inputs, labels=labels, loss=subject.loss, key=key
-        )
-        return {name: found[name] for name in dense.experts}
-    outputs = jax.eval_shape(apply, pair, inputs)
-    signs = jax.random.rademacher(key, (outputs.size // len(inputs),), outputs.dtype)
-
-    def log_kappa(factors):
-        def model(params, inputs):
-            return apply(scaled((params, state), dense.groups, factors), inputs)
-
-        low, high = extreme_eigenvalues(projected_kernel(model, params, inputs, signs), _LOWEST)
-        return jnp.log(high) - jnp.log(jnp.mean(low))
-
+    setting = Setting(model, params, *_drawn(probe, key), subject.loss, key)
     ones = {name: unit_factors(dense.groups)[name] for name in dense.experts}
-    return jax.tree.map(jnp.negative, jax.grad(log_kappa)(ones))
+    slopes = jax.grad(lambda factors: objective(setting, factors, factors))(ones)
+    return jax.tree.map(lambda slope: -slope, slopes)
+
+
+def _on_pairs(subject):
+    return lambda pair, inputs: subject.net.model.apply(*pair, inputs)
+
+
+def _drawn(probe, key):
+    """Distinct examples of the probe, or all of a smaller one."""
+    size = len(probe[0])
+    if size <= _EXAMPLES:
+        return probe
+    # Scores draw by the key itself.
+    chosen = jax.random.choice(jax.random.fold_in(key, 1), size, (_EXAMPLES,), replace=False)
+    return tuple(part[chosen] for part in probe)
