@@ -14,13 +14,21 @@ from experiments.pl_pruning import controls
 from experiments.pl_pruning.cases import Case
 from experiments.pl_pruning.experts import expert_scores, expert_slopes
 from experiments.pl_pruning.methods import CONTROLS, LEARNED
-from experiments.pl_pruning.networks import Dense
+from experiments.pl_pruning.networks import Dense, node_costs
 from experiments.pl_pruning.settings import Config, Regime
-from experiments.pl_pruning.subject import State, Trainer, calibrated, loss_of, optimizer
+from experiments.pl_pruning.subject import (
+    State,
+    Trainer,
+    calibrated,
+    is_full_batch,
+    loss_of,
+    optimizer,
+)
 from experiments.pl_pruning.timing import timed
 from plprune import scores
 from plprune.gating import (
     GatingState,
+    hard_concrete,
     log_condition_number,
     log_largest_eigenvalue,
     log_median_ratio,
@@ -73,7 +81,8 @@ def choose(
         return _while_training(config, regime, method, keep, rate, case)
     if method == "dense":
         return _untrained(case, case.params, all_open(case.dense), 0.0)
-    gate = _gate_once(_Budget(keep, config.probe_size), regime, method, case.subject, case.dense)
+    budget = _budget(config, method, keep, case)
+    gate = _gate_once(budget, regime, method, case.subject, case.dense)
     probe = case.data.inputs, _labels(regime, case)
     (params, kept), seconds = timed(gate, case.gating_key, case.params, case.state.model, probe)
     return _untrained(case, params, _concrete(kept), seconds)
@@ -141,6 +150,12 @@ class _Budget(NamedTuple):
 
     keep_fraction: float
     probe_size: int
+    costs: tuple[tuple[str, float], ...] = ()  # Of one node of each group, where they count.
+
+
+def _budget(config, method, keep, case: Case) -> _Budget:
+    costs = node_costs(config.network, case.shape) if method == "kappa_cost" else ()
+    return _Budget(keep, config.probe_size, costs)
 
 
 def _labels(regime, case):
@@ -170,6 +185,11 @@ def _learned_options(method, regime, budget: _Budget) -> dict[str, Any]:
         options["network"] = "mlp"
     if method == "kappa_global":
         options |= {"budget": "global", "min_fraction": budget.keep_fraction / 2}
+    if method == "kappa_cost":
+        options |= {"budget": "cost", "node_costs": dict(budget.costs)}
+        options["min_fraction"] = budget.keep_fraction / 2
+    if method == "kappa_hard_concrete":
+        options["relaxation"] = hard_concrete()
     if method == "kappa_outputs":
         options["probe_size"] = budget.probe_size // 2
         options["gate_optimizer"] = optax.adam(_GATE_RATE)
@@ -188,7 +208,8 @@ def _transformation(budget, regime, method, subject, dense: Dense, inner, key):
         "loss": loss_of(regime), "key": key,
     }  # fmt: skip
     if regime.period:
-        options |= {"period": regime.period, "freeze_at": regime.freeze_at, "schedule": "cubic"}
+        options |= {"period": regime.period, "freeze_at": regime.freeze_at}
+        options["schedule"] = regime.schedule
     apply = subject.net.model.apply
     if method in LEARNED:
         options |= _learned_options(method, regime, budget)
@@ -227,7 +248,7 @@ def _ranked_experts(method, regime, *rest):
 def _while_training(config, regime, method, keep, rate, case: Case) -> Choice:
     data = case.data.inputs, case.data.targets
     arguments = case.gating_key, case.params, case.state, data, case.indices, rate
-    budget = _Budget(keep, config.probe_size)
+    budget = _budget(config, method, keep, case)
     plain = _warm_up(budget, regime, "dense", case.subject, case.dense)
     (last, kept, info, open_share), plain_seconds = timed(plain, *arguments)
     seconds = plain_seconds
@@ -253,7 +274,8 @@ def _warm_up(budget, regime, method, subject: Trainer, dense: Dense) -> Callable
         step = make_step(subject.train, subject.train_loss, rule)
 
         def logged(train_state, chosen):
-            batch = jax.tree.map(lambda a: a[chosen], data)
+            full = is_full_batch(regime)
+            batch = data if full else jax.tree.map(lambda a: a[chosen], data)
             probe = {"probe": data, "model_state": train_state.state.model}
             moved, info = step(train_state, batch, **({} if method == "dense" else probe))
             return moved, (info, _open_share(moved.opt_state))

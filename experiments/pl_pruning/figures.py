@@ -117,9 +117,11 @@ def _told(regime):
     centred = ", of the outputs less their initial values" if regime["centred"] else ""
     chosen = "before training"
     if regime["period"]:
+        # Records from before there was a choice have no schedule.
+        how = "evenly" if regime.get("schedule") == "linear" else "along a cubic"
         chosen = (
             f"during the first {regime['freeze_at']} steps, again every {regime['period']}, the "
-            "kept fraction falling from 1 along a cubic"
+            f"kept fraction falling from 1 {how}"
         )
     unit = (
         "/L, L the Hessian's norm of the net as it is trained"

@@ -9,6 +9,8 @@ LEARNED = {
     "kappa_mlp": "the same, with a gating network shared by the nodes of a kind",
     "kappa_annealed": "the same, with gates sharpened over ten times as many updates",
     "kappa_global": "the same, with one budget for all layers; half of each layer's share stays",
+    "kappa_cost": "the same, with one budget of FLOPs; half of each layer's share stays",
+    "kappa_hard_concrete": "the same, with noisy gates that may be exactly zero or one",
     "kappa_outputs": "the same of all outputs, on half of the probe, with gates sharpened",
     "kappa_risk": "condition number plus the loss with closed nodes closed",
     "lipschitz_mu": "the Hessian's norm over the PL constant",

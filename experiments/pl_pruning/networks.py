@@ -12,6 +12,7 @@ from flax import nnx
 from experiments.pl_pruning.arrays import Splits
 from experiments.pl_pruning.settings import Network
 from plprune.functional import Functional, functional
+from plprune.gating import node_flops
 from plprune.gating.options import gated_sizes
 from plprune.models import CNN, MLP, VGG, Encoder, ResNet, SwitchTransformer
 from plprune.nodes import find_nodes, shrink_model
@@ -76,6 +77,16 @@ def dense(network: Network, shape: Shape) -> Dense:
     experts = tuple(name for name in groups.prunable if groups[name].kind == "expert")
     sizes = gated_sizes(groups, network.exclude)
     return Dense(net, groups, sizes | {name: groups[name].size for name in experts}, experts)
+
+
+@cache
+def node_costs(network: Network, shape: Shape) -> tuple[tuple[str, float], ...]:
+    """FLOPs of one example that go when one node of a group goes; for every group that prunes."""
+    full = dense(network, shape)
+    model, inputs = full.net.model, jax.ShapeDtypeStruct((1, *shape.inputs), shape.dtype)
+    pair = model.params, model.state
+    found = node_flops(lambda v, x: model.apply(v[0], v[1], x), pair, full.groups, inputs)
+    return tuple(found.items())
 
 
 @cache

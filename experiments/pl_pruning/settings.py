@@ -40,6 +40,7 @@ class Regime:
     initial_updates: int = 20  # Gate updates before the first step.
     period: int = 0  # Steps between later ones; 0: gate once, before training.
     freeze_at: int = 0  # First step without gate updates.
+    schedule: Literal["cubic", "linear"] = "cubic"  # Of the kept fraction until then.
     optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
     decay: Literal["constant", "cosine"] = "constant"  # Of the learning rate, over `max_steps`.
     # Times max_steps that a method which drops nodes may take, since its steps are cheaper: at a
