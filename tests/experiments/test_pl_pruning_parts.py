@@ -43,9 +43,9 @@ def choice_of(params, keep, case):
 
 def test_every_method_is_named_once_and_traces(case):
     assert set(METHODS) == {"dense", *LEARNED, *SCORED, *CONTROLS}
-    budget = choosing._Budget(0.5, 16)
     probe = case.data.inputs, case.data.targets
     for method in (*LEARNED, *SCORED):
+        budget = choosing._budget(CONFIG, method, 0.5, case)
         gate = choosing._gate_once(budget, REGIME, method, case.subject, case.dense)
         arguments = case.gating_key, case.params, case.state.model, probe
         params, keep = jax.eval_shape(gate, *arguments)
