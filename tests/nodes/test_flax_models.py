@@ -30,7 +30,7 @@ IMAGES, VECTORS, SEQUENCES = (
 TOKENS = jnp.arange(10).reshape(2, 5) % 7
 SIZES = (7, 5, 4, 1, 2, 6)  # Vocabulary, positions, features, layers, heads, width.
 
-# The constructor, the inputs, and the kinds of groups that must be prunable.
+# The constructor, the inputs, and a kind of groups that must be prunable.
 MODELS = {
     "MLP": (lambda rngs: models.MLP(4, (6, 5), 2, rngs=rngs), VECTORS, "neuron"),
     "CNN": (lambda rngs: models.CNN((4, 4, 3), (4, 5), (6,), 2, rngs=rngs), IMAGES, "channel"),
@@ -67,6 +67,15 @@ MODELS = {
     "Linen Switch": (LinenSwitch, VECTORS, "expert"),
     "Linen cells": (LinenUnrolled, SEQUENCES, "neuron"),
 }
+# Kinds and sizes of the groups that a block must have: a head's own neurons are fewer than 6.
+BLOCK = {("head", 2), ("neuron", 6)}
+PARTS = {
+    "VGG": {("channel", 4), ("channel", 5), ("neuron", 6)},
+    "ResNet": {("residual stream", 4), ("channel", 4), ("channel", 6)},
+    "encoder": BLOCK,
+    "decoder": BLOCK | {("residual stream", 4)},
+    "Switch": BLOCK | {("residual stream", 4), ("expert", 4)},
+}
 BAKED = ("decoder", "cross attention", "Linen decoder", "Switch")
 
 
@@ -84,7 +93,9 @@ def test_masked_equals_shrunk(name):
     build, inputs, kind = MODELS[name]
     apply, variables = taken_apart(build, inputs)
     groups = find_nodes(apply, variables, inputs, mode="baked" if name in BAKED else "strict")
-    assert kind in {groups[n].kind for n in groups.prunable}
+    found = {(groups[n].kind, size) for n, size in groups.prunable.items()}
+    assert kind in {own for own, _ in found}
+    assert found >= PARTS.get(name, set())
     keep = random_keep(groups)
     resized = resize(apply, groups, keep)
 
