@@ -45,6 +45,16 @@ DIGITS_ALL = replace(
 # Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
 DIGITS_CONTROLS = replace(DIGITS_ALL, methods=CONTROLLED)
 
+# Accuracy and steps against the fraction that is kept, for every score.
+# python -m experiments pl_pruning --preset digits_fractions, 10 minutes.
+DIGITS_FRACTIONS = replace(
+    DIGITS,
+    methods=("dense", "kappa", "kappa_risk", *SCORED),
+    keep=(0.75, 0.5, 0.25, 0.1),
+    search_seeds=1,
+    track=4,
+)
+
 # A smoke test of both regimes, under a minute. Its numbers mean nothing.
 QUICK = replace(
     DIGITS,
