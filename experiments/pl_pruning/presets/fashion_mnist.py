@@ -106,7 +106,7 @@ FASHION_ONLINE = replace(
     search_seeds=1,
 )  # fmt: skip
 
-# `fashion_mnist_sgd` on all images; networks that lost nodes then have as much to learn as they can hold.
+# `fashion_mnist_sgd` on all images; networks that lost nodes then learn as much as they can hold.
 # TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd_all, 15 minutes.
 # Expected: kappa and dense at 89.3 %, all other halves within .3 points of them.
 FASHION_SGD_ALL = replace(
