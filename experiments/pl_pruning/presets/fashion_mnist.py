@@ -88,7 +88,7 @@ FASHION_SGD = replace(
     methods=(*_FEW, "kappa_outputs"),
     keep=(0.5, 0.25, 0.1),
     search_seeds=3,
-    track=4,
+    track=3,
     wide_held_out=256,
 )
 
@@ -100,10 +100,11 @@ FASHION_ONLINE = replace(
     regimes=(replace(_COSINE, rates=(0.1, 0.3), period=25, freeze_at=500),),
     methods=(
         "dense", "kappa", "kappa_mlp", "kappa_hard_concrete", "kappa_cost", "kappa_risk",
-        "random", "magnitude", "snip", "taylor",
+        "random", "magnitude", "taylor",
     ),
     keep=(0.5, 0.1),
     search_seeds=1,
+    wide_held_out=0,
 )  # fmt: skip
 
 # `fashion_mnist_sgd` on all images; networks that lost nodes then learn as much as they can hold.
@@ -114,6 +115,7 @@ FASHION_SGD_ALL = replace(
     regimes=(replace(FASHION_SGD.regimes[0], train_examples=55_000, max_steps=8000),),
     search_seeds=1,
     log_every=200,
+    track=0,
     scale=_ALL_IMAGES,
 )
 
@@ -125,6 +127,7 @@ FASHION_WIDTHS = replace(
     regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
     methods=("dense", "random", *WIDTHS, "kappa_global"),
     search_seeds=1,
+    track=0,
 )
 
 # A convolutional network with BatchNorm: kappa is the most accurate (86.3 %; dense 84.9), until
