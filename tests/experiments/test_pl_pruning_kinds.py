@@ -3,6 +3,8 @@
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,16 +12,20 @@ from experiments.pl_pruning import run as running
 from experiments.pl_pruning import training
 from experiments.pl_pruning.arrays import Examples, Splits
 from experiments.pl_pruning.config import PRESETS, check
+from experiments.pl_pruning.networks import Shape
 from experiments.pl_pruning.settings import network
+from experiments.pl_pruning.subject import State, _balanced, _packed, trainer
 from experiments.progress import Silent
+from plprune.losses import cross_entropy
+from plprune.models.switch import Balanced
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
-TEXT = {"exclude": ("*.query", "*.value"), "features": 4, "layers": 1, "heads": 2, "width": 4}
+TEXT = {"exclude": ("*.query", "*.value"), "features": 8, "layers": 1, "heads": 2, "width": 8}
 # The preset whose settings are taken, the network, and the groups that lose half of their nodes.
 KINDS = {
     "vgg": ("cifar10_vgg", network("vgg", stages=((4,), (4,)), hidden=(6,)), 3),
-    "resnet": ("cifar10_resnet", network("resnet", blocks=(1,), widths=(4,)), 2),
+    "resnet": ("cifar10_resnet", network("resnet", blocks=(1,), widths=(6,)), 2),
     "encoder": ("shakespeare_bert", network("encoder", **TEXT), 2),
     "switch": ("shakespeare_switch", network("switch", experts=2, **TEXT), 3),
 }
@@ -63,3 +69,17 @@ def test_networks_of_every_kind_lose_nodes_and_train_on(monkeypatch, kind):
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     assert losses[0] != losses[1]
+
+
+def test_a_switch_transformer_trains_on_the_loss_and_a_hundredth_of_the_imbalance():
+    draws = np.random.default_rng(0)
+    outputs, imbalance = jnp.asarray(draws.normal(size=(3, 4, 5))), jnp.asarray([1.0, 2.0, 4.0])
+    tokens = jnp.asarray(draws.integers(0, 5, (3, 4)))
+    found = _balanced(cross_entropy)(_packed(Balanced(outputs, imbalance)), tokens)
+    np.testing.assert_allclose(found, cross_entropy(outputs, tokens) + 0.01 * imbalance)
+    own = PRESETS["shakespeare_switch"]
+    small = network("switch", experts=2, **TEXT)
+    subject = trainer(small, own.regimes[0], Shape((4,), np.dtype("int32"), 6), None)
+    arguments = subject.net.model.params, State(subject.net.model.state, {}), jnp.zeros((2, 4), int)
+    trained, _ = jax.eval_shape(lambda *a: subject.train(*a, key=jax.random.key(0)), *arguments)
+    assert trained.shape == (2, 4, 7)
