@@ -29,7 +29,10 @@ Each experiment is a package ``experiments/NAME`` of three modules; the command 
 ``figures.py`` reads records only:
 
 * ``draw(record, curves) -> {name: matplotlib Figure}``, drawn with `experiments.figures`.
-* ``METRICS``, optional: ``{metric: experiments.tables.Metric}`` for names that are not known yet.
+* ``METRICS``, optional: ``{metric: experiments.tables.Metric}`` for names that are not known yet;
+  or ``metrics(record)``, the same where what they mean depends on the settings.
+* ``pooled(runs) -> {name: Figure}``, optional: what ``report FOLDER`` draws into the index of
+  several runs, each a pair of a record and its curves.
 * ``tables(record) -> list of experiments.tables.Table``, optional, instead of the usual tables.
 * ``measured(record) -> list of str``, optional: what was measured and how, one paragraph each.
 """

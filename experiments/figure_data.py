@@ -37,8 +37,9 @@ def _points(axes: Axes) -> Iterator[Row]:
             yield from _cells(drawn)
         elif isinstance(drawn, (FillBetweenPolyCollection, LineCollection)):
             kind = "end of bar" if isinstance(drawn, LineCollection) else "edge of band"
-            for x, y in np.concatenate([path.vertices for path in drawn.get_paths()]):
-                yield _name(drawn, f"{kind} {number}"), x, y, None
+            for path in drawn.get_paths():  # None at all where every value is missing.
+                for x, y in path.vertices:
+                    yield _name(drawn, f"{kind} {number}"), x, y, None
 
 
 def _cells(mesh):

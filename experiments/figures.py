@@ -28,16 +28,28 @@ INK = "#1f2023"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
 MARKERS = "osD^vPX*"
-FIXED = {
-    "dense": (INK, "-", "s"),
-    "kappa": (COLOURS[0], "-", "o"),
-    "kappa_risk": (COLOURS[5], DASHES[1], "o"),
-    "kappa_outputs": (COLOURS[6], DASHES[3], "o"),
+WHOLE = {
+    "dense": (INK, DASHES[0], "s"),
+    "dense_small": (INK, DASHES[1], "D"),
+    "dense_scaled": (INK, DASHES[2], "P"),
 }
-OTHERS = (
-    "random", "magnitude", "snip", "grasp", "synflow", "ntk_sap", "taylor", "kappa_logits",
-    "node_lambda_max", "trace", "group_lasso_norm", "fresh", "random_widths",
+# A colour per column and a line per row and column; methods that are compared often stand in
+# different columns.
+GRID = (
+    ("kappa", "random", "magnitude", "snip",
+     "grasp", "kappa_risk", "kappa_outputs", "group_lasso_norm"),
+    ("kappa_annealed", "random_widths", "magnitude_widths", "kappa_global",
+     "taylor", "synflow", "ntk_sap", "node_lambda_max"),
+    ("kappa_small", "random_scaled", "magnitude_scaled", "lipschitz_mu",
+     "random_tapered", "random_flared", "kappa_hard_concrete", "fresh"),
+    ("kappa_mlp", "random_small", "magnitude_small", "kappa_cost",
+     "lambda_max_only", "median", "trace_only"),
 )  # fmt: skip
+LOOKS = WHOLE | {
+    name: (COLOURS[i], DASHES[(i + row) % len(DASHES)], MARKERS[(i + row) % len(MARKERS)])
+    for row, names in enumerate(GRID)
+    for i, name in enumerate(names)
+}
 STYLE = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -80,14 +92,12 @@ def method_style(method: str, methods: Sequence[str] = ()) -> dict[str, Any]:
       methods: All of the figure's methods, which tell unknown ones apart by their order.
     """
     name = method.rpartition("/")[2].partition("@")[0]
-    if name in FIXED:
-        colour, line, marker = FIXED[name]
+    if name in LOOKS:
+        colour, line, marker = LOOKS[name]
     else:
-        unknown = [m for m in dict.fromkeys(methods) if m not in FIXED and m not in OTHERS]
-        order = (*OTHERS, *unknown) if name in OTHERS or not methods else tuple(unknown)
-        i = order.index(name) if name in order else 0
-        palette = COLOURS if order == tuple(unknown) else COLOURS[1:]
-        colour = palette[i % len(palette)]
+        unknown = [m for m in dict.fromkeys(methods) if m not in LOOKS]
+        i = unknown.index(name) if name in unknown else 0
+        colour = COLOURS[i % len(COLOURS)]
         line, marker = DASHES[(1 + i) % len(DASHES)], MARKERS[(1 + i) % len(MARKERS)]
     return {"color": colour, "linestyle": line, "marker": marker}
 
@@ -141,11 +151,19 @@ def draw_points(
             )  # fmt: skip
         else:
             unseen = f"{missing}: {len(entry['values']) - len(values)} of {len(entry['values'])}"
-            place = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
-            axes.annotate(unseen, (0.02, row), **place)
+            # Below the row's dots, which it would hide.
+            place = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 7}
+            axes.annotate(unseen, (0.02, row + 0.4), **place)
     axes.set_yticks(range(len(shown)), [m.rpartition("/")[2] for m in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(label)
+
+
+def legend_beside(axes: Axes, last: Axes) -> None:
+    """The legend of `axes` beside `last`, the last axes of its row."""
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # Fractions of a method look alike.
+    last.legend(once.values(), once.keys(), fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")
 
 
 def tidy(figure: Figure) -> None:
@@ -184,6 +202,15 @@ def caption(record: Mapping[str, Any]) -> str:
         *lossy(record),
     ]
     return " ".join(part for part in parts if part)
+
+
+def pooled_caption(records: Sequence[Mapping[str, Any]]) -> str:
+    """What figures of several runs say of themselves: the first commands, scales and lossy data."""
+    commands = list(dict.fromkeys(record["command"] for record in records))
+    more = f"; and {len(commands) - 4} more" if len(commands) > 4 else ""
+    others = (str(r["config"].get("scale", "")) for r in records), *map(lossy, records)
+    told = dict.fromkeys(part for parts in others for part in parts if part)
+    return " ".join([f"{'; '.join(commands[:4])}{more}.", *told])
 
 
 def lossy(record: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,8 @@ def assignments(words: Iterable[str]) -> dict[str, str]:
 def changed(config: Any, texts: Mapping[str, str]) -> Any:
     """`config` with other values, each read as its field's type.
 
-    A name may lead inside: ``network.sizes``, or ``regimes.0.batch_size`` for the first of them.
+    A name may lead inside: ``network.kind``, ``network.sizes.hidden`` for one of several named
+    values, or ``regimes.0.batch_size`` for the first of them.
 
     Raises:
       ValueError: no such field, one that words cannot hold, or a value of another type.
@@ -63,6 +64,8 @@ def differences(config: Any, default: Any, path: str = "") -> dict[str, Any]:
     if dataclasses.is_dataclass(config) and type(config) is type(default):
         names = [field.name for field in dataclasses.fields(config)]
         pairs = [(name, getattr(config, name), getattr(default, name)) for name in names]
+    elif _is_named(config) and _is_named(default) and [*dict(config)] == [*dict(default)]:
+        pairs = [(name, value, dict(default)[name]) for name, value in config]
     elif _is_list(config) and _is_list(default) and len(config) == len(default):
         pairs = [(str(i), *pair) for i, pair in enumerate(zip(config, default, strict=True))]
     else:
@@ -96,6 +99,12 @@ def _with(value, hint, path, read):
         return dataclasses.replace(
             value, **{head: _with(getattr(value, head), hints[head], rest, read)}
         )
+    if _is_named(value):
+        named = dict(value)
+        if head not in named:
+            raise ValueError(f"there is no setting {head!r}; there are {', '.join(named)}.")
+        named[head] = _with(named[head], _type_of(named[head]), rest, read)
+        return tuple(named.items())
     if _is_list(value):
         if not head.isdecimal() or int(head) >= len(value):
             raise ValueError(f"{head!r} must be a number from 0 to {len(value) - 1}.")
@@ -108,6 +117,19 @@ def _with(value, hint, path, read):
 def _is_list(value):
     """A tuple of settings, not of values."""
     return isinstance(value, tuple) and bool(value) and all(map(dataclasses.is_dataclass, value))
+
+
+def _is_named(value):
+    """A tuple of names and values, which are of the types that they have."""
+    return isinstance(value, tuple) and bool(value) and all(map(_is_pair, value))
+
+
+def _is_pair(item):
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _type_of(value):
+    return tuple[type(value[0]), ...] if isinstance(value, tuple) and value else type(value)
 
 
 def _read(name, hint, text):

@@ -37,6 +37,9 @@ MOST_CSV_BYTES = 400_000  # Longer ones stay in metrics.npz: the page is for a p
 def write_reports(path: str | Path) -> list[Path]:
     """Draw the run in `path` again, or every run below it with an index of them all.
 
+    What an experiment draws of several of its runs together stands in the index, and beside it as
+    ``figure.png`` and ``figure.pdf``.
+
     Returns:
       The pages that were written.
 
@@ -51,15 +54,18 @@ def write_reports(path: str | Path) -> list[Path]:
     folders = sorted(found.parent for found in path.rglob(RECORD))
     if not folders:
         raise ValueError(f"there is no {RECORD} in {path} or below it.")
-    pages, runs, faults = [], [], {}
+    pages, runs, sound, faults = [], [], [], {}
     for folder in folders:
         try:
             pages.append(write_report(folder))
             runs.append(_index_row(path, folder))
+            sound.append(folder)
         except ValueError as error:
             faults[folder.relative_to(path).as_posix()] = str(error)
     index = path / "index.html"
-    _write_text(index, _template("index.html.j2").render(runs=runs, faults=faults))
+    pictures, caption = _draw_pooled(path, sound)
+    page = _template("index.html.j2")
+    _write_text(index, page.render(runs=runs, faults=faults, pictures=pictures, caption=caption))
     if faults:
         raise ValueError(" ".join([*faults.values(), f"{index} has the other {len(runs)} runs."]))
     return [*pages, index]
@@ -83,17 +89,10 @@ def write_report(folder: Path) -> Path:
 
 def _write_report(folder, record, curves):
     module = _figures_module(record)
+    caption = looks.caption(record)
     with looks.style():
         drawn = module.draw(record, curves) if module else {}
-        for figure in drawn.values():
-            looks.tidy(figure)
-        caption = looks.caption(record)
-        pictures = {
-            name: (looks.svg(name, figure, _attribute(f"{name}: {caption}")), _drawn_link(figure))
-            for name, figure in drawn.items()
-        }
-        if drawn:
-            looks.save(folder, drawn, caption)
+        pictures = _pictures(folder, drawn, caption)
     page = _template("report.html.j2").render(
         record=record,
         about=about(record["experiment"]),
@@ -110,6 +109,33 @@ def _write_report(folder, record, curves):
     )
     _write_text(folder / "report.html", page)
     return folder / "report.html"
+
+
+def _pictures(folder, drawn, caption) -> dict[str, tuple[str, str | None]]:
+    """Name -> (SVG, link to its points) of figures that are saved in `folder`."""
+    for figure in drawn.values():
+        looks.tidy(figure)
+    pictures = {
+        name: (looks.svg(name, figure, _attribute(f"{name}: {caption}")), _drawn_link(figure))
+        for name, figure in drawn.items()
+    }
+    if drawn:
+        looks.save(folder, drawn, caption)
+    return pictures
+
+
+def _draw_pooled(root, folders):
+    """Pictures of several runs together, by each experiment's `pooled`, and a caption."""
+    groups: dict[ModuleType, list] = {}
+    for folder in folders:
+        record, curves = read_record(folder)
+        module = _figures_module(record)
+        if module is not None and hasattr(module, "pooled"):
+            groups.setdefault(module, []).append((record, curves))
+    with looks.style():
+        drawn = {k: v for module, runs in groups.items() for k, v in module.pooled(runs).items()}
+        caption = looks.pooled_caption([run[0] for runs in groups.values() for run in runs])
+        return _pictures(root, drawn, caption), caption
 
 
 def is_drawn(folder: Path) -> bool:
@@ -185,7 +211,9 @@ def _figures_module(record: Record) -> ModuleType | None:
 
 
 def _metrics(record) -> dict[str, Metric]:
-    return known_metrics(record, getattr(_figures_module(record), "METRICS", {}))
+    module = _figures_module(record)
+    own = module.metrics(record) if hasattr(module, "metrics") else getattr(module, "METRICS", {})
+    return known_metrics(record, own)
 
 
 def _seed_tables(record, metrics):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of one regime, drawn from a record alone."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import (
-    INK,
     draw_curve,
     draw_points,
+    legend_beside,
     method_style,
     new_figure,
 )
-from experiments.pl_pruning.gaps import FEWEST, correlation, gaps_of
-from experiments.pl_pruning.methods import KEEP_ALL, method_of
+from experiments.pl_pruning.methods import KEEP_ALL, WHOLE, method_of
+from experiments.pl_pruning.settings import Config, Regime, key_of, regime_of, tracked_steps
 
 Curves = Mapping[str, np.ndarray]
 Record = Mapping[str, Any]
@@ -72,58 +73,55 @@ def conditioning(record: Record, curves: Curves, regime: Mapping[str, Any]) -> F
         "pl_constant": "PL constant",
         "lipschitz_constant": "Hessian norm",
     }
+    times = {m: tracked_times(record["config"], regime, method_of(m)) for m in methods}
     for axes, (curve, label) in zip(panels[0], named.items(), strict=False):
         for method in methods:
-            values = curves[f"{method}/{curve}"]
-            draw_curve(
-                axes, range(values.shape[1]), values,
-                label=method_of(method), **_look(method, methods),
-            )  # fmt: skip
-        count = values.shape[1]
-        ticks = ["0", *(f"1/{4**k}" if k else "end" for k in range(count - 2, -1, -1))]
-        axes.set_xticks(range(count), ticks[:count])
-        axes.set(yscale="log", xlabel="part of the steps", ylabel=label)
-    for method in methods:
-        shares = curves[f"{method}/kept_fraction"]
-        shares = np.repeat(shares, 2, axis=1) if shares.shape[1] == 1 else shares
-        draw_curve(panels[0, 3], np.arange(shares.shape[1]), shares, **_look(method, methods))
-    panels[0, 3].set(xlabel="steps with gating", ylabel="kept fraction", ylim=(0, 1.05))
+            look, values = _look(method, methods), curves[f"{method}/{curve}"]
+            draw_curve(axes, times[method], values, label=method_of(method), **look)
+            axes.lines[-1].set(marker=look["marker"], markersize=4)  # Where it was measured.
+        _space_by_powers(axes, times[next(iter(methods))])
+        axes.set(yscale="log", ylabel=label)
+    _kept_along(panels[0, 3], curves, methods)
+    panels[0, 3].set(ylabel="kept fraction of the nodes", ylim=(0, 1.05))
+    for axes in panels[0]:
+        axes.set_xlabel("gradient steps")
+        if regime["period"]:
+            axes.axvspan(0, regime["freeze_at"], color="0.5", alpha=0.15, lw=0)
     _legend(panels[0, 0], panels[0, 3])
-    figure.suptitle(f"Regime {regime['name']}: conditioning along training")
+    shaded = "; shaded: nodes are chosen" if regime["period"] else ""
+    figure.suptitle(f"Regime {regime['name']}: conditioning along training{shaded}")
     return figure
 
 
 def against_fraction(record: Record, regime: Mapping[str, Any]) -> Figure:
-    """Accuracy and wall time to the target against the kept fraction."""
-    config, name = record["config"], regime["name"]
-    dense = (
-        record["results"][f"{name}/dense"]["test_accuracy"]
-        if "dense" in config["methods"]
-        else None
-    )
-    figure, ((axes, kappa),) = new_figure(1, 2, panel=(5.4, 4.2))
-    methods = [m for m in config["methods"] if m not in KEEP_ALL]
-    for place, method in enumerate(methods):
-        for panel, metric in ((axes, "test_accuracy"), (kappa, "kappa")):
+    """Accuracy and condition number against the kept fraction, from whole networks at 1 on."""
+    methods, name = record["config"]["methods"], regime["name"]
+    figure, panels = new_figure(1, 2, panel=(5.4, 4.2))
+    for axes, metric, label in (
+        (panels[0, 0], "test_accuracy", "test accuracy"),
+        (panels[0, 1], "kappa", "condition number at the start"),
+    ):
+        whole = {m: _entry(record, f"{name}/{m}", metric) for m in methods if m in WHOLE}
+        for method, entry in whole.items():
+            if entry:
+                _draw_bars(axes, method, methods, [(1.0, *entry)])
+        pruned = [m for m in methods if m not in KEEP_ALL]
+        for place, method in enumerate(pruned):
             points = _over_fractions(record, name, method, metric)
-            if points:
-                fractions, means, errors = zip(*points, strict=True)
-                # Shifted a little, or the bars hide each other.
-                shifted = np.asarray(fractions) * (1 + 0.012 * (place - (len(methods) - 1) / 2))
-                look = method_style(method, methods)
-                panel.errorbar(shifted, means, errors, label=method, capsize=2, ms=4, **look)
-    if dense is not None and dense["mean"] is not None:
-        axes.axhline(dense["mean"], color=INK, lw=1, label="dense")
-        spread = dense["mean"] + np.array([-1, 1]) * (dense["stderr"] or 0)
-        axes.axhspan(*spread, color=INK, alpha=0.12, lw=0)
-    for panel, label in ((axes, "test accuracy"), (kappa, "condition number at the start")):
-        panel.set(xscale="log", xlabel="kept fraction of the nodes", ylabel=label)
-        fractions = sorted(config["keep"])
-        panel.set_xticks(fractions, [f"{f:g}" for f in fractions])
-        panel.set_xticks([], minor=True)
-    kappa.set_yscale("log")
-    _legend(axes, kappa)
-    figure.suptitle(f"Regime {name}: accuracy against the kept fraction")
+            # Shifted a little, or the bars hide each other.
+            shift = 1 + 0.012 * (place - (len(pruned) - 1) / 2)
+            shifted = [(shift * fraction, *entry) for fraction, entry in points.items()]
+            start = None if 1.0 in points else whole.get(_begins_as(method))
+            start = (1.0, *start) if start else None
+            _draw_bars(axes, method, methods, shifted, start)
+        axes.set(xscale="log", xlabel="kept fraction of the nodes", ylabel=label)
+        fractions = sorted({*record["config"]["keep"], *([1.0] if whole else [])})
+        axes.set_xticks(fractions, [f"{f:g}" for f in fractions])
+        axes.set_xticks([], minor=True)
+        axes.set_title(_unresolved(record, name, metric), fontsize=8)
+    panels[0, 1].set_yscale("log")
+    legend_beside(panels[0, 0], panels[0, 1])
+    figure.suptitle(f"Regime {name}: accuracy and condition number against the kept fraction")
     return figure
 
 
@@ -149,29 +147,9 @@ def kept_nodes(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Fig
     return figure
 
 
-def gap_figure(record: Record, regime: Mapping[str, Any]) -> Figure | None:
-    """Both gaps against kappa; None where there are too few runs."""
-    found = gaps_of(record, regime)
-    if len(found.kappa) < FEWEST or len(set(found.methods)) < 3:
-        return None
-    figure, (panels,) = new_figure(1, 2, panel=(5.4, 3.8))
-    order = list(dict.fromkeys(found.methods))
-    slow = "steps to the target" if regime["target"] else "training loss above the lowest"
-    for axes, values, label in (
-        (panels[0], found.convergence, f"convergence gap ({slow})"),
-        (panels[1], found.generalisation, "generalisation gap (test less training loss)"),
-    ):
-        for method in order:
-            own = [i for i, name in enumerate(found.methods) if name == method]
-            look = _look(method, order) | {"linestyle": ""}
-            axes.plot(
-                found.kappa[own], values[own], ms=5, alpha=0.8, label=method_of(method), **look
-            )
-        axes.set(xscale="log", xlabel="condition number at the start", ylabel=label)
-        axes.set_title(correlation(found.kappa, values, found.methods).text, fontsize=9)
-    _legend_beside(panels[1], panels[1])
-    figure.suptitle(f"Regime {regime['name']}: the two gaps against the condition number")
-    return figure
+def tracked_times(config: Mapping[str, Any], regime: Mapping[str, Any], method: str) -> list[int]:
+    """The steps at which a method's kappa, mu and L were measured."""
+    return tracked_steps(Config(**config), regime_of(Regime(**regime), method))
 
 
 def _methods(record, regime) -> dict[str, Any]:
@@ -198,15 +176,79 @@ def _against_steps(axes: Axes, curves, methods, curve) -> None:
         draw_curve(axes, steps[longest], values, label=method_of(method), **_look(method, methods))
 
 
-def _over_fractions(record, regime, method, metric):
-    points = []
-    for fraction in record["config"]["keep"]:
-        own = fraction == record["config"]["own_keep"]
-        key = f"{regime}/{method}" + ("" if own else f"@{fraction:g}")
-        entry = record["results"].get(key, {}).get(metric)
-        if entry and entry["mean"] is not None:
-            points.append((fraction, entry["mean"], entry["stderr"] or 0.0))
-    return sorted(points)
+def _space_by_powers(axes: Axes, times) -> None:
+    """Equal distances between steps that are multiples of each other, with 0 among them."""
+    if len(times) > 2:
+        first = next(time for time in times if time)
+        axes.set_xscale("symlog", linthresh=first, linscale=0.6)
+        axes.set_xticks(times, [f"{time:,}" for time in times])
+        axes.set_xticks([], minor=True)
+
+
+def _kept_along(axes: Axes, curves, methods) -> None:
+    """All nodes before the first step, then the share that is kept, to each method's last step."""
+    drawn: dict[bytes, list[str]] = {}
+    for method in methods:
+        shares = curves[f"{method}/kept_fraction"]
+        drawn.setdefault(shares.tobytes(), []).append(method)
+    for alike in drawn.values():
+        for place, method in enumerate(alike):
+            shares, last = curves[f"{method}/kept_fraction"], curves[f"{method}/step"].max()
+            once = shares.shape[1] == 1
+            steps = [0, 0, last] if once else [*range(shares.shape[1] + 1), last]
+            look = _look(method, methods)
+            if len(alike) > 1:  # Lines that hide each other take turns.
+                look["linestyle"] = (4 * place, (4, 4 * (len(alike) - 1)))
+            ends = np.ones_like(shares[:, :1]), shares, shares[:, -1:]
+            draw_curve(axes, steps, np.concatenate(ends, axis=1), **look)
+
+
+def _begins_as(method) -> str:
+    """The whole network that a method's curve begins with; none where it has weights of its own."""
+    return "" if method == "fresh" else "dense_small" if method.endswith("_small") else "dense"
+
+
+def _draw_bars(axes: Axes, method, methods, points, start=None) -> None:
+    """A method's points with their bars, joined to each other and to a `start` without one."""
+    joined = sorted([*points, *([start] if start else [])])
+    if points:
+        look = method_style(method, methods) | {"zorder": 4 if method in WHOLE else 3}
+        fractions, means, errors = zip(*points, strict=True)
+        axes.errorbar(fractions, means, errors, fmt="none", ecolor=look["color"], capsize=2)
+        axes.plot(*zip(*(point[:2] for point in joined), strict=True), label=method, ms=4, **look)
+
+
+def _over_fractions(record, regime, method, metric) -> dict[float, tuple[float, float]]:
+    """Mean and standard error at each fraction that has them."""
+    keys = _keys(record["config"], regime, method)
+    found = {fraction: _entry(record, key, metric) for fraction, key in keys.items()}
+    return {fraction: entry for fraction, entry in found.items() if entry}
+
+
+def _entry(record, key, metric) -> tuple[float, float] | None:
+    entry = record["results"].get(key, {}).get(metric)
+    if not entry or entry["mean"] is None:
+        return None
+    return entry["mean"], entry["stderr"] or 0.0
+
+
+def _keys(config, regime, method) -> dict[float, str]:
+    """The record's key of a method at each fraction."""
+    own = Config(**config)
+    return {keep: f"{regime}/{key_of(own, method, keep)}" for keep in config["keep"]}
+
+
+def _unresolved(record, regime, metric) -> str:
+    """Which points are not drawn, since some seed has no number."""
+    config, missing = record["config"], []
+    for method in config["methods"]:
+        for key in dict.fromkeys(_keys(config, regime, method).values()):
+            values = record["results"].get(key, {}).get(metric, {}).get("values", [])
+            absent = sum(value is None for value in values)
+            if absent:
+                name = key.rpartition("/")[2]
+                missing.append(f"{name} ({absent} of {len(values)} seeds)")
+    return textwrap.fill(f"not resolved: {', '.join(missing)}", 70) if missing else ""
 
 
 def _legend(axes: Axes, last: Axes) -> None:
@@ -214,10 +256,4 @@ def _legend(axes: Axes, last: Axes) -> None:
     if len(axes.get_legend_handles_labels()[1]) <= 4:
         axes.legend(fontsize=9)
     else:
-        _legend_beside(axes, last)
-
-
-def _legend_beside(axes: Axes, last: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))  # Fractions of a method look alike.
-    last.legend(once.values(), once.keys(), fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")
+        legend_beside(axes, last)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures and words of a pl_pruning record, drawn from the record alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.figures import style
-from experiments.pl_pruning import drawing
-from experiments.pl_pruning.methods import CONTROLS, LEARNED
+from experiments.pl_pruning import drawing, gaps
+from experiments.pl_pruning.methods import CONTROLS, KEEP_ALL, LEARNED
+from experiments.tables import METRICS as SHARED
 from experiments.tables import Metric
 
 METRICS = {
@@ -51,6 +52,23 @@ METRICS = {
 Curves = Mapping[str, np.ndarray]
 
 
+def metrics(record: Mapping[str, Any]) -> dict[str, Metric]:
+    """`METRICS`, and of which kernel the condition number and the PL constant are."""
+    kernel, config = _kernel(record["config"]), record["config"]
+    kappa, mu = SHARED["kappa"], SHARED["pl_constant"]
+    told = {
+        "kappa": kappa._replace(
+            meaning=f"Largest over smallest eigenvalue of {kernel} of the shrunk network on "
+            f"{config['held_out']} test examples, in float64, right after shrinking; dense at the "
+            "same step."
+        ),
+        "pl_constant": mu._replace(
+            meaning=f"Smallest eigenvalue of {kernel} divided by the number of examples."
+        ),
+    }
+    return METRICS | told
+
+
 def draw(record: Mapping[str, Any], curves: Curves) -> dict[str, Figure]:
     """Figures per regime; those that the record has no numbers for are left out."""
     config, drawn = record["config"], {}
@@ -63,11 +81,24 @@ def draw(record: Mapping[str, Any], curves: Curves) -> dict[str, Figure]:
                 drawn[f"{name} conditioning"] = drawing.conditioning(record, curves, regime)
             if len(config["keep"]) > 1:
                 drawn[f"{name} fractions"] = drawing.against_fraction(record, regime)
-            if set(config["methods"]) - set(drawing.KEEP_ALL):
+            if set(config["methods"]) - set(KEEP_ALL):
                 drawn[f"{name} nodes"] = drawing.kept_nodes(record, curves, regime)
-            gaps = drawing.gap_figure(record, regime)
-            if gaps is not None:
-                drawn[f"{name} gaps"] = gaps
+            figure = gaps.gap_figure([(record, curves)], regime, f"Regime {name}")
+            if figure is not None:
+                drawn[f"{name} gaps"] = figure
+    return drawn
+
+
+def pooled(runs: Sequence[tuple[Mapping[str, Any], Curves]]) -> dict[str, Figure]:
+    """The gaps of records that share a regime: over widths, as of a sweep, and all the rest."""
+    drawn = {}
+    with style():
+        for regime, alike in gaps.poolable(runs):
+            name = f"{alike[0][0]['config']['dataset']}, regime {regime['name']}"
+            figure = gaps.gap_figure(alike, regime, f"{name}, {len(alike)} records")
+            if figure is not None:
+                again = sum(other.startswith(name) for other in drawn)
+                drawn[f"{name} {again + 1}" if again else name] = figure
     return drawn
 
 
@@ -85,13 +116,20 @@ def measured(record: Mapping[str, Any]) -> list[str]:
     )
     known = LEARNED | CONTROLS
     methods = [f"{name}: {known[name]}" for name in config["methods"] if name in known]
-    kernel = "the full kernel" if config["all_outputs"] else (
-        "the kernel of one random +-1 combination of the outputs"
-    )  # fmt: skip
-    told = f"The condition number is that of {kernel} on {config['held_out']} test examples."
+    told = (
+        f"The condition number is that of {_kernel(config)} on {config['held_out']} test examples."
+    )
     if config["curve_examples"]:
         told += f" Training losses are over {config['curve_examples']:,} training examples."
     return [intro, told, "; ".join(methods) + ".", *(_told(r) for r in config["regimes"])]
+
+
+def _kernel(config):
+    if config["all_outputs"]:
+        return "the tangent kernel of all outputs"
+    return (
+        "the tangent kernel of one random +-1 combination of the outputs, the same for every run,"
+    )
 
 
 def _network(network):

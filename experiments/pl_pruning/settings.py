@@ -92,12 +92,17 @@ def regime_of(regime: Regime, method: str) -> Regime:
 
 
 def tracked_steps(config: Config, regime: Regime) -> list[int]:
-    """Steps at which kappa, mu and L are measured: the start, then each four times the last."""
+    """Steps at which kappa, mu and L are measured: the start, then each four times the last.
+
+    Where nodes are chosen in the first steps, the start is the end of these.
+    """
+    start, last = regime.freeze_at if regime.period else 0, regime.max_steps
     if config.track < 2:
-        return [0][: config.track]
-    powers = [regime.max_steps / 4**k for k in range(config.track - 1)]
-    logged = {max(1, round(p / config.log_every)) * config.log_every for p in powers}
-    return [0, *sorted(min(step, regime.max_steps) for step in logged)]
+        return [start][: config.track]
+    powers = [last / 4**k for k in range(1, config.track - 1)]
+    later = [max(1, round((p - start) / config.log_every)) for p in powers if p > start]
+    logged = {start + count * config.log_every for count in later}
+    return sorted({start, last, *(step for step in logged if step < last)})
 
 
 def key_of(config: Config, method: str, keep: float) -> str:
