@@ -50,7 +50,7 @@ def _check_training(config: Config, regime: Regime) -> None:
         raise ValueError(f"loss {regime.loss} does not fit a network {config.network.kind}.")
     if regime.period and config.network.kind == "switch":
         raise ValueError(
-            f"period must be 0 for a network switch, whose experts are chosen before training, "
+            "period must be 0 for a network switch, whose experts are chosen before training, "
             f"got {regime.period} in regime {regime.name}."
         )
     if regime.period and set(config.methods) & set(CONTROLS):
