@@ -46,18 +46,18 @@ class _Log:
     """Curves so far: one entry at the start and one after every `log_every` steps."""
 
     def __init__(self, run: Run):
-        self.run, self.step_seconds = run, []
+        self.run, self.step_seconds, self.spent = run, [], 0.0
         self.curves: dict[str, list] = {name: [] for name in LOGGED}
         self.tracked: dict[str, list] = {name: [] for name in TRACKED}
         self.best, self.best_state = -1.0, run.small.first
 
-    def add(self, now: TrainState, done: int, seconds: float | None = None) -> float:
-        """Evaluate after `done` steps; the training loss."""
+    def add(self, now: TrainState, done: int, spent: float = 0.0, steps: int = 0) -> float:
+        """Evaluate after `done` steps, the last `steps` in `spent` seconds; the training loss."""
         config, _, case, choice = self.run[:4]
         subject, data = self.run.small.subject, case.data
-        if seconds is not None:
-            self.step_seconds.append(seconds)
-        each = config.log_every * float(np.sum(self.step_seconds))
+        self.spent += spent
+        if steps:
+            self.step_seconds.append(spent / steps)
         found = subject.evaluate(
             now.params, now.state, data.inputs, data.targets, config.curve_examples
         )
@@ -67,7 +67,7 @@ class _Log:
         self.curves["test_accuracy"].append(
             subject.evaluate(now.params, now.state, *tests).accuracy
         )
-        self.curves["train_seconds"].append(choice.seconds + each)
+        self.curves["train_seconds"].append(choice.seconds + self.spent)
         if data.validation is not None:
             accuracy = subject.evaluate(now.params, now.state, *data.validation).accuracy
             if accuracy > self.best:
@@ -76,14 +76,14 @@ class _Log:
 
     def kept(self) -> dict[str, list]:
         """All of it but the states, for a checkpoint."""
-        own = {"best": [self.best], "step_seconds": self.step_seconds}
+        own = {"best": [self.best], "step_seconds": self.step_seconds, "spent": [self.spent]}
         return self.curves | {f"tracked {k}": v for k, v in self.tracked.items()} | own
 
     def restore(self, here: Here) -> None:
         """As it was when `kept` was asked for."""
         lists = {name: list(values) for name, values in here.infos.items()}
         self.best, self.best_state = float(lists["best"][0]), here.state["best"]
-        self.step_seconds = lists["step_seconds"]
+        self.step_seconds, self.spent = lists["step_seconds"], float(lists["spent"][0])
         self.curves = {name: lists[name] for name in LOGGED}
         self.tracked = {name: lists[f"tracked {name}"] for name in TRACKED}
 
@@ -206,7 +206,7 @@ def _stretch(run: Run, now, done, log: _Log, task: Task) -> tuple[TrainState, in
     part = run.case.indices[done : min(done + run.config.log_every, last)]
     (now, info), spent = timed(run.small.subject.stretch, now, data, part, rate=run.rate)
     reached = _first_below(info.loss, run.regime.target, done)
-    loss = log.add(now, done + len(part), spent / len(part))
+    loss = log.add(now, done + len(part), spent, len(part))
     task.advance(len(part), loss=loss)
     return now, done + len(part), reached
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("models_broadcast")
 
 QUICK = PRESETS["quick"]
 SGD = replace(
-    QUICK.regimes[1], train_examples=40, batch_size=8, max_steps=60, rates=(2.0, 1e-9), period=0,
+    QUICK.regimes[1], train_examples=40, batch_size=8, max_steps=63, rates=(2.0, 1e-9), period=0,
     freeze_at=0, validation=30,
 )  # fmt: skip
 CONFIG = replace(
@@ -64,13 +64,15 @@ def accuracy_of(params, inputs, labels):
 
 @pytest.fixture(scope="module")
 def finished():
-    """Results, curves, the data, and the parameters at every logged step of each method."""
-    logged, add = [], training._Log.add
+    """Results, curves, the data; the parameters and the times at every logged step of each."""
+    logged, spent, add = [], [], training._Log.add
 
     def watched(log, now, done, *rest):
         if done == 0:
             logged.append([])
+            spent.append([])
         logged[-1].append(jax.tree.map(np.asarray, now.params))
+        spent[-1].append(rest)
         return add(log, now, done, *rest)
 
     with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patch:
@@ -78,7 +80,7 @@ def finished():
         patch.setattr(training._Log, "add", watched)
         results, curves = running.run(CONFIG, progress=Silent())
         data = case_of(CONFIG, SGD, SPLITS, CONFIG.seed).data
-    return SimpleNamespace(results=results, curves=curves, data=data, logged=logged)
+    return SimpleNamespace(results=results, curves=curves, data=data, logged=logged, spent=spent)
 
 
 def test_accuracy_is_taken_where_that_of_validation_is_best(finished):
@@ -125,8 +127,8 @@ def test_rates_are_judged_by_the_loss_or_by_the_steps_to_a_target():
     regime = replace(regime, target=0.9)
     case = case_of(config, regime, SPLITS, 0)
     merits = training.search(config, regime, "dense", 1.0, case, task)
-    assert 0 < merits[0] == round(merits[0]) < 60
-    np.testing.assert_allclose(merits[1], 120 + logs.mean(), rtol=1e-4)
+    assert 0 < merits[0] == round(merits[0]) < regime.max_steps
+    np.testing.assert_allclose(merits[1], 2 * regime.max_steps + logs.mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,13 @@ def test_time_counts_from_the_choice_of_nodes_on(finished):
         assert curve[0] == gating[0]
         assert (np.diff(curve) > 0).all()
         assert finished.results[name]["train_seconds"] == [curve[-1]]
+
+
+def test_time_is_that_of_the_steps_taken_in_a_shorter_last_part_too(finished):
+    for name, parts in zip(finished.results, finished.spent, strict=True):
+        assert [steps for _, steps in parts[1:]] == [5] * 12 + [3]
+        passed = np.diff(finished.curves[f"{name}/train_seconds"][0])
+        np.testing.assert_allclose(passed, [seconds for seconds, _ in parts[1:]], rtol=1e-6)
 
 
 def test_wide_kappa_is_that_of_the_kernel_on_more_examples(finished):
