@@ -38,3 +38,9 @@ def test_coloured_cells_are_given_at_their_centres_and_nothing_is_said_of_no_num
     assert list(drawn_rows(figure)) == [
         ("1", "cell centre", "1", "0.5", "5"), ("1", "cell centre", "3", "0.5", ""),
     ]  # fmt: skip
+
+
+def test_a_curve_without_any_number_has_no_band():
+    figure, axes = figures.new_figure()
+    figures.draw_curve(axes[0, 0], [0, 1], np.full((2, 2), np.nan), label="gone")
+    assert list(drawn_rows(figure)) == [("1", "gone", "0", "", ""), ("1", "gone", "1", "", "")]

@@ -63,6 +63,25 @@ def test_what_cannot_be_read_is_refused_in_a_line(word, message):
     assert "\n" not in str(error.value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Named:
+    sizes: tuple = (("hidden", (8, 4)), ("depth", 2), ("stages", ((1,), (2,))))
+
+
+def test_named_values_are_read_as_the_types_that_they_have():
+    found = changed(Named(), {"sizes.hidden": "16,8,4", "sizes.depth": "3"})
+    assert found.sizes == (("hidden", (16, 8, 4)), ("depth", 3), ("stages", ((1,), (2,))))
+    assert differences(found, Named()) == {"sizes.hidden": (16, 8, 4), "sizes.depth": 3}
+    assert alternatives(Named(), "sizes.hidden", "8,8;4") == ["8,8", "4"]
+    for name, message in {
+        "sizes.width": "no setting 'width'; there are hidden, depth, stages",
+        "sizes.stages": "cannot be set",
+        "sizes": "cannot be set",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            changed(Named(), {name: "3"})
+
+
 def test_settings_come_once():
     with pytest.raises(ValueError, match="count is set twice"):
         assignments(["count=1", "count=2"])

@@ -34,7 +34,7 @@ TINY = replace(
         replace(SGD, max_steps=40, rates=(0.03, 0.3), period=5, freeze_at=15, initial_updates=2),
     ),
     seeds=2,
-    track=2,
+    track=3,
 )
 
 
@@ -144,9 +144,22 @@ def test_a_fraction_other_than_the_presets_own_is_named():
 
 def test_conditioning_is_measured_from_the_start_to_the_last_step():
     config = replace(QUICK, track=4, log_every=25)
-    assert tracked_steps(config, replace(SGD, max_steps=1600)) == [0, 100, 400, 1600]
-    assert tracked_steps(config, replace(SGD, max_steps=40)) == [0, 25, 40]
+    once = replace(SGD, period=0, freeze_at=0)
+    assert tracked_steps(config, replace(once, max_steps=1600)) == [0, 100, 400, 1600]
+    assert tracked_steps(config, replace(once, max_steps=40)) == [0, 25, 40]
+    assert tracked_steps(config, replace(once, max_steps=60)) == [0, 25, 60]
+    # Nodes are chosen until step 40; the later ones are steps that are logged.
+    assert tracked_steps(config, replace(SGD, max_steps=1600)) == [40, 90, 390, 1600]
     assert tracked_steps(replace(config, track=0), SGD) == []
+
+
+def test_conditioning_is_tracked_at_steps_that_are_logged(tiny):
+    times = tracked_steps(TINY, TINY.regimes[1])
+    assert times == [15, 40]  # Nodes are chosen until step 15.
+    for method in TINY.methods:
+        assert set(times) <= set(tiny[1][f"sgd/{method}/step"][0])
+        for curve in training.TRACKED:
+            assert tiny[1][f"sgd/{method}/{curve}"].shape == (2, len(times))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from experiments.pl_pruning.arrays import Examples, Splits, load_splits
 from experiments.pl_pruning.cases import case_of
 from experiments.pl_pruning.choosing import Choice
 from experiments.pl_pruning.config import PRESETS
-from experiments.pl_pruning.gaps import correlation, gaps_of
-from experiments.pl_pruning.methods import CONTROLS, LEARNED, METHODS, SCORED, method_of
+from experiments.pl_pruning.gaps import correlation
+from experiments.pl_pruning.methods import CONTROLS, LEARNED, METHODS, SCORED
 from experiments.pl_pruning.networks import Shape, build
 from experiments.pl_pruning.presets import PAPER
 from experiments.pl_pruning.settings import network
@@ -186,22 +186,3 @@ def test_correlations_say_where_there_is_none():
     null = correlation(draws.normal(size=18), draws.normal(size=18), methods)
     assert null.low <= 0 <= null.high
     assert null.text.endswith("no correlation seen")
-
-
-def test_gaps_are_taken_seed_by_seed():
-    def entry(kappa, train, test, steps=(None, None)):
-        names = {"kappa": kappa, "train_loss": train, "test_loss": test, "steps_to_target": steps}
-        return {name: {"values": values} for name, values in names.items()}
-
-    results = {
-        "gd/dense": entry([10.0, 20.0], [0.5, 0.1], [1.0, 1.0]),
-        "gd/kappa": entry([None, 5.0], [0.1, 0.4], [0.3, 0.9]),
-        "sgd/kappa": entry([1.0, 1.0], [0.0, 0.0], [0.0, 0.0]),
-    }
-    found = gaps_of({"results": results}, {"name": "gd", "target": 0.0})
-    assert [method_of(name) for name in found.methods] == ["dense", "dense", "kappa"]
-    np.testing.assert_allclose(found.convergence, [0.0, 0.0, 0.3])
-    np.testing.assert_allclose(found.generalisation, [0.5, 0.9, 0.5])
-    steps = {"gd/kappa": entry([3.0, 4.0], [0.1, 0.1], [0.3, 0.9], [700, None])}
-    found = gaps_of({"results": steps}, {"name": "gd", "target": 0.1})
-    assert (list(found.convergence), list(found.kappa)) == ([700], [3.0])

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from experiments import report
+from experiments import figures, report
 from experiments.__main__ import main
 from plprune.records import read_record, summarise, write_record
 
@@ -141,6 +141,37 @@ def test_report_of_a_folder_of_runs_writes_them_all_and_an_index(tmp_path, capsy
     assert (tmp_path / "a b" / "figure.pdf").exists()
     assert main(["report", str(tmp_path / "a b" / "record.json")]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("report.html")
+
+
+def test_the_index_shows_what_is_drawn_of_several_runs_together(toy, tmp_path):
+    def pooled(runs):
+        figure, axes = figures.new_figure()
+        axes[0, 0].plot([len(runs), sum(len(curves) for _, curves in runs)])
+        return {"both": figure}
+
+    toy("figures", pooled=pooled)
+    for name in "ab":
+        write_toy(tmp_path / name, command=f"run {name}")
+    assert report.write_reports(tmp_path)[-1] == tmp_path / "index.html"
+    index = Page((tmp_path / "index.html").read_text())
+    told = " ".join("".join(index.seen).split())
+    assert "both. run a; run b. Small." in told
+    (link,) = [address for address in index.addresses if address.startswith("data:text/csv")]
+    drawn = base64.b64decode(link.partition(",")[2]).decode().splitlines()
+    assert [row.split(",")[2:4] for row in drawn[1:]] == [["0", "2"], ["1", "4"]]
+    assert (tmp_path / "figure.png").exists()
+    assert index.open == []
+
+
+def test_what_metrics_mean_may_depend_on_the_record(toy, tmp_path):
+    from experiments.tables import Metric
+
+    def metrics(record):
+        return {"kappa": Metric("spread", f"Of {record['config']['outputs']} outputs.")}
+
+    toy("figures", metrics=metrics)
+    seen = page(write_toy(tmp_path, config={"scale": "", "outputs": 3})).seen
+    assert "Of 3 outputs." in seen
 
 
 def test_a_record_of_an_unknown_experiment_is_refused(tmp_path, capsys):
