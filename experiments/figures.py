@@ -153,9 +153,9 @@ def draw_points(
             unseen = f"{missing}: {len(entry['values']) - len(values)} of {len(entry['values'])}"
             # Below the row's dots, which it would hide.
             place = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 7}
-            axes.annotate(unseen, (0.02, row + 0.4), **place)
+            axes.annotate(unseen, (0.02, row + 0.36), **place)
     axes.set_yticks(range(len(shown)), [m.rpartition("/")[2] for m in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel(label)
 
 
@@ -164,6 +164,11 @@ def legend_beside(axes: Axes, last: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))  # Fractions of a method look alike.
     last.legend(once.values(), once.keys(), fontsize=9, bbox_to_anchor=(1.02, 1), loc="upper left")
+
+
+def legend_height(entries: int, least: float) -> float:
+    """Inches, at least `least`, of axes that a legend of so many entries fits beside."""
+    return max(least, 1 + 0.22 * entries)
 
 
 def tidy(figure: Figure) -> None:

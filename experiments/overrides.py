@@ -4,7 +4,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from types import NoneType, UnionType
+from types import GenericAlias, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -129,7 +129,9 @@ def _is_pair(item):
 
 
 def _type_of(value):
-    return tuple[type(value[0]), ...] if isinstance(value, tuple) and value else type(value)
+    if isinstance(value, tuple) and value:
+        return GenericAlias(tuple, (type(value[0]), ...))
+    return type(value)
 
 
 def _read(name, hint, text):

@@ -13,6 +13,7 @@ from experiments.figures import (
     draw_curve,
     draw_points,
     legend_beside,
+    legend_height,
     method_style,
     new_figure,
 )
@@ -46,7 +47,8 @@ def overview(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figur
 def in_time(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figure:
     """Accuracy against steps, and both against wall time with the gating included."""
     methods = _methods(record, regime)
-    figure, ((steps, loss, accuracy),) = new_figure(1, 3)
+    height = legend_height(len(methods), 3.4)
+    figure, ((steps, loss, accuracy),) = new_figure(1, 3, panel=(4.6, height))
     _against_steps(steps, curves, methods, "test_accuracy")
     steps.set(xlabel="gradient steps", ylabel="test accuracy")
     for axes, curve, label in (
@@ -67,7 +69,7 @@ def in_time(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figure
 def conditioning(record: Record, curves: Curves, regime: Mapping[str, Any]) -> Figure:
     """Kappa, mu, L and the kept fraction along training."""
     methods = _methods(record, regime)
-    figure, panels = new_figure(1, 4, panel=(3.9, 3.4))
+    figure, panels = new_figure(1, 4, panel=(3.9, legend_height(len(methods), 3.4)))
     named = {
         "kappa": "condition number",
         "pl_constant": "PL constant",
@@ -96,7 +98,7 @@ def conditioning(record: Record, curves: Curves, regime: Mapping[str, Any]) -> F
 def against_fraction(record: Record, regime: Mapping[str, Any]) -> Figure:
     """Accuracy and condition number against the kept fraction, from whole networks at 1 on."""
     methods, name = record["config"]["methods"], regime["name"]
-    figure, panels = new_figure(1, 2, panel=(5.4, 4.2))
+    figure, panels = new_figure(1, 2, panel=(5.4, legend_height(len(methods), 4.2)))
     for axes, metric, label in (
         (panels[0, 0], "test_accuracy", "test accuracy"),
         (panels[0, 1], "kappa", "condition number at the start"),

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import legend_beside, method_style, new_figure
+from experiments.figures import legend_beside, legend_height, method_style, new_figure
 from experiments.pl_pruning.methods import method_of
 
 FEWEST = 8  # Runs below which no correlation is shown.
@@ -124,7 +124,8 @@ def gap_figure(runs: Sequence[tuple[Record, Curves]], regime: Named, title: str)
     found = gaps_of(runs, regime)
     if len(found.kappa) < FEWEST or len(set(found.kinds)) < 3:
         return None
-    figure, (panels,) = new_figure(1, 2, panel=(5.4, 4.0))
+    entries = len({*map(method_of, found.methods)}) + len(set(found.networks))
+    figure, (panels,) = new_figure(1, 2, panel=(5.4, legend_height(entries, 4.0)))
     fixed = f"training loss after {regime['max_steps']:,} steps\nless the seed's lowest one"
     slow = "steps to the target" if regime["target"] else fixed
     for axes, values, label in (

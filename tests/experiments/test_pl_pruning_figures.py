@@ -228,6 +228,19 @@ def test_the_gap_figure_shows_every_run_its_network_and_how_many_are_left_out():
     assert len(sizes) == 2
 
 
+def test_a_long_legend_leaves_the_axes_their_height():
+    record, curves = gaps_record()
+    names = [f"sgd/{method}" for method in METHODS]
+    results = summarise({name: entry(kappa=[1.0 + i, 2.0]) for i, name in enumerate(names)})
+    for i, name in enumerate(names):
+        curves |= curve_of(name, [1.0, 1 / (i + 1)], [0, 100])
+    figure = gap_figure([(record | {"results": results}, curves)], regime_of(record), "")
+    figure.draw_without_rendering()
+    legend = figure.axes[1].get_legend().get_window_extent()
+    for axes in figure.axes:
+        assert axes.bbox.height > 0.8 * legend.height > 400
+
+
 def test_too_few_runs_make_no_gap_figure():
     record, curves = gaps_record()
     assert gap_figure([(record, curves)], regime_of(record), "") is None
