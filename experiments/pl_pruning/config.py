@@ -42,8 +42,8 @@ def _check_regime(config: Config, regime: Regime) -> None:
 def _check_training(config: Config, regime: Regime) -> None:
     if regime.extension < 1:
         raise ValueError(f"extension must be at least 1, got {regime.extension}.")
-    if regime.extension > 1 and (regime.target or regime.period):
-        raise ValueError("extension needs dense's final loss as the target, and period 0.")
+    if regime.extension > 1 and regime.target:
+        raise ValueError("extension needs dense's final loss as the target.")
     if regime.centred and (regime.loss != "square" or config.network.kind != "mlp"):
         raise ValueError("centred is for multilayer perceptrons under the square loss.")
     if (regime.loss in TEXT_LOSSES) != (config.network.kind in ("encoder", "switch")):
