@@ -4,6 +4,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import optax
 
 from experiments import devices
 from experiments.carrying import Here
@@ -150,11 +151,15 @@ def _begun(run, log, loop, task, first: Numbers | None) -> tuple[TrainState, int
 def prepare(
     config: Config, regime: Regime, method: str, keep: float, rate: float, case: Case
 ) -> tuple[Run, float]:
-    """The run of a method, its nodes chosen, with the Hessian's norm at its start."""
+    """The run of a method, its nodes chosen, with the Hessian's norm at its start.
+
+    The norm is NaN where the steps meanwhile diverged.
+    """
     choice = choose(config, regime, method, keep, rate, case)
     small = small_of(config, regime, choice, case)
     small = small._replace(first=devices.replicate(small.first))
-    norm = hessian_norm(small.subject, small.first, case.data)
+    diverged = not np.isfinite(optax.tree.norm(small.first.params))  # While nodes were chosen.
+    norm = np.nan if diverged else hessian_norm(small.subject, small.first, case.data)
     scaled = rate / norm if regime.rate_unit == "1/L" else rate
     return Run(config, regime, case, choice, small, scaled), norm
 

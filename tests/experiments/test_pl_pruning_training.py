@@ -257,3 +257,12 @@ def test_a_run_without_a_target_of_its_own_is_compared_with_dense(finished):
         if len(below):
             seconds = finished.curves[f"{name}/train_seconds"][0][below[0]]
             assert found["target_seconds"] == [seconds]
+
+
+def test_steps_that_diverge_while_nodes_are_chosen_lose_the_search_for_a_rate():
+    config = replace(CONFIG, regimes=(replace(SGD, period=5, freeze_at=20),))
+    (regime,) = config.regimes
+    task = SimpleNamespace(advance=lambda *_, **__: None)
+    case = case_of(config, regime, SPLITS, 0)
+    case = case._replace(params=jax.tree.map(lambda p: p * jnp.inf, case.params))
+    assert (training.search(config, regime, "dense", 1.0, case, task) == np.inf).all()
