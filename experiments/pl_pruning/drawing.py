@@ -3,6 +3,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,9 @@ def _space_by_powers(axes: Axes, times) -> None:
     if len(times) > 2:
         first = next(time for time in times if time)
         axes.set_xscale("symlog", linthresh=first, linscale=0.6)
-        axes.set_xticks(times, [f"{time:,}" for time in times])
+        close = {new for old, new in pairwise(times) if old and new <= 2 * old} - {times[-1]}
+        labels = ["" if time in close else f"{time:,}" for time in times]
+        axes.set_xticks(times, labels)
         axes.set_xticks([], minor=True)
 
 

@@ -157,6 +157,12 @@ def test_the_steps_in_which_nodes_are_chosen_are_shaded():
     assert not unshaded.patches
 
 
+def test_steps_that_lie_close_together_share_a_label():
+    regime = replace(ONCE, period=1, freeze_at=40, max_steps=200)
+    kappa, *_ = conditioned(regime, [[0.5]] * 2, [40.0, 65.0, 200.0], [40, 65, 200])
+    assert [label.get_text() for label in kappa.get_xticklabels()] == ["40", "", "200"]
+
+
 def gaps_record(config=PLAIN, scale=1.0, seed=0):
     """Losses after 50 of 100 steps, and of kappa after 120; a kappa and a loss without numbers."""
     results = {
