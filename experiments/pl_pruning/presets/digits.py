@@ -29,7 +29,7 @@ DIGITS = Config(
 )
 
 # The same in `gd` for every way to choose, over 5 seeds, at the step 1/L and at the best multiple.
-# python -m experiments pl_pruning --preset digits_all, 5 minutes. Expected: kappa 1,416 steps,
+# python -m experiments pl_pruning --preset digits_all, 7 minutes. Expected: kappa 1,416 steps,
 # dense 3,508, the best score 3,282; at the best rates 946, 939 and 1,141.
 _TUNED_GD = replace(_GD, name="gd_tuned", rates=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
 DIGITS_ALL = replace(
