@@ -46,7 +46,7 @@ DIGITS_ALL = replace(
 DIGITS_CONTROLS = replace(DIGITS_ALL, methods=CONTROLLED)
 
 # Accuracy and steps against the fraction that is kept, for every score.
-# python -m experiments pl_pruning --preset digits_fractions, 13 minutes.
+# python -m experiments pl_pruning --preset digits_fractions, 15 minutes.
 # Expected: at every fraction kappa needs the fewest steps in `gd`; accuracies are level.
 DIGITS_FRACTIONS = replace(
     DIGITS,
