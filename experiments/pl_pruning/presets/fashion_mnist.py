@@ -80,7 +80,7 @@ FASHION_SMALL = replace(
 
 # Cross-entropy at three fractions, decaying to zero: the last iterate at a constant rate is noisy.
 # Networks that lost nodes train 1.4 times the steps, which still cost them less time than dense's.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd, 13 minutes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd, about 17 minutes.
 # Expected at half of the nodes: all within .3 points of dense (86.2 %), in .4 of its time.
 _COSINE = replace(_CROSS_ENTROPY, decay="cosine", max_steps=3000, validation=5000)
 FASHION_SGD = replace(
@@ -129,7 +129,7 @@ FASHION_WIDTHS = replace(
 
 # A convolutional network with BatchNorm: kappa is the most accurate (86.3 %; dense 84.9), until
 # dense starts from halved kernels (`dense_small`, 86.2).
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_cnn, 15 minutes; half an
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_cnn, about 17 minutes; half an
 # hour with --keep 0.5,0.25,0.1.
 FASHION_CNN = replace(
     FASHION_SGD,

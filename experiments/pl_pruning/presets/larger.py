@@ -28,7 +28,7 @@ CIFAR_VGG = Config(
     "channels; " + UNKNOWN,
 )
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_resnet, 12 minutes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_resnet, about 14 minutes.
 # Expected: dense is the most accurate (49.5 %); kappa 43.3, random 44.1, magnitude 44.6.
 CIFAR_RESNET = replace(
     CIFAR_VGG,
@@ -59,7 +59,7 @@ BERT = replace(
     scale="A two-layer encoder on the bytes of Tiny Shakespeare; " + UNKNOWN,
 )
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_switch, 15 minutes.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_switch, about 17 minutes.
 # Expected: dense is the best (34.7 % of next bytes), kappa 32.5, random 32.6, magnitude 31.6.
 SWITCH = replace(
     BERT,
