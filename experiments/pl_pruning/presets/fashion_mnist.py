@@ -129,8 +129,8 @@ FASHION_WIDTHS = replace(
 
 # A convolutional network with BatchNorm: kappa is the most accurate (86.3 %; dense 84.9), until
 # dense starts from halved kernels (`dense_small`, 86.2).
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_cnn, about 17 minutes; half an
-# hour with --keep 0.5,0.25,0.1.
+# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_cnn, about 17 minutes;
+# half an hour with --keep 0.5,0.25,0.1.
 FASHION_CNN = replace(
     FASHION_SGD,
     network=network("cnn", channels=(16, 32), hidden=(64,)),
