@@ -62,6 +62,12 @@ def slices(params, keep_first, keep_second):
     }
 
 
+def closed_entries(params, keep):
+    """What is left of each leaf at the nodes that are closed."""
+    open_entries = slices(params, keep[FIRST], keep[SECOND])
+    return [p[~open_entries[name]] for name, p in params.items()]
+
+
 def recording(num_updates):
     """An optimiser that moves nothing; its state is the last gradients, [num_updates, ...] each."""
 

@@ -32,6 +32,7 @@ from tests.gating.cases import (
     PARAMS,
     SECOND,
     apply,
+    closed_entries,
     draw,
     forwards,
     slices,
@@ -44,11 +45,6 @@ learned = partial(
 scored = partial(score_gating, apply=apply, groups=GROUPS, score=forwards, keep_fraction=0.5)
 UPPER = slices(PARAMS, np.arange(8) >= 4, np.arange(6) >= 3)
 ONES = jnp.ones_like(INPUTS)
-
-
-def closed_entries(params, keep):
-    open_entries = slices(params, keep[FIRST], keep[SECOND])
-    return [p[~open_entries[name]] for name, p in params.items()]
 
 
 def assert_half_closed(params, keep):

@@ -23,8 +23,8 @@ from tests.gating.cases import (
     PARAMS,
     SECOND,
     apply,
+    closed_entries,
     draw,
-    slices,
 )
 
 SCORES = {name: getattr(scores, name) for name in scores.__all__}
@@ -67,8 +67,7 @@ def test_scores_close_nodes_along_a_schedule(name):
     for number in range(6):
         params, state = step(index, params, state)
         counts.append((int(state.keep[FIRST].sum()), int(state.keep[SECOND].sum())))
-        open_entries = slices(params, state.keep[FIRST], state.keep[SECOND])
-        assert all((p[~open_entries[leaf]] == 0).all() for leaf, p in params.items())
+        assert all((entries == 0).all() for entries in closed_entries(params, state.keep))
         refreshed += [state] if number in (0, 2, 4) else []
     # Updates at 0, 2 and 4 keep 1, .5 + .5^4 and .5, halves rounded up.
     assert counts == [(8, 6)] * 2 + [(5, 3)] * 2 + [(4, 3)] * 2

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from plprune.gating import (
-    Setting,
     log_condition_number,
     log_largest_eigenvalue,
     log_median_ratio,
@@ -19,43 +18,16 @@ from plprune.gating import (
     with_risk,
 )
 from plprune.gating.objectives import safe_log
-from plprune.losses import cross_entropy
-from plprune.nodes import find_nodes, gate
+from plprune.nodes import find_nodes
 from plprune.nodes.gated_apply import gated
-from tests.gating.cases import FIRST, GROUPS, KEY, LABELS, SECOND, apply, draw
+from tests.gating.cases import FIRST, KEY, SECOND
+from tests.gating.reference import INPUTS, SETTING, SIGNS, SIZES, WIDE, direct_kernel, mean_loss
 
-WIDE = draw(jax.random.key(1), jnp.float64)
-INPUTS = jax.random.normal(jax.random.key(2), (7, 3), jnp.float64)
-LABELS = LABELS[:7]
-SETTING = Setting(gated(apply, GROUPS), WIDE, INPUTS, LABELS, cross_entropy, KEY)
-SIGNS = jax.random.rademacher(KEY, (2,), jnp.float64)
 TWO = jax.random.rademacher(KEY, (2, 2), jnp.float64)
-SIZES = {FIRST: 8, SECOND: 6}
 GATES = {
     name: 0.5 + jax.random.uniform(jax.random.fold_in(KEY, n), (n,), jnp.float64)
     for name, n in SIZES.items()
 }
-
-
-def gated_params(params, gates):
-    return gate(params, GROUPS, gates)
-
-
-@jax.jit
-def direct_kernel(gates, signs=SIGNS[:, None]):
-    """By whole per-example Jacobians of the model at gated weights."""
-
-    def one(x):
-        return jax.jacrev(lambda p: apply(gated_params(p, gates), x[None])[0] @ signs)(WIDE)
-
-    jacobians = jax.tree.leaves(jax.vmap(one)(INPUTS))
-    rows = 7 * signs.shape[1]
-    flat = jnp.concatenate([j.reshape(rows, -1) for j in jacobians], axis=1)
-    return flat @ flat.T
-
-
-def mean_loss(params, gates):
-    return jnp.mean(cross_entropy(apply(gated_params(params, gates), INPUTS), LABELS))
 
 
 @jax.jit

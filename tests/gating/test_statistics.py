@@ -1,53 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the gating network reads, against direct computations, and what it makes of it."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.gating import Setting, node_statistics
+from plprune.gating import node_statistics
 from plprune.gating.networks import gating_network
 from plprune.losses import cross_entropy
-from plprune.nodes import gate
-from plprune.nodes.gated_apply import gated
-from tests.gating.cases import FIRST, GROUPS, KEY, LABELS, SECOND, apply, draw
+from tests.gating.cases import FIRST, GROUPS, KEY, SECOND, apply
+from tests.gating.reference import INPUTS, SETTING, SIGNS, SIZES, WIDE, direct_kernel, mean_loss
 
-WIDE = draw(jax.random.key(1), jnp.float64)
-INPUTS = jax.random.normal(jax.random.key(2), (7, 3), jnp.float64)
-SETTING = Setting(gated(apply, GROUPS), WIDE, INPUTS, LABELS[:7], cross_entropy, KEY)
-SIGNS = jax.random.rademacher(KEY, (2,), jnp.float64)
-SIZES = {FIRST: 8, SECOND: 6}
 ONES = {name: jnp.ones(n) for name, n in SIZES.items()}
 
 
 @pytest.fixture(scope="module")
 def tables():
-    found = jax.jit(
-        lambda setting: node_statistics(SETTING._replace(params=setting, loss=None), GROUPS, SIZES)
-    )
-    with_loss = jax.jit(lambda p: node_statistics(SETTING._replace(params=p), GROUPS, SIZES))
-    return with_loss(WIDE), found(WIDE)
+    """Of a setting with a loss, and of one without."""
+
+    def of(loss):
+        setting = SETTING._replace(loss=loss)
+        return jax.jit(lambda p: node_statistics(setting._replace(params=p), GROUPS, SIZES))(WIDE)
+
+    return of(cross_entropy), of(None)
 
 
 def standard(values):
     values = np.asarray(values)
     return (values - values.mean()) / values.std()
-
-
-def kernel(gates):
-    """By whole per-example Jacobians of the model at gated weights."""
-
-    def one(x):
-        return jax.grad(lambda p: apply(gate(p, GROUPS, gates), x[None])[0] @ SIGNS)(WIDE)
-
-    leaves = jax.tree.leaves(jax.vmap(one)(INPUTS))
-    flat = jnp.concatenate([leaf.reshape(7, -1) for leaf in leaves], axis=1)
-    return flat @ flat.T
-
-
-def mean_loss(params, gates=ONES):
-    return jnp.mean(cross_entropy(apply(gate(params, GROUPS, gates), INPUTS), LABELS[:7]))
 
 
 def projected_mean(params):
@@ -64,7 +47,7 @@ def log_norms(tree):
 def test_statistics_are_norms_of_weights_and_gradients_standardised(tables):
     with_loss, without = tables
     weights = log_norms(WIDE)
-    for table, mean in ((with_loss, mean_loss), (without, projected_mean)):
+    for table, mean in ((with_loss, partial(mean_loss, gates=ONES)), (without, projected_mean)):
         expected = (*weights, *log_norms(jax.jit(jax.grad(mean))(WIDE)))
         for column, values in enumerate(expected):
             found = np.asarray(table[FIRST][:, column])
@@ -74,8 +57,8 @@ def test_statistics_are_norms_of_weights_and_gradients_standardised(tables):
 def test_statistics_are_slopes_of_both_ends_of_the_kernel_and_of_the_loss(tables):
     with_loss, without = tables
     ends = {
-        4: lambda gates: jnp.log(jnp.linalg.eigvalsh(kernel(gates))[-1]),
-        5: lambda gates: jnp.log(jnp.mean(jnp.linalg.eigvalsh(kernel(gates))[:5])),
+        4: lambda gates: jnp.log(jnp.linalg.eigvalsh(direct_kernel(gates))[-1]),
+        5: lambda gates: jnp.log(jnp.mean(jnp.linalg.eigvalsh(direct_kernel(gates))[:5])),
         6: lambda gates: mean_loss(WIDE, gates),
     }
     for column, value in ends.items():
