@@ -47,7 +47,7 @@ class _Log:
     """Curves so far: one entry at the start and one after every `log_every` steps."""
 
     def __init__(self, run: Run):
-        self.run, self.step_seconds, self.spent = run, [], 0.0
+        self.run, self.step_seconds = run, []
         self.curves: dict[str, list] = {name: [] for name in LOGGED}
         self.tracked: dict[str, list] = {name: [] for name in TRACKED}
         self.best, self.best_state = -1.0, run.small.first
@@ -56,7 +56,7 @@ class _Log:
         """Evaluate after `done` steps, the last `steps` in `spent` seconds; the training loss."""
         config, _, case, choice = self.run[:4]
         subject, data = self.run.small.subject, case.data
-        self.spent += spent
+        before = self.curves["train_seconds"][-1:] or [choice.seconds]
         if steps:
             self.step_seconds.append(spent / steps)
         found = subject.evaluate(
@@ -68,7 +68,7 @@ class _Log:
         self.curves["test_accuracy"].append(
             subject.evaluate(now.params, now.state, *tests).accuracy
         )
-        self.curves["train_seconds"].append(choice.seconds + self.spent)
+        self.curves["train_seconds"].append(before[0] + spent)
         if data.validation is not None:
             accuracy = subject.evaluate(now.params, now.state, *data.validation).accuracy
             if accuracy > self.best:
@@ -77,14 +77,14 @@ class _Log:
 
     def kept(self) -> dict[str, list]:
         """All of it but the states, for a checkpoint."""
-        own = {"best": [self.best], "step_seconds": self.step_seconds, "spent": [self.spent]}
+        own = {"best": [self.best], "step_seconds": self.step_seconds}
         return self.curves | {f"tracked {k}": v for k, v in self.tracked.items()} | own
 
     def restore(self, here: Here) -> None:
         """As it was when `kept` was asked for."""
         lists = {name: list(values) for name, values in here.infos.items()}
         self.best, self.best_state = float(lists["best"][0]), here.state["best"]
-        self.step_seconds, self.spent = lists["step_seconds"], float(lists["spent"][0])
+        self.step_seconds = lists["step_seconds"]
         self.curves = {name: lists[name] for name in LOGGED}
         self.tracked = {name: lists[f"tracked {name}"] for name in TRACKED}
 
