@@ -75,11 +75,12 @@ def measure(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
 
 def report(title: str, gated: Callable, stepper: Callable, probe: dict, repeats: int) -> None:
     """Measure and print the lines of one model."""
+    once = stepper(gated(UPDATES), first=True, **probe)
     step, masked, one, outputs = seconds(
         [
             stepper(INNER, first=True),
             stepper(gated(1), first=False, **probe),
-            stepper(gated(UPDATES), first=True, **probe),
+            once,
             stepper(gated(FEW, None), first=True, **probe),
         ],
         repeats,
@@ -93,8 +94,7 @@ def report(title: str, gated: Callable, stepper: Callable, probe: dict, repeats:
         say(f"  one gate update, {PROBE} probes, {what}: {1e3 * update:.2f} ms = "
             f"{update / step:.2f} steps")  # fmt: skip
     say(f"  each further step not shrunk: {masked / step - 1:+.1%}")
-    whole = [stepper(INNER, first=True, steps=STEPS), stepper(gated(UPDATES), first=True, **probe)]
-    run, gating = seconds(whole, max(1, repeats // 3))
+    run, gating = seconds([stepper(INNER, first=True, steps=STEPS), once], max(1, repeats // 3))
     say(f"  {UPDATES} updates at the start: {(gating - step) / run:+.1%} of a run of {STEPS} plain "
         f"steps, {run:.1f} s")  # fmt: skip
 

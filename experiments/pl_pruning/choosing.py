@@ -45,6 +45,7 @@ from plprune.training import TrainInfo, make_step, start
 _SCORE_EXAMPLES = 256  # For scores that average over examples: as many as they are published with.
 # Times as many updates, over which the temperature falls from 1 to .1.
 _ANNEALED = {"kappa_annealed": 10, "kappa_outputs": 3}
+_SHARED_BUDGETS = {"kappa_global": "global", "kappa_cost": "cost"}  # By all layers.
 # Of gates on all outputs: eigenvalues in the mean, a tenth of them, and the rate of Adam.
 _LOWEST, _GATE_RATE = 30, 0.4
 
@@ -183,11 +184,11 @@ def _learned_options(method, regime, budget: _Budget) -> dict[str, Any]:
     options = {"objective": _objective(method, regime), "initial_updates": updates}
     if method == "kappa_mlp":
         options["network"] = "mlp"
-    if method == "kappa_global":
-        options |= {"budget": "global", "min_fraction": budget.keep_fraction / 2}
+    if method in _SHARED_BUDGETS:
+        shared = _SHARED_BUDGETS[method]
+        options |= {"budget": shared, "min_fraction": budget.keep_fraction / 2}
     if method == "kappa_cost":
-        options |= {"budget": "cost", "node_costs": dict(budget.costs)}
-        options["min_fraction"] = budget.keep_fraction / 2
+        options["node_costs"] = dict(budget.costs)
     if method == "kappa_hard_concrete":
         options["relaxation"] = hard_concrete()
     if method == "kappa_outputs":

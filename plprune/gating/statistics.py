@@ -35,9 +35,10 @@ def node_statistics(
       groups: From `find_nodes`.
       sizes: Group name -> number of nodes, for the groups to gate.
     """
-    gradient, loss_slopes = _slopes(setting, sizes)
+    ones = {name: jnp.ones(size, jnp.float32) for name, size in sizes.items()}
+    gradient, loss_slopes = _slopes(setting, ones)
     columns = [*_log_norms(setting.params, groups), *_log_norms(gradient, groups)]
-    columns += [*_kernel_slopes(setting, sizes), loss_slopes]
+    columns += [*_kernel_slopes(setting, ones), loss_slopes]
     names = list(sizes)
 
     def table(name):
@@ -58,16 +59,14 @@ def _log_norms(tree, groups):
     return [{name: jnp.log(values + tiny) / 2 for name, values in s.items()} for s in sums]
 
 
-def _kernel_slopes(setting, sizes):
-    ones = {name: jnp.ones(size, jnp.float32) for name, size in sizes.items()}
+def _kernel_slopes(setting, ones):
     kernel, pull = jax.vjp(lambda gates: probe_kernel(setting, gates), ones)
     weights = kernel_weights(kernel, min(_LOWEST, len(kernel)))
     return [pull(weight)[0] for weight in weights]
 
 
-def _slopes(setting, sizes):
+def _slopes(setting, ones):
     """The mean gradient in the parameters, and the loss's in the gates."""
-    ones = {name: jnp.ones(size, jnp.float32) for name, size in sizes.items()}
     with_loss = setting.loss is not None and setting.labels is not None
 
     def mean(params, gates):
