@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from plprune.gating.objectives import (
+    SOLVER,
     Objective,
     check_labelled,
     floor_of,
@@ -34,7 +35,8 @@ def log_smoothness_ratio(num_smallest: int = 5, *, num_products: int = 12) -> Ob
     def objective(setting, soft, hard):
         del hard
         check_labelled("log_smoothness_ratio", setting)
-        smallest, largest = extreme_eigenvalues(probe_kernel(setting, soft), num_smallest)
+        kernel = probe_kernel(setting, soft)
+        smallest, largest = extreme_eigenvalues(kernel, num_smallest, SOLVER)
         size = len(jax.tree.leaves(setting.inputs)[0])
         low, floor = jnp.mean(smallest) / size, floor_of(largest, size) / size
         return safe_log(_smoothness(setting, soft, num_products)) - safe_log(low, floor)

@@ -98,10 +98,11 @@ def lowest_block(
     return jax.lax.while_loop(unfinished, lambda c: step(make_room(c)), first)[0].block
 
 
-def krylov_start(product: BlockProduct, first: Float[Array, "n q"]) -> Float[Array, "n s"]:
-    """Directions for `lowest_block`: powers of a cheap `product` on a first block, half a space."""
+def krylov_basis(
+    product: BlockProduct, first: Float[Array, "n q"], count: int
+) -> Float[Array, "n m"]:
+    """Orthonormal directions [n, count q]: the first `count` powers of a product on a block."""
     columns = first.shape[1]
-    count = space_size(columns - _EXTRA)[1] // 2
 
     def extend(basis, index):
         last = jax.lax.dynamic_slice_in_dim(basis, index * columns, columns, axis=1)

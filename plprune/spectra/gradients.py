@@ -13,24 +13,25 @@ _VECTOR_TOL = 1e-12  # Of values; the vectors' residuals are of the order of its
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def extreme_eigenvalues(
-    matrix: Float[Array, "n n"], num_smallest: int = 1
+    matrix: Float[Array, "n n"], num_smallest: int = 1, method: str = "auto"
 ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
     """The `num_smallest` lowest eigenvalues, ascending, and the highest one; differentiable.
 
     The derivative is ``u' dA u`` per eigenvector u, never one of `eigh`. It is that of a simple
     eigenvalue; where eigenvalues coincide only the mean over the whole cluster is smooth
-    (`smallest_mean`).
+    (`smallest_mean`). `method` is that of `extreme_eigenpairs`: "krylov" takes Ritz values for
+    eigenvalues.
     """
-    pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest)
+    pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest, method=method)
     return pairs.smallest, pairs.largest
 
 
 @extreme_eigenvalues.defjvp
-def _extreme_eigenvalues_jvp(num_smallest, primals, tangents):
+def _extreme_eigenvalues_jvp(num_smallest, method, primals, tangents):
     (matrix,), (change,) = primals, tangents
-    pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest, tol=_VECTOR_TOL)
+    pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest, method=method, tol=_VECTOR_TOL)
     low = _einsum("ik,ij,jk->k", pairs.smallest_vectors, change, pairs.smallest_vectors)
     high = _einsum("i,ij,j->", pairs.largest_vector, change, pairs.largest_vector)
     return (pairs.smallest, pairs.largest), (low, high)

@@ -89,6 +89,59 @@ def test_bounds_hold_for_any_spectrum(exponent, repeats, rank, scale, seed):
     )
 
 
+def kernel_like(key, dtype):
+    """A spectrum like that of a wide network's kernel: a crowded low end, a thin high one."""
+    values = np.concatenate([np.linspace(1, 60, 500), np.geomspace(60, 2e4, 100)])
+    return problems.symmetric(key, values, dtype), values
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_krylov_spaces_know_a_kernel_s_ends_to_a_hundredth(key, dtype):
+    matrix, values = kernel_like(key, dtype)
+    pairs = solve(matrix, num_smallest=5, method="krylov")
+    low, vectors = np.asarray(pairs.smallest), np.asarray(pairs.smallest_vectors, np.float64)
+    np.testing.assert_allclose(low.mean(), values[:5].mean(), rtol=1e-2)
+    np.testing.assert_allclose(pairs.largest, values[-1], rtol=1e-3)
+    wide = np.asarray(matrix, np.float64)
+    np.testing.assert_allclose(np.diag(vectors.T @ wide @ vectors), low, rtol=1e-3)
+    residuals = np.linalg.norm(wide @ vectors - vectors * low, axis=0)
+    np.testing.assert_allclose(pairs.smallest_residuals, residuals, atol=1e-5 * values[-1])
+    assert pairs.lower == -np.inf
+    assert pairs.upper == np.inf
+
+
+def test_krylov_is_exact_where_the_matrix_is_small(key):
+    matrix = problems.symmetric(key, SPECTRA["spread"])
+    pairs, exact = (solve(matrix, num_smallest=3, method=m) for m in ("krylov", "eigh"))
+    np.testing.assert_array_equal(pairs.smallest, exact.smallest)
+    assert np.isfinite(pairs.upper)
+
+
+def test_krylov_survives_a_kernel_without_full_rank(key):
+    _, values = kernel_like(key, jnp.float32)
+    values = np.where(np.arange(len(values)) < 50, 0, values)
+    pairs = solve(problems.symmetric(key, values, jnp.float32), num_smallest=5, method="krylov")
+    assert np.all(np.abs(pairs.smallest) <= pairs.slack)
+    np.testing.assert_allclose(pairs.largest, values[-1], rtol=1e-3)
+
+
+def test_derivative_of_ritz_values_follows_their_vectors(key):
+    """Against the change of all eigenvalues in float64, where the mean of the lowest is smooth."""
+    matrix, _ = kernel_like(key, jnp.float64)
+    change = problems.symmetric(jax.random.fold_in(key, 1), np.linspace(0.0, 1.0, len(matrix)))
+
+    def ratio(t):
+        low, high = extreme_eigenvalues(matrix + t * change, 5, "krylov")
+        return jnp.log(high) - jnp.log(jnp.mean(low))
+
+    def exact(t):
+        values = np.linalg.eigvalsh(np.asarray(matrix + t * change))
+        return np.log(values[-1]) - np.log(values[:5].mean())
+
+    slope = jax.grad(ratio)(0.0)
+    np.testing.assert_allclose(slope, (exact(1e-4) - exact(-1e-4)) / 2e-4, rtol=2e-2)
+
+
 def test_vmap_matches_loop(key):
     matrices = jnp.stack([problems.symmetric(key, SPECTRA[k]) for k in ("spread", "clustered")])
     batched = jax.jit(jax.vmap(solve))(matrices)
