@@ -15,7 +15,6 @@ from plprune.operators import flat_outputs
 from plprune.spectra import extreme_eigenpairs, extreme_eigenvalues
 from plprune.types import Gates, Inputs, Params
 
-
 SOLVER = "krylov"  # Gates move on a random part of the data: a hundredth of accuracy is enough.
 
 
