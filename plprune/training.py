@@ -34,7 +34,8 @@ class TrainInfo(NamedTuple):
 
 
 Train = Callable[..., tuple[Array, PyTree]]  # (params, state, inputs, *, key) -> (outputs, state).
-Step = Callable[..., tuple[TrainState, TrainInfo]]  # (train_state, batch, **extra).
+# (train_state, batch, **extra) -> (train_state, info); a `TrainInfo`, perhaps among other arrays.
+Step = Callable[..., tuple[TrainState, Any]]
 
 
 def start(
@@ -86,7 +87,7 @@ def run_minibatches(
     data: Batch,
     indices: Int[Array, "steps batch"],
     **extra: Any,
-) -> tuple[TrainState, TrainInfo]:
+) -> tuple[TrainState, Any]:
     """A scan of `step` over minibatches of `data`, which stays on the device.
 
     Args:
@@ -179,7 +180,7 @@ def scans_slowly(params: Params) -> bool:
 
 def run_full_batch(
     step: Step, train_state: TrainState, data: Batch, num_steps: int, **extra: Any
-) -> tuple[TrainState, TrainInfo]:
+) -> tuple[TrainState, Any]:
     """A scan of `num_steps` steps, each on all of `data`; otherwise as `run_minibatches`.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.pl_pruning.arrays import Data, Splits, regime_data
 from experiments.pl_pruning.networks import Dense, Shape, build, counts_of, dense, shape_of
@@ -19,7 +20,7 @@ from experiments.pl_pruning.subject import (
 )
 from plprune.functional import functional
 from plprune.nodes import shrink
-from plprune.training import TrainState, start
+from plprune.training import TrainInfo, TrainState, start
 
 
 class Case(NamedTuple):
@@ -34,6 +35,19 @@ class Case(NamedTuple):
     gating_key: jax.Array
     batch_key: jax.Array
     indices: jax.Array  # Examples of each step.
+
+
+class Choice(NamedTuple):
+    """The dense-shaped network when its kept nodes are final."""
+
+    params: Any  # Closed nodes are exactly zero.
+    state: Any  # Of the model.
+    keep: dict[str, np.ndarray]
+    opt_state: Any  # Dense-shaped; None where no step was taken.
+    info: TrainInfo | None  # Of the steps taken meanwhile.
+    kept: np.ndarray  # [steps], the fraction of nodes open at each of these steps.
+    seconds: float  # Of those steps and of the gating.
+    gating_seconds: float
 
 
 class Small(NamedTuple):
@@ -59,7 +73,17 @@ def case_of(config: Config, regime: Regime, splits: Splits, seed: int) -> Case:
     )  # fmt: skip
 
 
-def small_of(config: Config, regime: Regime, choice: Any, case: Case) -> Small:
+def all_open(dense: Dense) -> dict[str, np.ndarray]:
+    """Every node of the groups that may lose some."""
+    return {name: np.ones(size, bool) for name, size in dense.sizes.items()}
+
+
+def concrete(keep: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Masks on the host, which shrinking needs."""
+    return {name: np.asarray(kept) for name, kept in keep.items()}
+
+
+def small_of(config: Config, regime: Regime, choice: Choice, case: Case) -> Small:
     """The native network of the kept nodes, with the optimiser's state of the steps so far."""
     groups, keep = case.dense.groups, choice.keep
     params, state = shrink((choice.params, choice.state), groups, keep)

@@ -91,15 +91,15 @@ def trainer(network: Network, regime: Regime, shape: Shape, counts: Counts | Non
     chunk = 1 << 30 if network.kind == "mlp" else _CHUNK
     return Trainer(
         net, regime, chunk, outputs, train, loss, train_loss, jax.jit(mean_loss),
-        _stretch(net, regime, step), jax.jit(scored),
+        stretch_of(net, regime, step), jax.jit(scored),
     )  # fmt: skip
 
 
-def _stretch(net: Net, regime: Regime, step: Callable) -> Callable:
-    """(train_state, data, indices, *, rate) -> (train_state, infos)."""
+def stretch_of(net: Net, regime: Regime, step: Callable) -> Callable:
+    """Compiled steps of a regime: (train_state, data, indices, **extra) -> (train_state, infos)."""
 
-    def full(train_state, data, indices, *, rate):
-        return whole(run_full_batch(step, train_state, data, len(indices), rate=rate))
+    def full(train_state, data, indices, **extra):
+        return whole(run_full_batch(step, train_state, data, len(indices), **extra))
 
     if is_full_batch(regime):
         return jax.jit(full)

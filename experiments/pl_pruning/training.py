@@ -9,8 +9,8 @@ import optax
 from experiments import devices
 from experiments.carrying import Here
 from experiments.keeping import Loop
-from experiments.pl_pruning.cases import Case, Small, small_of
-from experiments.pl_pruning.choosing import Choice, choose
+from experiments.pl_pruning.cases import Case, Choice, Small, small_of
+from experiments.pl_pruning.choosing import choose
 from experiments.pl_pruning.measures import hessian_norm, tracked
 from experiments.pl_pruning.settings import Config, Regime, tracked_steps
 from experiments.pl_pruning.timing import timed

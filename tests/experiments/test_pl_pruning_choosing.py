@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.pl_pruning import choosing
+from experiments.pl_pruning import choosing, rules
 from experiments.pl_pruning.arrays import Examples, Splits
 from experiments.pl_pruning.cases import case_of
 from experiments.pl_pruning.config import PRESETS
@@ -60,7 +60,7 @@ OPTIONS = {
     "kappa_cost": {"budget": "cost", "min_fraction": 0.25, "node_costs": {"a": 3.0, "b": 1.0}},
     "kappa_outputs": {"initial_updates": 21, "probe_size": 8},
 }
-BUDGET = choosing._Budget(0.5, 16, (("a", 3.0), ("b", 1.0)))
+BUDGET = rules.Budget(0.5, 16, (("a", 3.0), ("b", 1.0)))
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def asked(case, monkeypatch):
         given.update(options)
 
     def options(method, regime=REGIME):
-        monkeypatch.setattr(choosing, "pl_gating" if method in LEARNED else "score_gating", spy)
+        monkeypatch.setattr(rules, "pl_gating" if method in LEARNED else "score_gating", spy)
         rest = case.subject, case.dense, optax.identity(), case.gating_key
-        choosing._transformation(BUDGET, regime, method, *rest)
+        rules.transformation(BUDGET, regime, method, *rest)
         assert given.pop("key") is case.gating_key
         assert given.pop("loss") is squared_error
         return given

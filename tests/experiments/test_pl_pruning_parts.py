@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.pl_pruning import choosing, controls, measures
+from experiments.pl_pruning import cases, choosing, controls, measures, rules
 from experiments.pl_pruning.arrays import Examples, Splits, load_splits
-from experiments.pl_pruning.cases import case_of
-from experiments.pl_pruning.choosing import Choice
+from experiments.pl_pruning.cases import Choice, case_of
 from experiments.pl_pruning.config import PRESETS
 from experiments.pl_pruning.gaps import correlation
 from experiments.pl_pruning.methods import CONTROLS, LEARNED, METHODS, SCORED
@@ -45,7 +44,7 @@ def test_every_method_is_named_once_and_traces(case):
     assert set(METHODS) == {"dense", *LEARNED, *SCORED, *CONTROLS}
     probe = case.data.inputs, case.data.targets
     for method in (*LEARNED, *SCORED):
-        budget = choosing._budget(CONFIG, method, 0.5, case)
+        budget = rules.budget_of(CONFIG, method, 0.5, case)
         gate = choosing._gate_once(budget, REGIME, method, case.subject, case.dense)
         arguments = case.gating_key, case.params, case.state.model, probe
         params, keep = jax.eval_shape(gate, *arguments)
@@ -58,7 +57,7 @@ def test_every_method_is_named_once_and_traces(case):
 
 def test_matched_layers_add_up_to_the_same_size(case):
     keep = {"hidden_0": np.arange(8) < 4, "hidden_1": np.arange(6) < 3}
-    model = choice_of(controls.halved(case.params), choosing.all_open(case.dense), case)
+    model = choice_of(controls.halved(case.params), cases.all_open(case.dense), case)
     mine = choice_of(case.params, keep, case)
     masked = choosing.mask(case.params, case.dense.groups, keep)
     params = controls.matched(CONFIG.network, mine._replace(params=masked), model, case)
