@@ -2,6 +2,7 @@
 """Every kind of network is gated, shrunk and trained on: two steps at the smallest sizes."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.pl_pruning import run as running
-from experiments.pl_pruning import training
+from experiments.pl_pruning import training, while_training
 from experiments.pl_pruning.arrays import Examples, Splits
+from experiments.pl_pruning.cases import case_of
+from experiments.pl_pruning.choosing import choose
 from experiments.pl_pruning.config import PRESETS, check
 from experiments.pl_pruning.networks import Shape
 from experiments.pl_pruning.settings import network
@@ -69,6 +72,33 @@ def test_networks_of_every_kind_lose_nodes_and_train_on(monkeypatch, kind):
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     assert losses[0] != losses[1]
+
+
+def test_convolutions_are_gated_in_training_step_by_step_as_in_a_scan(monkeypatch):
+    config = replace(
+        PRESETS["fashion_mnist_cnn"],
+        network=network("cnn", channels=(4,), hidden=(6,)),
+        probe_size=6,
+    )
+    regime = replace(
+        config.regimes[0], train_examples=16, batch_size=8, period=2, freeze_at=4,
+        initial_updates=1, validation=0,
+    )  # fmt: skip
+    case = case_of(config, regime, splits_of(text=False), 0)
+    found = {}
+    for slow in (True, False):
+        monkeypatch.setattr("plprune.training.scans_slowly", lambda _, slow=slow: slow)
+        while_training._warm_up.cache_clear()
+        found[slow] = choose(config, regime, "kappa", 0.5, 0.1, case)
+    steps, scan = found[True], found[False]
+    assert len(steps.info.loss) == 4
+    assert steps.kept[0] == 1  # The kept fraction falls from 1.
+    assert steps.kept[-1] == 0.5
+    np.testing.assert_array_equal(steps.kept, scan.kept)
+    jax.tree.map(np.testing.assert_array_equal, steps.keep, scan.keep)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, steps.params, scan.params)
+    np.testing.assert_allclose(steps.info.loss, scan.info.loss, rtol=1e-4)
 
 
 def test_a_switch_transformer_trains_on_the_loss_and_a_hundredth_of_the_imbalance():
