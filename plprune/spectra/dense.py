@@ -142,6 +142,7 @@ def _by_krylov(matrix, k):
 
 def _ritz(matrix, basis):
     """All Ritz pairs of a space."""
+    basis = jnp.linalg.qr(basis)[0]  # Where powers are exhausted, what follows is but noise.
     images = _dot(matrix, basis)
     small = _dot(basis.T, images)
     values, rotation = jnp.linalg.eigh((small + small.T) / 2)

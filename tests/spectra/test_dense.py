@@ -125,6 +125,16 @@ def test_krylov_survives_a_kernel_without_full_rank(key):
     np.testing.assert_allclose(pairs.largest, values[-1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["zero", "identity", "rank-one"])
+def test_krylov_spaces_may_be_exhausted(name):
+    n = 600
+    matrix = {"zero": jnp.zeros, "identity": lambda s: jnp.eye(*s), "rank-one": jnp.ones}[name]
+    ends = {"zero": (0, 0), "identity": (1, 1), "rank-one": (0, n)}[name]
+    pairs = solve(matrix((n, n)).astype(jnp.float32), num_smallest=5, method="krylov")
+    np.testing.assert_allclose(pairs.largest, ends[1], rtol=1e-5)
+    np.testing.assert_allclose(pairs.smallest, ends[0], rtol=1e-4, atol=float(pairs.slack))
+
+
 def test_derivative_of_ritz_values_follows_their_vectors(key):
     """Against the change of all eigenvalues in float64, where the mean of the lowest is smooth."""
     matrix, _ = kernel_like(key, jnp.float64)
