@@ -137,7 +137,8 @@ def _by_krylov(matrix, k):
     solve = cholesky_solver(shifted_cholesky(matrix, 1 / high, dtype))
     first = _first_block(size, space_size(k)[0], dtype)
     bottom = _ritz(matrix, krylov_basis(solve, first, _KRYLOV))
-    return _pairs(bottom, top, k)._replace(lower=-jnp.inf, upper=jnp.inf)
+    unknown = jnp.full((), jnp.inf, dtype)
+    return _pairs(bottom, top, k)._replace(lower=-unknown, upper=unknown)
 
 
 def _ritz(matrix, basis):
