@@ -91,7 +91,7 @@ def run_minibatches(
     """A scan of `step` over minibatches of `data`, which stays on the device.
 
     Args:
-      step: From `make_step`.
+      step: As from `make_step`; its info may hold more arrays.
       train_state: Where to begin.
       data: (inputs, labels) of all examples.
       indices: Examples of each step, as `plprune.data.minibatches` draws them.
@@ -143,7 +143,7 @@ def compile_minibatches(
     Steps are dispatched one by one for parameters that `scans_slowly`.
 
     Args:
-      step: From `make_step`; it may take keywords.
+      step: As from `make_step`; it may take keywords, and its info may hold more arrays.
       params: Of the model, or their shapes.
       finish: Applied to (train_state, infos) within every dispatch, such as to constrain sharding.
     """

@@ -4,6 +4,7 @@
 from typing import Any, NamedTuple
 
 import optax
+from jaxtyping import PRNGKeyArray
 
 from experiments.pl_pruning.cases import Case
 from experiments.pl_pruning.methods import LEARNED
@@ -88,9 +89,9 @@ def transformation(
     subject: Trainer,
     dense: Dense,
     inner: optax.GradientTransformation,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> optax.GradientTransformationExtraArgs:
-    """The gated optimiser of a method; plain `inner` for dense."""
+    """The gated optimiser of a method."""
     options: dict[str, Any] = {
         "keep_fraction": budget.keep_fraction, "probe_size": budget.probe_size,
         "exclude": tuple(name for name in dense.groups.prunable if name not in dense.sizes),

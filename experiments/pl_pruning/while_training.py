@@ -23,7 +23,8 @@ def gate_while_training(
 ) -> Choice:
     """Close nodes along the regime's schedule in its first `freeze_at` steps.
 
-    The seconds of gating are those of the steps less those of as many plain ones.
+    The seconds of gating are those of the steps less those of as many plain ones; the state of the
+    gates is made before.
     """
     budget, data = budget_of(config, method, keep, case), (case.data.inputs, case.data.targets)
 

@@ -16,6 +16,7 @@ from experiments.pl_pruning.cases import case_of
 from experiments.pl_pruning.choosing import choose
 from experiments.pl_pruning.config import PRESETS, check
 from experiments.pl_pruning.networks import Shape
+from experiments.pl_pruning.rules import budget_of
 from experiments.pl_pruning.settings import network
 from experiments.pl_pruning.subject import State, _balanced, _packed, trainer
 from experiments.progress import Silent
@@ -90,6 +91,9 @@ def test_convolutions_are_gated_in_training_step_by_step_as_in_a_scan(monkeypatc
         monkeypatch.setattr("plprune.training.scans_slowly", lambda _, slow=slow: slow)
         while_training._warm_up.cache_clear()
         found[slow] = choose(config, regime, "kappa", 0.5, 0.1, case)
+        budget = budget_of(config, "kappa", 0.5, case)
+        run = while_training._warm_up(budget, regime, "kappa", case.subject, case.dense)
+        assert run.scans is not slow
     steps, scan = found[True], found[False]
     assert len(steps.info.loss) == 4
     assert steps.kept[0] == 1  # The kept fraction falls from 1.
