@@ -78,11 +78,6 @@ def all_open(dense: Dense) -> dict[str, np.ndarray]:
     return {name: np.ones(size, bool) for name, size in dense.sizes.items()}
 
 
-def concrete(keep: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-    """Masks on the host, which shrinking needs."""
-    return {name: np.asarray(kept) for name, kept in keep.items()}
-
-
 def small_of(config: Config, regime: Regime, choice: Choice, case: Case) -> Small:
     """The native network of the kept nodes, with the optimiser's state of the steps so far."""
     groups, keep = case.dense.groups, choice.keep

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from experiments.pl_pruning import controls
-from experiments.pl_pruning.cases import Case, Choice, all_open, concrete
+from experiments.pl_pruning.cases import Case, Choice, all_open
 from experiments.pl_pruning.experts import expert_scores, expert_slopes
 from experiments.pl_pruning.methods import CONTROLS, LEARNED
 from experiments.pl_pruning.networks import Dense
@@ -45,7 +45,7 @@ def choose(
     gate = _gate_once(budget, regime, method, case.subject, case.dense)
     probe = case.data.inputs, _labels(regime, case)
     (params, kept), seconds = timed(gate, case.gating_key, case.params, case.state.model, probe)
-    return _untrained(case, params, concrete(kept), seconds)
+    return _untrained(case, params, jax.device_get(kept), seconds)
 
 
 def kept_share(keep: dict[str, np.ndarray]) -> float:
@@ -93,7 +93,7 @@ def _at_shares(rule, case, shares: dict[str, float], seconds: float) -> Choice:
     for name, share in shares.items():
         keep |= keep_top({name: found[name]}, case.dense.groups, share)
     params = mask(case.params, case.dense.groups, keep)
-    return _untrained(case, params, concrete(keep), seconds)
+    return _untrained(case, params, jax.device_get(keep), seconds)
 
 
 def _labels(regime, case):

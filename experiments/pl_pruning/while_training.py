@@ -4,11 +4,12 @@
 from collections.abc import Callable
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.pl_pruning.cases import Case, Choice, all_open, concrete
+from experiments.pl_pruning.cases import Case, Choice, all_open
 from experiments.pl_pruning.networks import Dense
 from experiments.pl_pruning.rules import Budget, budget_of, transformation
 from experiments.pl_pruning.settings import Config, Regime
@@ -39,7 +40,7 @@ def gate_while_training(
     opt_state, kept, seconds = last.opt_state, all_open(case.dense), plain_seconds
     if method != "dense":
         (last, (info, opened)), seconds = warmed_up(method)
-        opt_state, kept = last.opt_state.inner, concrete(last.opt_state.keep)
+        opt_state, kept = last.opt_state.inner, jax.device_get(last.opt_state.keep)
     return Choice(
         last.params, last.state.model, kept, opt_state, info, np.asarray(opened), seconds,
         max(0.0, seconds - plain_seconds),

@@ -101,7 +101,10 @@ def lowest_block(
 def krylov_basis(
     product: BlockProduct, first: Float[Array, "n q"], count: int
 ) -> Float[Array, "n m"]:
-    """Orthonormal directions [n, count q] that span 1 to `count` products on a block."""
+    """Directions [n, count q] that span 1 to `count` products on a block.
+
+    Orthonormal until the products are exhausted; noise that follows may not be.
+    """
     columns = first.shape[1]
 
     def extend(basis, index):
@@ -111,8 +114,7 @@ def krylov_basis(
 
     basis = jnp.zeros((len(first), count * columns), first.dtype)
     basis = basis.at[:, :columns].set(jnp.linalg.qr(product(first))[0])
-    basis = jax.lax.scan(extend, basis, jnp.arange(count - 1))[0]
-    return jnp.linalg.qr(basis)[0]  # Once the products are exhausted what follows is noise.
+    return jax.lax.scan(extend, basis, jnp.arange(count - 1))[0]
 
 
 def value_errors(block: Block, num_pairs: int) -> Float[Array, " k"]:

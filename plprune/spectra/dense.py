@@ -142,7 +142,8 @@ def _by_krylov(matrix, k):
 
 
 def _ritz(matrix, basis):
-    """All Ritz pairs of a space."""
+    """All Ritz pairs of a space, whose directions need not be orthonormal."""
+    basis = jnp.linalg.qr(basis)[0]
     images = _dot(matrix, basis)
     small = _dot(basis.T, images)
     values, rotation = jnp.linalg.eigh((small + small.T) / 2)
