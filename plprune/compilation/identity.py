@@ -56,7 +56,7 @@ def identity(thing: Any) -> Identity:
 
 def _identity(thing, seen):
     if isinstance(thing, _PLAIN):
-        return (type(thing), thing) if thing == thing else (type(thing), repr(thing))  # noqa: PLR0124
+        return (type(thing), thing) if thing == thing else (type(thing), repr(thing))
     if id(thing) in seen:  # A function that names itself.
         return ("again", seen[id(thing)])
     seen[id(thing)] = len(seen)

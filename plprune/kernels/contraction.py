@@ -41,14 +41,12 @@ def _paired(problem, combine, tile):
         tile = max(1, _TILE_BYTES // (numbers * problem.dtype.itemsize))
     tile = min(tile, *problem.sizes)
 
-    def rows(start):
-        return example_jacobians(problem, take(problem.inputs, start, tile))
+    make = jax.jit(partial(example_jacobians, problem))  # Traced once for all its calls.
 
-    def columns(start):
-        return example_jacobians(problem, take(problem.other, start, tile))
+    def read(start):
+        return make(take(problem.both, start, tile))
 
-    other = None if problem.other is None else columns
-    return over_pairs(rows, other, combine, problem.sizes, tile)
+    return over_pairs(read, combine, problem.sizes, tile, symmetric=problem.other is None)
 
 
 def example_jacobians(problem: Problem, inputs: Inputs) -> list[Float[Array, "t r p"]]:

@@ -15,7 +15,8 @@ from plprune.kernels.problem import Problem
 from plprune.kernels.tiles import batch_size, over_pairs, over_tiles, take
 from plprune.types import Inputs
 
-_FACTOR_BYTES = 2**27  # Factors of a whole batch are kept below this, else made tile by tile.
+_BATCH_BYTES = 2**29  # Factors of a whole batch are kept below this, else made tile by tile.
+_FACTOR_BYTES = 2**27  # Factors of a tile.
 # Rows of a block: on a CPU what the caches hold, less where arithmetic outweighs memory traffic,
 # since small blocks waste less of the symmetry, but one block where the kernel is no larger;
 # accelerators want larger ones.
@@ -69,26 +70,24 @@ def _paired(problem, make, combine, tile):
     numbers = num_numbers(problem.taps.terms, problem.routes, problem.num_outputs)
     per_example = max(numbers, 1) * problem.dtype.itemsize
     tile = min(_tile(problem, per_example) if tile is None else tile, *problem.sizes)
-    rows = _reader(make, problem.inputs, tile, per_example)
-    columns = None
-    if problem.other is not None:
-        columns = _reader(make, problem.other, tile, per_example)
-    return over_pairs(rows, columns, combine, problem.sizes, tile)
+    read = _reader(make, problem.both, tile, per_example)
+    return over_pairs(read, combine, problem.sizes, tile, symmetric=problem.other is None)
 
 
 def _reader(
     make: Callable, inputs: Inputs, tile: int, per_example: int
 ) -> Callable[[Any], Factors]:
     """First example of a tile -> its factors, from memory if the whole batch's are small."""
-    if batch_size(inputs) * per_example > _FACTOR_BYTES:
+    make = jax.jit(make)  # Traced once for all its calls.
+    if batch_size(inputs) * per_example > _BATCH_BYTES:
         return lambda start: make(take(inputs, start, tile))
-    shapes = jax.eval_shape(make, inputs)
+    shapes = jax.eval_shape(make, take(inputs, 0, tile))
     # As rows of plain numbers: for axes of length one the compiler would copy them all once more.
     whole = over_tiles(lambda part: _flattened(make(part)), inputs, _chunk(batch_size(inputs)))
 
     def read(start):
         rows = take(whole, start, tile)
-        return jax.tree.map(lambda row, s: row.reshape(tile, *s.shape[1:]), rows, shapes)
+        return jax.tree.map(lambda row, s: row.reshape(s.shape), rows, shapes)
 
     return read
 

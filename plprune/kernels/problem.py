@@ -39,6 +39,13 @@ class Problem(NamedTuple):
         rows = batch_size(self.inputs)
         return rows, rows if self.other is None else batch_size(self.other)
 
+    @property
+    def both(self) -> Inputs:
+        """The inputs, and behind them those of the columns."""
+        if self.other is None:
+            return self.inputs
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self.inputs, self.other)
+
 
 def make_problem(
     apply: Apply,

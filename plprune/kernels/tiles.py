@@ -51,47 +51,73 @@ def over_tiles(function: Callable[[PyTree], PyTree], inputs: PyTree, tile: int) 
 
 
 def over_pairs(
-    rows: Callable[[Any], PyTree],
-    columns: Callable[[Any], PyTree] | None,
+    read: Callable[[Any], PyTree],
     block: Callable[[PyTree, PyTree], PyTree],
     sizes: tuple[int, int],
     tile: int,
+    *,
+    symmetric: bool,
 ) -> PyTree:
     """The kernel [b, c, b', c'] from its blocks, one pair of tiles at a time, in place.
 
-    A last tile that would stick out starts earlier instead and writes some entries twice. What
-    `rows` returns is kept while the row tile stays the same.
+    A last tile that would stick out starts earlier instead and writes some entries twice. The loop
+    holds one copy of what `read` computes, which for a deep model is most of what there is to
+    compile: every step reads one tile, and keeps it where it is a new row's.
 
     Args:
-      rows: First example of a tile -> what `block` needs of its `tile` examples.
-      columns: The same for the second batch; None where it is the first one: then only blocks
-        on and above the diagonal are computed and their transposes filled in.
+      read: First example of a tile -> what `block` needs of its `tile` examples. The second batch
+        follows the first one.
       block: ``(rows, columns) -> [tile, c, tile, c']``, or a tree of such arrays.
       sizes: b and b'.
       tile: Examples per tile, at most the smaller batch.
+      symmetric: The two batches are one: then only blocks on and above the diagonal are computed
+        and their transposes filled in.
     """
-    symmetric = columns is None
-    columns = rows if symmetric else columns
     top, left = (np.minimum(np.arange(0, n, tile), n - tile) for n in sizes)
     if len(top) == len(left) == 1:
-        return block(rows(0), columns(0))
-    pairs = [(i, j) for i in range(len(top)) for j in range(i if symmetric else 0, len(left))]
-    starts = np.array([(top[i], left[j], j == (i if symmetric else 0)) for i, j in pairs])
+        rows = read(0)
+        return block(rows, rows if symmetric else read(sizes[0]))
 
-    def step(carry, start):
+    def step(carry, task):
         kernel, kept = carry
-        i, j, is_new = start
-        kept = jax.lax.cond(is_new == 1, rows, lambda _: kept, i)
-        values = block(kept, columns(j))
-        kernel = jax.tree.map(partial(_write, symmetric=symmetric, i=i, j=j), kernel, values)
-        return (kernel, kept), None
+        start, i, j, is_row, writes = task
+        new = read(start)
+        kept = jax.tree.map(lambda a, b: jnp.where(is_row, a, b), new, kept)
 
-    first = rows(0)
-    shapes = jax.eval_shape(lambda r: block(r, columns(0)), first)
+        def filled(kernel):
+            values = block(kept, new)
+            return jax.tree.map(partial(_write, symmetric=symmetric, i=i, j=j), kernel, values)
+
+        # Where the batches are one, each row begins with its own block on the diagonal.
+        return (
+            filled(kernel) if symmetric else jax.lax.cond(writes, filled, _same, kernel),
+            kept,
+        ), None
+
+    shapes = jax.eval_shape(read, 0)
+    blocks = jax.eval_shape(block, shapes, shapes)
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     kernel = jax.tree.map(
-        lambda s: jnp.zeros((sizes[0], s.shape[1], sizes[1], s.shape[3]), s.dtype), shapes
+        lambda s: jnp.zeros((sizes[0], s.shape[1], sizes[1], s.shape[3]), s.dtype), blocks
     )
-    return jax.lax.scan(step, (kernel, first), jnp.asarray(starts))[0][0]
+    tasks = jax.tree.map(jnp.asarray, _tasks(top, left, sizes[0], symmetric))
+    return jax.lax.scan(step, (kernel, nothing), tasks)[0][0]
+
+
+def _tasks(top, left, size, symmetric):
+    """Per step: first example to read; the block's place; whether a row begins; what is written."""
+    tasks = []
+    for k, i in enumerate(top):
+        if symmetric:
+            tasks += [(j, i, j, j == i, True) for j in left[k:]]
+        else:
+            tasks += [(i, i, 0, True, False), *((size + j, i, j, False, True) for j in left)]
+    *places, is_row, writes = zip(*tasks, strict=True)
+    return *map(np.array, places), np.array(is_row), np.array(writes)
+
+
+def _same(kernel):
+    return kernel
 
 
 def _write(kernel, values, *, symmetric, i, j):
