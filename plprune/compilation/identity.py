@@ -6,6 +6,7 @@ that is called again after nothing it closes over has changed.
 """
 
 import dis
+import inspect
 import sys
 import sysconfig
 import types
@@ -15,10 +16,13 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Identity = Any  # Hashable; equal for functions that cannot be told apart.
-_ARRAY_BYTES = 2**16  # NumPy arrays up to this size are compared by value.
+_NUMPY_BYTES = 2**16  # NumPy arrays up to this size are compared by value.
+_JAX_BYTES = 2**10  # Arrays of jax up to this size too, such as keys: nobody writes to them.
+_CHECKERS = ("jaxtyping", "beartype")  # Their wrappers check arguments and change none.
 _OBJECTS = 1000  # More are not followed.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), slice)
 
@@ -28,7 +32,7 @@ class UnknownError(Exception):
 
 
 class _Same:
-    """Equal to itself only, as arrays that nobody can write to; does not keep its object alive."""
+    """Equal to itself only, as an array that nobody can write to; does not keep it alive."""
 
     def __init__(self, thing: Any):
         self.reference, self.number = weakref.ref(thing), id(thing)
@@ -58,8 +62,8 @@ def _identity(thing, seen):
     if isinstance(thing, _PLAIN):
         return (type(thing), thing) if thing == thing else (type(thing), repr(thing))
     if id(thing) in seen:  # A function that names itself.
-        return ("again", seen[id(thing)])
-    seen[id(thing)] = len(seen)
+        return ("again", seen[id(thing)][0])
+    seen[id(thing)] = len(seen), thing  # Held, so that nothing new takes its number.
     for kind, rule in _RULES.items():
         if isinstance(thing, kind):
             return rule(thing, seen)
@@ -67,13 +71,14 @@ def _identity(thing, seen):
 
 
 def _function(function, seen):
+    if function.__globals__.get("__name__", "").partition(".")[0] in _CHECKERS:
+        return _identity(inspect.unwrap(function), seen)
     cells = [_cell(cell) for cell in function.__closure__ or ()]
     parts = [*cells, function.__defaults__, function.__kwdefaults__]
-    installed = is_installed(function.__module__)
-    if installed and not cells:
-        return ("function", _Same(function))
     own = tuple(_identity(part, seen) for part in parts)
-    read = () if installed else tuple(_globals(function, seen))
+    read = function.__module__  # What an installed module holds stays as it is.
+    if not is_installed(read):
+        read = tuple(_globals(function, seen))
     return ("function", _code_key(function.__code__), own, read)
 
 
@@ -133,6 +138,10 @@ def _module(thing, seen):
     return ("module", thing.__name__)
 
 
+def _reference(thing, seen):
+    return ("reference", _identity(thing(), seen))
+
+
 def _class(thing, seen):
     """A class by itself; one of the user's also by what its methods read."""
     if is_installed(thing.__module__):
@@ -154,12 +163,19 @@ def _array(thing, seen):
     del seen
     if not is_concrete(thing):
         raise UnknownError("a traced value")
-    return ("array", _Same(thing))
+    if thing.is_deleted() or not thing.is_fully_addressable:
+        return ("array", _Same(thing))
+    if jnp.issubdtype(thing.dtype, jax.dtypes.prng_key):
+        return ("key", thing.dtype, _array(jax.random.key_data(thing), {}))
+    if thing.nbytes > _JAX_BYTES:
+        return ("array", _Same(thing))
+    value = np.asarray(thing)
+    return ("array", value.shape, thing.dtype, thing.weak_type, value.tobytes())
 
 
 def _numpy(thing, seen):
     del seen
-    if thing.nbytes > _ARRAY_BYTES or thing.dtype.hasobject:
+    if thing.nbytes > _NUMPY_BYTES or thing.dtype.hasobject:
         raise UnknownError("a NumPy array too large to compare")
     return ("numpy", thing.shape, thing.dtype.str, thing.tobytes())
 
@@ -170,12 +186,15 @@ def _set(thing, seen):
 
 def _by_contents(thing, seen):
     """Containers that jax knows by their leaves, then whatever has an equality of its own."""
-    leaves, structure = jax.tree.flatten(thing, is_leaf=lambda x: x is None)
+    if not isinstance(thing, Iterator):  # No tree, says jax, and warns.
+        leaves, structure = jax.tree.flatten(thing, is_leaf=lambda x: x is None)
+    else:
+        leaves, structure = [thing], None
     if not (len(leaves) == 1 and leaves[0] is thing):
         return ("tree", structure, tuple(_identity(leaf, seen) for leaf in leaves))
     kind = type(thing)
     of_kind = _identity(kind, seen)
-    if kind.__hash__ not in (None, object.__hash__):
+    if kind is object or kind.__hash__ not in (None, object.__hash__):
         return ("value", of_kind, thing)
     if not hasattr(thing, "__dict__") or len(seen) > _OBJECTS:
         raise UnknownError(f"an object of type {kind.__name__} without an equality of its own")
@@ -194,6 +213,7 @@ _RULES = {
     jax.Array: _array,
     np.ndarray: _numpy,
     np.generic: _numpy,
+    weakref.ref: _reference,
     set: _set,
     frozenset: _set,
 }
