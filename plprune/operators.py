@@ -14,6 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from plprune.independence import check_independent
 from plprune.types import Apply, Inputs, MatVec, Objective, Params
 
 
@@ -44,11 +45,24 @@ def jacobian_transpose_product(apply: Apply, params: Params, inputs: Inputs) -> 
     return lambda cotangent: pullback(cotangent)[0]
 
 
-def tangent_kernel_product(apply: Apply, params: Params, inputs: Inputs) -> MatVec:
+def tangent_kernel_product(
+    apply: Apply, params: Params, inputs: Inputs, *, independent: bool = False
+) -> MatVec:
     """``u -> K u`` on [b, c] with K = J J', without normalisation by b.
 
     One VJP and one JVP per product; memory is that of a gradient, never b^2 c^2.
+
+    Args:
+      apply: As for `tangent_kernel`, which this is a product with.
+      params: Tree of arrays.
+      inputs: Tree of arrays [b, ...].
+      independent: As for `tangent_kernel`. The products are those of J J' for any function; with
+        examples that influence each other no entry of K belongs to two examples.
+
+    Raises:
+      ValueError: `apply` does not treat examples independently, as for `tangent_kernel`.
     """
+    check_independent(flat_outputs(apply), params, inputs, independent=independent)
     pull = jacobian_transpose_product(apply, params, inputs)
     push = jacobian_product(apply, params, inputs)
     return lambda cotangent: push(pull(cotangent))

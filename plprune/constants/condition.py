@@ -21,6 +21,7 @@ def condition_number(
     batch: Any = None,
     key: PRNGKeyArray | None = None,
     tol: float = 1e-6,
+    independent: bool = False,
 ) -> Estimate:
     """The condition number lambda_max(K)/lambda_min(K); with an `objective`, L/mu.
 
@@ -31,18 +32,21 @@ def condition_number(
       Unresolved (value and error inf) where lambda_min or L is not resolved.
 
     Raises:
-      ValueError: an `objective` without `key` or without `batch`.
+      ValueError: an `objective` without `key` or without `batch`, or as `pl_constant`, whose check
+        of `apply` `independent` skips.
     """
     if objective is not None and key is None:
         raise ValueError("key must be given with an objective, got None.")
     if objective is not None and batch is None:
         raise ValueError("batch must be given with an objective, got None.")
     if objective is None:
-        ends = kernel_ends(apply, params, inputs, method="auto", key=key, tol=tol)
+        ends = kernel_ends(
+            apply, params, inputs, method="auto", key=key, tol=tol, independent=independent
+        )
         return _ratio(ends.highest, ends.lowest)
     return _ratio(
         lipschitz_constant(objective, params, batch, key=key, tol=tol),
-        pl_constant(apply, params, inputs, tol=tol),
+        pl_constant(apply, params, inputs, tol=tol, independent=independent),
     )
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from plprune.independence import check_independent
 from plprune.kernels import tangent_kernel
 from plprune.kernels.contraction import example_jacobians
 from plprune.kernels.problem import differentiable, make_problem
@@ -35,6 +36,7 @@ def kernel_ends(
     method: str,
     key: PRNGKeyArray | None,
     tol: float,
+    independent: bool,
 ) -> KernelEnds:
     """Both ends; see `pl_constant` for the arguments and what is resolved."""
     if method not in METHODS:
@@ -48,12 +50,14 @@ def kernel_ends(
         dtype = jnp.promote_types(outputs.dtype, jnp.float32)
         zero = Estimate(jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.zeros((), bool))
         return KernelEnds(zero, zero)
+    # Below, branches and loops see no values that could decide: once here, for all methods.
+    check_independent(apply, params, inputs, independent=independent)
     # Where the rank is short the singular values of J say no more than K does.
     if method == "svd" and full_rank:
         return _by_svd(apply, params, inputs)
     if method == "matrix_free":
         return _matrix_free(apply, params, inputs, full_rank, key=key, tol=tol)
-    ends = dense_ends(tangent_kernel(apply, params, inputs), full_rank, tol=tol)
+    ends = dense_ends(tangent_kernel(apply, params, inputs, independent=True), full_rank, tol=tol)
     single = ends.lowest.value.dtype == jnp.float32
     size = 4 * outputs.size * sum(p.size for p in leaves)
     if method == "dense" or not (single and full_rank and size <= _JACOBIAN_BYTES):
@@ -75,7 +79,7 @@ def _matrix_free(apply, params, inputs, full_rank, *, key, tol):
     with jax.default_matmul_precision("highest"):
         outputs = jax.eval_shape(flat_outputs(function), leaves, inputs)
         like = jnp.zeros(outputs.shape, outputs.dtype)
-        product = flat(tangent_kernel_product(function, leaves, inputs), like)
+        product = flat(tangent_kernel_product(function, leaves, inputs, independent=True), like)
         # The highest end converges long before the lowest.
         ends = ritz_ends(
             product, like.ravel(), key=key, tol=tol, max_steps=_MAX_STEPS, which="lowest"
@@ -87,7 +91,7 @@ def _matrix_free(apply, params, inputs, full_rank, *, key, tol):
 def _by_svd(apply, params, inputs):
     """From the singular values of J, whose rounding is that of sigma, not of sigma^2."""
     with jax.default_matmul_precision("highest"):
-        problem = make_problem(apply, params, inputs, None, "contraction", None)
+        problem = make_problem(apply, params, inputs, None, "contraction", None, independent=True)
         jacobian = jnp.concatenate(example_jacobians(problem, inputs), axis=-1)
     flat_jacobian = jacobian.reshape(jacobian.shape[0] * jacobian.shape[1], -1)
     triangle = jnp.linalg.qr(flat_jacobian.T, mode="r")

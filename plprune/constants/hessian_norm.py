@@ -7,6 +7,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray
 
 from plprune.constants.ends import kernel_ends
+from plprune.independence import check_independent
 from plprune.kernels.problem import differentiable
 from plprune.operators import flat_outputs, hessian_product
 from plprune.spectra import ritz_ends
@@ -22,6 +23,7 @@ def hessian_norms(
     tol: float = 1e-3,
     max_steps: int = 60,
     tile: int = 1,
+    independent: bool = False,
 ) -> Estimate:
     """Spectral norms [b, c] of the Hessians, in the parameters, of every single output.
 
@@ -36,13 +38,15 @@ def hessian_norms(
       tol: Relative residual at which Lanczos stops; the value's own error is of order tol^2.
       max_steps: Most Hessian products per output.
       tile: Outputs that are iterated together; memory is ``tile * max_steps`` parameter vectors.
+      independent: As for `tangent_kernel`: each output is differentiated on its example alone.
 
     Returns:
       `error` is the measured residual. A Hessian that vanishes identically, as that of a linear
       model, has norm 0 and is resolved; one that is not finite is not.
 
     Raises:
-      ValueError: no examples, no outputs, no parameters, or a `tile` below 1.
+      ValueError: no examples, no outputs, no parameters, a `tile` below 1, or a model that does
+        not treat examples independently, as for `tangent_kernel`.
     """
     function, leaves, _ = differentiable(apply, params)
     vector, unravel = ravel_pytree(leaves)
@@ -51,6 +55,7 @@ def hessian_norms(
         raise ValueError(f"apply must have parameters and outputs, got {vector.size} and {shape}.")
     if tile < 1:
         raise ValueError(f"tile must be at least 1, got {tile}.")
+    check_independent(apply, params, inputs, independent=independent)
 
     def output(vector, place):
         example = jax.tree.map(lambda a: jnp.asarray(a)[place // shape[1]][None], inputs)
@@ -79,6 +84,7 @@ def hessian_norm(
     tol: float = 1e-3,
     max_steps: int = 60,
     tile: int = 1,
+    independent: bool = False,
 ) -> Estimate:
     """|H_F|: the largest of `hessian_norms`, which see for arguments and errors [Liu 2022].
 
@@ -86,7 +92,7 @@ def hessian_norm(
     derived in docs/mathematics/pl_star.md.
     """
     options = {"key": key, "tol": tol, "max_steps": max_steps, "tile": tile}
-    each = hessian_norms(apply, params, inputs, **options)
+    each = hessian_norms(apply, params, inputs, independent=independent, **options)
     value = jnp.max(each.value)
     # The true maximum may belong to another output than the measured one.
     error = jnp.maximum(jnp.max(each.value + each.error) - value, 0)
@@ -101,13 +107,16 @@ def jacobian_norm(
     method: str = "auto",
     key: PRNGKeyArray | None = None,
     tol: float = 1e-6,
+    independent: bool = False,
 ) -> Estimate:
     """L_F = |DF|_2 = sqrt(lambda_max(K)) at `params`, with K unnormalised over b c outputs.
 
     The supremum over a convex set is the Lipschitz constant of the outputs there; `seen_in_ball`
     bounds it from below. Methods and errors are those of `pl_constant`.
     """
-    highest = kernel_ends(apply, params, inputs, method=method, key=key, tol=tol).highest
+    highest = kernel_ends(
+        apply, params, inputs, method=method, key=key, tol=tol, independent=independent
+    ).highest
     value = jnp.sqrt(highest.value)
     least = jnp.sqrt(jnp.maximum(highest.value - highest.error, 0))
     most = jnp.sqrt(highest.value + highest.error)

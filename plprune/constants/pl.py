@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.constants.ends import kernel_ends
-from plprune.kernels.tiles import batch_size
+from plprune.independence import batch_size, is_proven
 from plprune.types import Apply, Estimate, Inputs, Objective, Params
 
 
@@ -20,6 +20,7 @@ def pl_constant(
     method: str = "auto",
     key: PRNGKeyArray | None = None,
     tol: float = 1e-6,
+    independent: bool = False,
 ) -> Estimate:
     """The PL constant mu = lambda_min(K)/b at `params`, of the mean loss over b examples.
 
@@ -41,6 +42,7 @@ def pl_constant(
         caller decides between "svd" and float64.
       key: For "matrix_free".
       tol: Relative residual at which iterations stop.
+      independent: As for `tangent_kernel`; its check is that of every method.
 
     Returns:
       Unresolved (value 0, `error` bounds the truth) where parameters are fewer than b c or
@@ -49,7 +51,9 @@ def pl_constant(
     Raises:
       ValueError: an unknown method, a missing key, or as `tangent_kernel`.
     """
-    low = kernel_ends(apply, params, inputs, method=method, key=key, tol=tol).lowest
+    low = kernel_ends(
+        apply, params, inputs, method=method, key=key, tol=tol, independent=independent
+    ).lowest
     size = max(batch_size(inputs), 1)
     return Estimate(low.value / size, low.error / size, low.resolved)
 
@@ -69,6 +73,7 @@ def minibatch_pl_constants(
     num_batches: int,
     method: str = "auto",
     tol: float = 1e-6,
+    independent: bool = False,
 ) -> MinibatchConstants:
     """`pl_constant` of consecutive equal parts of `inputs`, one after the other.
 
@@ -85,6 +90,7 @@ def minibatch_pl_constants(
       num_batches: How many parts; it must divide b. Static under jit.
       method: As for `pl_constant`, "matrix_free" excepted.
       tol: As for `pl_constant`.
+      independent: As for `pl_constant`.
 
     Raises:
       ValueError: as `pl_constant`, or a `num_batches` that is below 1 or does not divide b.
@@ -95,7 +101,12 @@ def minibatch_pl_constants(
     parts = jax.tree.map(
         lambda a: a.reshape(num_batches, size // num_batches, *a.shape[1:]), inputs
     )
-    batches = jax.lax.map(lambda x: pl_constant(apply, params, x, method=method, tol=tol), parts)
+    for k in range(0 if independent else num_batches):  # The loop below sees no values.
+        part = jax.tree.map(lambda a: a[k], parts)  # noqa: B023
+        if is_proven(apply, params, part):
+            break
+    options = {"method": method, "tol": tol, "independent": True}
+    batches = jax.lax.map(lambda x: pl_constant(apply, params, x, **options), parts)
     return MinibatchConstants(batches, jnp.min(batches.value + batches.error) / num_batches)
 
 

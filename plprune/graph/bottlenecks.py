@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plprune.graph.independence import LOST, Batch, MixedError, labels_after
+from plprune.graph.following import UNEQUAL, Value
+from plprune.graph.following_calls import walk_of
+from plprune.graph.layouts import FOLLOWED, OWN, Factor, uniform_layout
 from plprune.graph.tracing import Graph, Variable, bind
 
 
@@ -31,8 +33,10 @@ def bottleneck(graph: Graph, start: Variable, axis: int) -> Bottleneck | None:
     """
     size = graph.shape(start)[axis]
     known = _followed(graph, start, axis)
-    for end, label in known.items():
-        if label is LOST or end == start or prod(graph.shape(end)) != size:
+    for end, value in known.items():
+        # Constants may differ from entry to entry, as long as no two entries meet.
+        apart = value.fault is None or value.fault.kind == UNEQUAL
+        if not (apart and value.is_followed) or end == start or prod(graph.shape(end)) != size:
             continue
         is_real = jnp.issubdtype(graph.avals[end].dtype, jnp.floating)
         if is_real and set(_reached(graph, start, end)).isdisjoint(graph.outputs):
@@ -66,17 +70,17 @@ def shared_derivative(graph: Graph, narrow: Bottleneck, operands: dict[int, list
     return pull(jnp.ones_like(out))[0]
 
 
-def _followed(graph, start, axis) -> dict[Variable, Batch]:
-    """Where the axis runs in every variable that depends on `start`."""
-    size, known = graph.shape(start)[axis], {start: Batch(axis, 1)}
+def _followed(graph, start, axis) -> dict[Variable, Value]:
+    """What becomes of the axis in every variable that depends on `start`."""
+    layout = list(uniform_layout(graph.shape(start), OWN))
+    layout[axis] = (Factor(graph.shape(start)[axis], FOLLOWED),)
+    walk = walk_of(graph)
+    known = {start: Value(tuple(layout), walk.named("start"))}
     for equation in graph.equations:
-        own = [known.get(v) for v in equation.inputs]
-        try:
-            labels = labels_after(graph, equation, own, size)
-        except MixedError:
-            labels = [LOST] * len(equation.outputs)
-        pairs = zip(equation.outputs, labels, strict=True)
-        known.update((v, label) for v, label in pairs if label is not None)
+        if known.keys().isdisjoint(equation.inputs):
+            continue
+        own = [known[v] if v in known else walk.value(v) for v in equation.inputs]
+        known.update(zip(equation.outputs, walk.after(equation, own), strict=True))
     return known
 
 

@@ -25,6 +25,7 @@ def leaf_kernels(
     *,
     method: str = "auto",
     tile: int | None = None,
+    independent: bool = False,
 ) -> PyTree[Float[Array, "b c b2 c2"]]:
     """A tree like `params` with each leaf's own kernel; their sum is `tangent_kernel`.
 
@@ -32,7 +33,9 @@ def leaf_kernels(
     Memory is one kernel per leaf.
     """
     with jax.default_matmul_precision("highest"):
-        problem = make_problem(apply, params, inputs, other, method, tile, join=False)
+        problem = make_problem(
+            apply, params, inputs, other, method, tile, independent=independent, join=False
+        )
         kernels = _by_leaf(problem, tile)
     treedef = jax.tree.structure(params)
     zero = jnp.zeros(_shape(problem), problem.dtype)
@@ -45,6 +48,8 @@ def node_kernels(
     inputs: Inputs,
     groups: Mapping[str, NodeGroup],
     other: Inputs | None = None,
+    *,
+    independent: bool = False,
 ) -> tuple[dict[str, Float[Array, "g b c b2 c2"]], Float[Array, "b c b2 c2"]]:
     """Per node the kernel of the parameters that compute it, and the kernel of all others.
 
@@ -58,6 +63,7 @@ def node_kernels(
       inputs: Tree of arrays [b, ...].
       groups: From `find_nodes`, or a part of it.
       other: Second batch for the columns.
+      independent: As for `tangent_kernel`.
 
     Returns:
       ``({name: [g, b, c, b', c']}, rest)``. Memory is a kernel per node and the whole Jacobian.
@@ -66,7 +72,9 @@ def node_kernels(
       ValueError: as `tangent_kernel`, or a group whose leaf `params` does not have.
     """
     with jax.default_matmul_precision("highest"):
-        problem = make_problem(apply, params, inputs, other, "contraction", None)
+        problem = make_problem(
+            apply, params, inputs, other, "contraction", None, independent=independent
+        )
         left = example_jacobians(problem, inputs)
         right = left if other is None else example_jacobians(problem, other)
     paths = [leaf_paths(params)[k] for k in problem.real]

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plprune.graph.independence import mixing
 from plprune.graph.taps import Taps, find_taps, leaf_is_output, uses_dynamic_loop
+from plprune.graph.tracing import trace
+from plprune.independence import alone, batch_size, check_independent, read_or_refuse, settle
 from plprune.kernels.routes import Route, cheapest_route, outer_route
-from plprune.kernels.tiles import batch_size
 from plprune.operators import flat_outputs
 from plprune.types import Apply, Inputs, Params
 
@@ -55,6 +55,7 @@ def make_problem(
     method: str,
     tile: int | None,
     *,
+    independent: bool = False,
     sums_outputs: bool = False,
     join: bool = True,
 ) -> Problem:
@@ -78,9 +79,14 @@ def make_problem(
     def one(values, example):
         return model(values, jax.tree.map(lambda a: a[None], example))[0]
 
-    _check_outputs(model, leaves, inputs, size)
+    batch = trace(model, leaves, inputs)
+    _check_outputs(batch.avals[batch.outputs[0]], size)
+    read = read_or_refuse(batch, size) if size > 1 and not independent else None
     example = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), inputs)
-    taps = find_taps(one, leaves, example, join=join)
+    taps = alone(find_taps, one, leaves, example, join=join)
+    proven = read is not None and settle(read, taps.graph, model, leaves, inputs)
+    if other is not None and not (proven and batch_size(other) == size):
+        check_independent(model, leaves, other, independent=independent)
     (num_outputs,) = taps.output.shape
     seeds = 1 if sums_outputs else num_outputs
     forward = uses_dynamic_loop(taps.graph, len(leaves))
@@ -136,18 +142,11 @@ def _check_other(inputs, other):
         raise ValueError(f"other must hold examples like inputs', {shapes[0]}, got {shapes[1]}.")
 
 
-def _check_outputs(model, leaves, inputs, size):
-    output = jax.eval_shape(model, leaves, inputs)
+def _check_outputs(output, size):
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise ValueError(f"apply must return real numbers, got {output.dtype}.")
     if output.shape[0] != size:
         raise ValueError(
             f"apply must return one output per example: inputs hold {size}, "
             f"outputs have leading axis {output.shape[0]}."
-        )
-    reason = mixing(model, leaves, inputs)
-    if reason is not None:
-        raise ValueError(
-            "apply must treat examples independently (evaluation mode), for the kernel of one "
-            f"example's output is not defined otherwise: {reason}."
         )

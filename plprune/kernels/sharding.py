@@ -5,8 +5,8 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from plprune.independence import batch_size, check_independent
 from plprune.kernels.tangent import tangent_kernel
-from plprune.kernels.tiles import batch_size
 from plprune.types import Apply, Inputs, Params
 
 
@@ -20,6 +20,7 @@ def sharded_kernel(
     axis: str,
     method: str = "auto",
     tile: int | None = None,
+    independent: bool = False,
 ) -> Float[Array, "b c b2 c2"]:
     """`tangent_kernel`, its rows computed by and left on the devices of one mesh axis.
 
@@ -36,6 +37,7 @@ def sharded_kernel(
       axis: Name of the mesh axis for the rows.
       method: As for `tangent_kernel`.
       tile: As for `tangent_kernel`.
+      independent: As for `tangent_kernel`.
 
     Raises:
       ValueError: as `tangent_kernel`, an unknown axis, or a b that its size does not divide.
@@ -46,8 +48,13 @@ def sharded_kernel(
     if size % devices:
         raise ValueError(f"inputs must split evenly over {devices} devices, got {size} examples.")
 
+    for batch in (inputs,) if other is None else (inputs, other):
+        check_independent(apply, params, batch, independent=independent)
+    # A device sees part of the batch: what is checked is the whole.
+    options = {"method": method, "tile": tile, "independent": True}
+
     def rows(params, own, columns):
-        return tangent_kernel(apply, params, own, columns, method=method, tile=tile)
+        return tangent_kernel(apply, params, own, columns, **options)
 
     whole, split = PartitionSpec(), PartitionSpec(axis)
     # With the check of varying axes on, derivatives in the replicated parameters would be summed

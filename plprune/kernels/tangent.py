@@ -20,6 +20,7 @@ def tangent_kernel(
     *,
     method: str = "auto",
     tile: int | None = None,
+    independent: bool = False,
 ) -> Float[Array, "b c b2 c2"]:
     """K[i, r, j, s] = <d f_r(x_i)/d params, d f_s(x'_j)/d params>, without normalisation.
 
@@ -39,10 +40,18 @@ def tangent_kernel(
         each channel as one number, one sum over positions that all outputs share. Functions that
         hold a loop of unknown length are contracted from forward-mode Jacobians in any case.
       tile: Examples per tile, at least 1; if None chosen to bound memory. Static under jit.
+      independent: Your word that example i's output depends on example i's input only, in the same
+        way for every i; skips the check.
+
+    Examples are evaluated one at a time, so that a model in which other examples, an example's
+    place in the batch or their number enters is refused (BatchNorm in training mode, dropout of the
+    batch's shape). The traced graph proves most models independent, at no cost in compilation;
+    where it does not, the batch and its rows are run once and compared.
 
     Raises:
       ValueError: an unknown method, a tile below 1, inputs without a common batch axis, or a model
-        seen to mix examples, such as BatchNorm in training mode.
+        that does not treat examples independently, by the operation's name and line; one that is
+        not proven to, where values are not at hand (under jit, vmap or grad).
 
     References:
       [Jacot 2018] for the kernel, [Novak 2022] for the costs of its algorithms; the outer products
@@ -50,7 +59,8 @@ def tangent_kernel(
     """
     # Products of the model itself too: default precision on accelerators would spoil lambda_min.
     with jax.default_matmul_precision("highest"):
-        return _kernel(make_problem(apply, params, inputs, other, method, tile), tile)
+        problem = make_problem(apply, params, inputs, other, method, tile, independent=independent)
+        return _kernel(problem, tile)
 
 
 def traced_kernel(
@@ -61,13 +71,16 @@ def traced_kernel(
     *,
     method: str = "auto",
     tile: int | None = None,
+    independent: bool = False,
 ) -> Float[Array, "b b2"]:
     """The kernel's sum over equal outputs, ``sum_r K[i, r, j, r]``; cheaper than K by a factor c.
 
     Arguments and errors are those of `tangent_kernel`.
     """
     with jax.default_matmul_precision("highest"):
-        problem = make_problem(apply, params, inputs, other, method, tile, sums_outputs=True)
+        problem = make_problem(
+            apply, params, inputs, other, method, tile, independent=independent, sums_outputs=True
+        )
         return _kernel(problem, tile)[:, 0, :, 0]
 
 
@@ -80,6 +93,7 @@ def projected_kernel(
     *,
     method: str = "auto",
     tile: int | None = None,
+    independent: bool = False,
 ) -> Float[Array, "b b2"] | Float[Array, "b q b2 q"]:
     """The kernel of the outputs' combinations ``outputs @ projection``, shared by the batch.
 
@@ -99,7 +113,8 @@ def projected_kernel(
         outputs = model(p, x)
         return jnp.matmul(outputs, directions.astype(outputs.dtype))
 
-    kernel = tangent_kernel(projected, params, inputs, other, method=method, tile=tile)
+    options = {"method": method, "tile": tile, "independent": independent}
+    kernel = tangent_kernel(projected, params, inputs, other, **options)
     return kernel[:, 0, :, 0] if projection.ndim == 1 else kernel
 
 

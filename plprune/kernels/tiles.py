@@ -10,18 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-
-def batch_size(inputs: PyTree) -> int:
-    """Length of the leading axis that all leaves of `inputs` share.
-
-    Raises:
-      ValueError: no leaves, a scalar leaf, or leading axes that differ.
-    """
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
-    sizes = {shape[:1] for shape in shapes}
-    if len(sizes) != 1 or () in sizes:
-        raise ValueError(f"inputs must share one leading batch axis, got shapes {shapes}.")
-    return shapes[0][0]
+from plprune.independence import batch_size
 
 
 def take(inputs: PyTree, start: Any, tile: int) -> PyTree:

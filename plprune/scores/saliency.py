@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from plprune.independence import check_independent
 from plprune.losses import risk
 from plprune.scores.slices import (
     NodeScores,
@@ -60,6 +61,7 @@ def taylor(
     loss: Callable | None = None,
     key: PRNGKeyArray | None = None,
     init: Callable | None = None,
+    independent: bool = False,
 ) -> NodeScores:
     """Mean over the examples of |dL_i/dg|, L_i the loss of example i: first-order Taylor.
 
@@ -67,10 +69,12 @@ def taylor(
     example.
 
     Raises:
-      ValueError: no `loss` or `labels`.
+      ValueError: no `loss` or `labels`, or a model that does not treat examples independently, as
+        `tangent_kernel`; `independent` takes your word that it does.
     """
     del key, init
     _check("taylor", loss, labels)
+    check_independent(apply, params, inputs, independent=independent)
 
     def sensitivity(example):
         def objective(factors):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from plprune.independence import check_independent
 from plprune.operators import flat_outputs
 from plprune.scores.slices import (
     NodeScores,
@@ -97,6 +98,7 @@ def node_lambda_max(
     loss: Callable | None = None,
     key: PRNGKeyArray | None = None,
     init: Callable | None = None,
+    independent: bool = False,
 ) -> NodeScores:
     """Largest eigenvalue of the tangent kernel of the parameters that compute the node.
 
@@ -105,11 +107,13 @@ def node_lambda_max(
     number in [Shi 2023]. Costs a gradient per example and holds b gradients and g b^2 numbers.
 
     Raises:
-      ValueError: no `key`.
+      ValueError: no `key`, or a model that does not treat examples independently, as
+        `tangent_kernel`; `independent` takes your word that it does.
     """
     del labels, loss, init
     if key is None:
         raise ValueError("node_lambda_max needs key, got None.")
+    check_independent(apply, params, inputs, independent=independent)
     model = flat_outputs(apply)
     outputs = jax.eval_shape(model, params, inputs)
     signs = jax.random.rademacher(key, outputs.shape[1:], outputs.dtype)

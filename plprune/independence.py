@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one check that a model treats its examples independently, for all that evaluates them so.
+
+What is computed one example at a time (tangent kernels, Hessians of single outputs, scores of
+examples) is another function's where an output depends on other examples, on its place in the
+batch or on the number of examples. The graphs prove most models; where they do not, one run at the
+values at hand decides. Explained in docs/mathematics/graph.md.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from plprune.graph.independence import Read, Verdict, compared, read_batch, trace_single
+from plprune.graph.tracing import Graph, trace
+from plprune.types import Apply, Inputs, Params
+
+T = TypeVar("T")
+_RULE = (
+    "apply must treat examples independently (evaluation mode), for the kernel of one example's "
+    "output is not defined otherwise: "
+)
+
+
+class NotProvenError(ValueError):
+    """The graphs do not prove independence, and there are no values that could decide."""
+
+
+def batch_size(inputs: PyTree) -> int:
+    """Length of the leading axis that all leaves of `inputs` share.
+
+    Raises:
+      ValueError: no leaves, a scalar leaf, or leading axes that differ.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    sizes = {shape[:1] for shape in shapes}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(f"inputs must share one leading batch axis, got shapes {shapes}.")
+    return shapes[0][0]
+
+
+def check_independent(
+    apply: Apply, params: Params, inputs: Inputs, *, independent: bool = False
+) -> None:
+    """ValueError unless output i of `apply` is one function of example i, the same for all i.
+
+    The traced graphs of the batch and of one example are compared; nothing is computed where they
+    prove it. Else `apply` and one derivative of it are run once: on the batch, on every example by
+    itself, and on the batch in another order with other companions. Rows that agree to rounding
+    pass.
+
+    Args:
+      apply: ``(params, inputs) -> outputs`` [b, ...].
+      params: Tree of arrays.
+      inputs: Tree of arrays [b, ...].
+      independent: The caller's word; nothing is checked.
+
+    Raises:
+      ValueError: examples influence each other, or their place or number enters, by the name and
+        line of the operation; or neither is proven and values are not at hand (under jit, vmap or
+        grad).
+    """
+    if not independent:
+        is_proven(apply, params, inputs)
+
+
+def is_proven(apply: Apply, params: Params, inputs: Inputs) -> bool:
+    """`check_independent`: True if the graphs prove it for all inputs of these shapes.
+
+    Raises:
+      ValueError: as there.
+    """
+    size = batch_size(inputs)
+    if size < 2:
+        return True
+    read = read_or_refuse(trace(apply, params, inputs), size)
+    return settle(read, alone(trace_single, apply, params, inputs), apply, params, inputs)
+
+
+def read_or_refuse(batch: Graph, size: int) -> Read:
+    """The batch's graph as it is read: the first half of `check_independent`.
+
+    Raises:
+      ValueError: outputs without the batch axis, or it shows that examples influence each other.
+    """
+    shapes = [batch.shape(v) for v in batch.outputs]
+    if any(shape[:1] != (size,) for shape in shapes):
+        raise ValueError(
+            f"apply must return one output per example: inputs hold {size}, outputs have shapes "
+            f"{shapes}."
+        )
+    read = read_batch(batch, size)
+    _refuse_mixed(read.verdict)
+    return read
+
+
+def alone(call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """``call(*args, **options)``, which traces one example, with an error that says so."""
+    try:
+        return call(*args, **options)
+    except Exception as error:
+        raise ValueError(f"{_RULE}one example alone fails: {_short(error)}") from error
+
+
+def settle(read: Read, single: Graph, apply: Apply, params: Params, inputs: Inputs) -> bool:
+    """The second half of `check_independent`, with the graph of one example.
+
+    Returns:
+      True if the graphs prove independence, for any values; False if the values decided.
+
+    Raises:
+      ValueError: as there.
+    """
+    found = compared(read, single)
+    _refuse_mixed(found)
+    if found.outcome == "independent":
+        return True
+    try:
+        agree = _agree_if_known(read, apply, params, inputs)
+    except Exception as error:
+        reason = f"{found.reason}, and a run that would tell fails: {_short(error)}"
+        raise ValueError(f"{_RULE}{reason}") from error
+    if agree is None:
+        raise NotProvenError(
+            f"{_RULE}this is not proven ({found.reason}), and under jit, vmap or grad there are no "
+            "values to try it on; independent=True takes your word for it."
+        )
+    if not agree:
+        raise ValueError(f"{_RULE}rows come out otherwise by themselves ({found.reason}).")
+    return False
+
+
+def _refuse_mixed(found: Verdict):
+    if found.outcome == "mixed":
+        raise ValueError(f"{_RULE}{found.reason}.")
+
+
+def _short(error):
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}"
+
+
+def _agree_if_known(read, apply, params, inputs) -> bool | None:
+    """Whether rows agree at the values at hand; None where there are none."""
+    leaves = jax.tree.leaves((params, inputs))
+    if any(isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) for a in leaves):
+        return None
+    names = {e.name for e in _equations(read.graph)}
+    compare = partial(_by_rows, apply, _tolerance(read.graph), "custom_vjp_call" in names)
+    try:
+        # Values that are at hand while something else is being traced serve as well.
+        with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
+            return bool(jax.jit(compare)(params, inputs))
+    except jax.errors.ConcretizationTypeError:
+        return None
+
+
+def _equations(graph):
+    for equation in graph.equations:
+        yield equation
+        for body in equation.subgraphs:
+            yield from _equations(body)
+
+
+def _tolerance(graph):
+    """Relative, of the coarsest type that is computed with: what reordered sums differ by."""
+    dtypes = {getattr(aval, "dtype", None) for aval in graph.avals.values()}
+    coarsest = max(
+        (float(jnp.finfo(d).eps) for d in dtypes if d is not None and _is_inexact(d)),
+        default=float(jnp.finfo(jnp.float32).eps),
+    )
+    return min(500 * coarsest, coarsest**0.5)
+
+
+def _is_inexact(dtype):
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def _by_rows(apply, tolerance, backward, params, inputs):
+    """Whether values and a derivative of the batch are those of its rows, alone and moved.
+
+    All rows are compared: three forward passes cost nothing beside a kernel.
+    """
+    outputs, start, sizes = _of_real_leaves(apply, params)
+
+    def one(values, example):
+        return outputs(values, jax.tree.map(lambda a: a[None], example))[0]
+
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    size = batch_size(inputs)
+    # Every row moves on; forwards, where rows stay apart, half of them also have doubles.
+    order = (np.arange(size) + 1) % size
+    if not backward:
+        order[size // 2 :] = order[: size - size // 2]
+    moved = jax.tree.map(lambda a: a[order], inputs)
+    derived = _backward if backward else _forward
+    whole, alone_, others = derived(outputs, one, start, sizes, inputs, moved, order)
+    ok = _close(whole[0], alone_[0], 0.0, tolerance)
+    ok &= _close(whole[0][order], others[0], 0.0, tolerance)
+    # A derivative that cancels is no larger than the rounding of the outputs.
+    floor = jnp.max(jnp.abs(jnp.where(jnp.isfinite(whole[0]), whole[0], 0)), initial=0)
+    for a, b, c in zip(whole[1], alone_[1], others[1], strict=True):
+        ok &= _close(a, b, floor, tolerance)
+        ok &= _close(a if backward else a[order], c, floor, tolerance)
+    return ok
+
+
+def _of_real_leaves(apply, params):
+    """``(values, inputs) -> [b, c]`` of the real leaves alone, these, and their sizes."""
+    leaves, structure = jax.tree.flatten(params)
+    real = [k for k, p in enumerate(leaves) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
+    start = [jnp.asarray(leaves[k]) for k in real]
+
+    def outputs(values, x):
+        known = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
+        out = apply(jax.tree.unflatten(structure, [known[k] for k in range(len(leaves))]), x)
+        return out.reshape(out.shape[0], -1)
+
+    def scale(p):
+        norm = jnp.sqrt(jnp.sum(jnp.square(p)) / max(p.size, 1))
+        return jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1).astype(p.dtype)
+
+    return outputs, start, [scale(p) for p in start]
+
+
+def _forward(outputs, one, start, sizes, inputs, moved, order):
+    """Outputs, and their derivative as every leaf moves in proportion to its size."""
+    del order
+    keys = jax.random.split(jax.random.key(0), max(len(start), 1))
+    directions = [
+        s * jax.random.normal(k, p.shape, p.dtype)
+        for k, p, s in zip(keys, start, sizes, strict=False)
+    ]
+
+    def of(function, x):
+        out, tangent = jax.jvp(lambda v: function(v, x), (start,), (directions,))
+        return out, [tangent] if _is_inexact(out.dtype) else []
+
+    return of(outputs, inputs), jax.vmap(lambda x: of(one, x))(inputs), of(outputs, moved)
+
+
+def _backward(outputs, one, start, sizes, inputs, moved, order):
+    """Outputs, and the gradients of one combination of them, for functions without a forward rule.
+
+    A gradient is a sum over the rows: those of single rows are added up.
+    """
+    shape = jax.eval_shape(outputs, start, inputs)
+    weights = jax.random.normal(jax.random.key(0), shape.shape, shape.dtype)
+
+    def of(function, x, weight):
+        out, pull = jax.vjp(lambda v: function(v, x), start)
+        return out, [s * g for s, g in zip(sizes, pull(weight)[0], strict=True)]
+
+    def flat(pair):
+        return pair[0], [g.reshape(1, -1) for g in pair[1]]
+
+    each = jax.vmap(lambda x, weight: of(one, x, weight))(inputs, weights)
+    summed = each[0], [jnp.sum(g, axis=0) for g in each[1]]
+    whole, others = of(outputs, inputs, weights), of(outputs, moved, weights[order])
+    return flat(whole), flat(summed), flat(others)
+
+
+def _close(first, second, floor, tolerance):
+    """Whether rows agree to a tolerance of their own size, or to rounding of the largest."""
+    magnitude = jnp.abs(jnp.where(jnp.isfinite(first), first, 0))
+    row = jnp.max(magnitude, axis=1, keepdims=True, initial=0)
+    bound = tolerance * row + tolerance / 50 * (jnp.max(magnitude, initial=0) + floor)
+    same = (first == second) | (jnp.isnan(first) & jnp.isnan(second))
+    return jnp.all(same | (jnp.abs(first - second) <= bound))
