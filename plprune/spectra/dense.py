@@ -22,6 +22,7 @@ from plprune.spectra.factors import (
     relative_slack,
     shifted_cholesky,
 )
+from plprune.spectra.scaling import power_of_two, widened
 
 METHODS = ("auto", "eigh", "cholesky", "krylov")
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -36,7 +37,8 @@ class ExtremePairs(NamedTuple):
 
     Each value lies within its residual of an eigenvalue. The least eigenvalue lies in
     ``[lower, smallest[0] + slack]`` and the greatest in ``[largest - slack, upper]``, where slack,
-    max(10, sqrt n) eps lambda_max, covers the rounding of the working precision. Without
+    max(10, sqrt n) eps lambda_max and what underflow may have taken, covers the rounding of the
+    working precision. Without
     certificates these bounds are infinite.
     """
 
@@ -68,7 +70,8 @@ def extreme_eigenpairs(
 
     Args:
       matrix: Symmetric [n, n] up to rounding, which is not checked. A kernel's negative
-        eigenvalues from rounding are fine.
+        eigenvalues from rounding are fine. Integers and fewer than 32 bits are raised to float32.
+        It is scaled by a power of two first, so that no scale is too large or too small.
       num_smallest: How many of the lowest pairs, 1 <= num_smallest <= n. Static under jit.
       method: "eigh", "cholesky", or "auto": the faster of the two by size. "krylov" is "eigh" too
         where that is faster.
@@ -76,18 +79,51 @@ def extreme_eigenpairs(
         vectors' relative residuals are then of the order of its root.
 
     Raises:
-      ValueError: a matrix that is not square, an unknown method, or `num_smallest` out of range.
+      ValueError: a matrix that is not square, empty or not real, an unknown method, or
+        `num_smallest` out of range.
 
     References:
       [Parlett 1998, ch. 4 and 11] for bounds from residuals.
     """
-    n = matrix.shape[0]
-    if matrix.shape[1] != n:
+    _check(matrix, num_smallest, method)
+    matrix = widened("matrix", matrix)
+    # Near 1 no square of a residual over- or underflows, and nothing depends on the scale.
+    unit = power_of_two(matrix)
+    return _in_units(_solve(matrix / unit, num_smallest, method, tol), unit)
+
+
+def _check(matrix, num_smallest, method):
+    n = len(matrix)
+    if matrix.shape != (n, n):
         raise ValueError(f"matrix must be square, got shape {matrix.shape}.")
+    if n == 0:
+        raise ValueError("matrix must have at least one row, got none.")
     if not 1 <= num_smallest <= n:
         raise ValueError(f"num_smallest must lie in [1, {n}], got {num_smallest}.")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+
+
+def _in_units(pairs, unit):
+    """The pairs of ``unit * matrix``; entries that underflow may have been lost to zero."""
+    n = len(pairs.largest_vector)
+    lost = n * jnp.finfo(unit.dtype).tiny
+    return ExtremePairs(
+        smallest=pairs.smallest * unit,
+        smallest_vectors=pairs.smallest_vectors,
+        smallest_residuals=pairs.smallest_residuals * unit,
+        largest=pairs.largest * unit,
+        largest_vector=pairs.largest_vector,
+        largest_residual=pairs.largest_residual * unit,
+        lower=pairs.lower * unit - lost,
+        upper=pairs.upper * unit + lost,
+        slack=pairs.slack * unit + lost,
+    )
+
+
+def _solve(matrix, num_smallest, method, tol):
+    """The pairs of a matrix whose largest entry is near 1."""
+    n = len(matrix)
     columns, blocks = space_size(num_smallest)
     blocks = _KRYLOV if method == "krylov" else blocks
     is_small = method != "cholesky" and n <= max(_SMALL, 3 * columns * blocks)

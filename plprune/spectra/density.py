@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from matfree import stochtrace
 
 from plprune.spectra.lanczos import VectorProduct, tridiagonal
+from plprune.spectra.scaling import power_of_two, smallest_resolved, widened_product
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -34,18 +35,27 @@ def trace(
     """The trace by random signs [Hutchinson 1989], one product per probe.
 
     Exact for a diagonal matrix; the variance is twice the sum of the squared entries off the
-    diagonal, divided by `num_probes`.
+    diagonal, divided by `num_probes`. Not a number where products are so small that the dtype has
+    lost digits of them.
 
     Raises:
-      ValueError: fewer than two probes, which have no standard error.
+      ValueError: fewer than two probes, which have no standard error; a `like` that is empty or
+        not of real floating-point numbers.
     """
     _check_probes(num_probes)
-    sampler = stochtrace.sampler_signs(like, num=num_probes)
-    integrand = stochtrace.monte_carlo_trace()
-    estimate = stochtrace.estimator_monte_carlo_mean_and_sem(integrand, sampler)
-    mean, error = estimate(matvec, key)
-    # The sample's spread is taken about its own mean, which hides one probe's worth of it.
-    return ProbeMean(mean, error * (num_probes / (num_probes - 1)) ** 0.5)
+    dtype = like.dtype
+    matvec, like = widened_product(matvec, like)
+
+    def form(signs):
+        image = matvec(signs)
+        unit = power_of_two(image)
+        return _or_nan(_dot(signs, image / unit) * unit, image, dtype)
+
+    forms = jax.vmap(form)(stochtrace.sampler_signs(like, num=num_probes)(key))
+    unit = power_of_two(forms)
+    forms = forms / unit
+    error = jnp.std(forms, ddof=1) / num_probes**0.5
+    return ProbeMean(jnp.mean(forms) * unit, error * unit)
 
 
 def spectral_measure(
@@ -61,10 +71,12 @@ def spectral_measure(
     Each probe integrates polynomials of degree below ``2 num_steps`` exactly against its own
     measure, whose mean over probes is that of the n eigenvalues. Unlike a recurrence that divides
     by its last off-diagonal entry it survives a Krylov space that closes. Costs
-    ``num_probes * num_steps`` products, one probe after the other.
+    ``num_probes * num_steps`` products, one probe after the other. Nodes are not numbers where all
+    are so small that the dtype has lost digits of the products.
 
     Raises:
-      ValueError: fewer than two probes, or `num_steps` outside [1, n].
+      ValueError: fewer than two probes, `num_steps` outside [1, n], or a `like` that is empty or
+        not of real floating-point numbers.
 
     References:
       [Ubaru 2017].
@@ -75,8 +87,9 @@ def spectral_measure(
 
     def rule(probe_key):
         small = tridiagonal(matvec, like, key=probe_key, num_steps=num_steps)
-        nodes, vectors = jnp.linalg.eigh(small)
-        return SpectralMeasure(nodes, vectors[0] ** 2)
+        unit = power_of_two(small)
+        nodes, vectors = jnp.linalg.eigh(small / unit)
+        return SpectralMeasure(_or_nan(nodes * unit, small, like.dtype), vectors[0] ** 2)
 
     return jax.lax.map(rule, jax.random.split(key, num_probes))
 
@@ -96,6 +109,13 @@ def density(measure: SpectralMeasure, grid: Float[Array, " x"], width: float) ->
     per_probe = jnp.einsum("pm,pmx->px", measure.weights, bumps, precision="highest")
     error = jnp.std(per_probe, axis=0, ddof=1) / len(per_probe) ** 0.5
     return ProbeMean(jnp.mean(per_probe, axis=0), error)
+
+
+def _or_nan(values, measured, dtype):
+    """`values`, unless what they come from is below what `dtype` resolves but not zero."""
+    largest = jnp.max(jnp.abs(measured))
+    is_lost = (largest > 0) & (largest < smallest_resolved(dtype))
+    return jnp.where(is_lost, jnp.nan, values)
 
 
 def _check_probes(num_probes):

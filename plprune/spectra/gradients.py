@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from plprune.spectra.dense import extreme_eigenpairs
+from plprune.spectra.scaling import widened
 
 _VECTOR_TOL = 1e-12  # Of values; the vectors' residuals are of the order of its root.
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def extreme_eigenvalues(
     matrix: Float[Array, "n n"], num_smallest: int = 1, method: str = "auto"
 ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
@@ -24,11 +24,16 @@ def extreme_eigenvalues(
     (`smallest_mean`). `method` is that of `extreme_eigenpairs`: "krylov" takes Ritz values for
     eigenvalues.
     """
+    return _extreme_eigenvalues(widened("matrix", matrix), num_smallest, method)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _extreme_eigenvalues(matrix, num_smallest, method):
     pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest, method=method)
     return pairs.smallest, pairs.largest
 
 
-@extreme_eigenvalues.defjvp
+@_extreme_eigenvalues.defjvp
 def _extreme_eigenvalues_jvp(num_smallest, method, primals, tangents):
     (matrix,), (change,) = primals, tangents
     pairs = extreme_eigenpairs(matrix, num_smallest=num_smallest, method=method, tol=_VECTOR_TOL)
