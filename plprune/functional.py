@@ -148,11 +148,20 @@ def _plain(state):
 
 def _nested(tree, paths, name):
     """The inverse of `_plain`; refuses a tree of another structure by the leaf's name."""
-    flat = flatten_dict(tree)
+    flat = flatten_dict(_dictionaries(tree))
     wrong = sorted(".".join(path) for path in flat.keys() ^ paths.keys())
     if wrong:
         raise ValueError(f"{name} must have the leaves of the module; missing or unknown: {wrong}.")
     return unflatten_dict({paths[path]: leaf for path, leaf in flat.items()})
+
+
+def _dictionaries(tree):
+    """A mapping of any class, such as the state that `nnx.Optimizer` hands out, as dictionaries."""
+    if isinstance(tree, nnx.State):
+        tree = nnx.to_pure_dict(tree)
+    if not isinstance(tree, Mapping):
+        return tree
+    return {str(key): _dictionaries(value) for key, value in tree.items()}
 
 
 def _names(tree):
