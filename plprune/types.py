@@ -31,6 +31,18 @@ class Estimate(NamedTuple):
     resolved: Bool[Array, "..."]
 
 
+@dataclass(frozen=True, eq=False)
+class Typed:
+    """A function of trees of arrays that knows which class of variable each array came from."""
+
+    function: Callable[..., Any]
+    kinds: Mapping[tuple[str, ...], type]  # Keys of a leaf of the first arguments -> its class.
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's own value."""
+        return self.function(*args)
+
+
 class Member(NamedTuple):
     """One axis of one parameter leaf along which the nodes of a group lie."""
 

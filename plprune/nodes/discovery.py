@@ -16,7 +16,7 @@ from plprune.graph.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
 from plprune.nodes.kinds import STATISTICS, statistic_leaves
 from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
-from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params
+from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params, Typed
 
 MODES = ("strict", "baked")
 Slots = dict[LeafAxis, np.ndarray]  # (leaf, axis) -> positions of one node.
@@ -76,7 +76,8 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
     paths = graph.paths[0]
     labels = label(graph, len(paths))
     uses = roles(graph, len(paths))
-    held = statistic_leaves(params, tuple(statistics), uses.makers)
+    kinds = apply.kinds if isinstance(apply, Typed) else {}
+    held = statistic_leaves(params, tuple(statistics), uses.makers, kinds)
     masked = [k for k in range(len(paths)) if k not in held and _floating(graph, k)]
     _, closed = fill_routed(labels, masked, baked=mode == "baked")
     drafts = _Drafts(graph, labels, uses, display_paths(params, paths))

@@ -3,19 +3,22 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
 
-from plprune.graph.paths import leaves_with_keys
+from plprune.graph.paths import Keys, leaves_with_keys
 
 STATISTICS = ("mean", "var")  # Flax's names for the running statistics of batch normalisation.
 _MOVING_AVERAGE = {"average", "counter", "hidden"}  # Leaves of hk.ExponentialMovingAverage.
 
 
 def statistic_leaves(
-    params: Any, statistics: tuple[str, ...], contracted: Container[int]
+    params: Any,
+    statistics: tuple[str, ...],
+    contracted: Container[int],
+    kinds: Mapping[Keys, type],
 ) -> frozenset[int]:
     """Positions of the leaves that masking and scores leave alone.
 
@@ -24,8 +27,9 @@ def statistic_leaves(
       statistics: Last keys of statistics in trees that do not tell kinds; names other than the
         default ones count in every tree.
       contracted: Positions of leaves that are factors of a contraction: these are weights.
+      kinds: Keys of leaves -> class of variable, where it is known though the tree does not tell.
     """
-    leaves = leaves_with_keys(params)
+    leaves = [x._replace(box=x.box or kinds.get(x.keys)) for x in leaves_with_keys(params)]
     siblings = defaultdict(set)
     for leaf in leaves:
         siblings[leaf.keys[:-1]].add(leaf.keys[-1:])

@@ -142,6 +142,7 @@ def _per_node(left, groups) -> set[Keys]:
 def _nothing_matched(known, claims):
     found = {leaf.keys for leaf in claims}
     missing = [path for keys, path in known.paths.items() if keys not in found]
+    missing.sort(key=lambda path: prod(known.shapes[path]) <= 1)  # Counters are missed last.
     unknown = [leaf.keys for leaf in claims if leaf.keys not in known.paths]
     parts = [f"leaf {missing[0] or '(the tree itself)'} is missing"] if missing else []
     parts += [f"leaf {printed(unknown)[0]} is unknown"] if unknown else []

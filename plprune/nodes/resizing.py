@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The function of shrunk parameters, for any model."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from plprune.nodes.checks import concrete_keep
 from plprune.nodes.cutting import kept_axes, small_shapes
 from plprune.nodes.discovery import Found, analyse, shape_of
 from plprune.nodes.matching import parameter_leaves
-from plprune.types import Apply, Keep, NodeGroups
+from plprune.types import Apply, Keep, NodeGroups, Typed
 
 
 def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
@@ -55,7 +54,7 @@ def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
                 for shape, dtype in zip(groups.shapes, types, strict=True)
             ]
             full = jax.tree.unflatten(groups.structure, full)
-            own = partial(_rearranged, apply, structure, places)
+            own = _rearranged(apply, structure, places)
             cache[key] = _plan(own, full, inputs, groups, concrete)
         found, resizing = cache[key]
         outputs = resizing.evaluate(found.graph, [*leaves, *flat_inputs])
@@ -115,7 +114,11 @@ def _in_order(params, order, groups, shapes):
     return leaves, places, jax.tree.structure(params)
 
 
-def _rearranged(apply, structure, places, params, inputs):
+def _rearranged(apply, structure, places) -> Apply:
     """`apply` of the tree that the caller holds, on the one that the groups were found on."""
-    leaves = jax.tree.leaves(params)
-    return apply(jax.tree.unflatten(structure, [leaves[k] for k in places]), inputs)
+
+    def own(params, inputs):
+        leaves = jax.tree.leaves(params)
+        return apply(jax.tree.unflatten(structure, [leaves[k] for k in places]), inputs)
+
+    return Typed(own, apply.kinds) if isinstance(apply, Typed) else own
