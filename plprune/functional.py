@@ -11,7 +11,7 @@ from flax import linen, nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from plprune.types import Apply, Inputs
+from plprune.types import Apply, Inputs, Typed
 
 Tree = dict[str, Any]  # Nested dictionaries of arrays; joined keys read "hidden_0.kernel".
 
@@ -70,7 +70,9 @@ def functional(
     def rebuild(params, state):
         return merge(training, params, random, state)
 
-    return Functional(_plain(params), _plain(state), apply, train, rebuild)
+    kinds = {("0", *keys): kind for keys, kind in _kinds(params).items()}
+    kinds |= {("1", *keys): kind for keys, kind in _kinds(state).items()}
+    return Functional(_plain(params), _plain(state), Typed(apply, kinds), train, rebuild)
 
 
 def functional_linen(
@@ -127,12 +129,30 @@ def stateless(model: Functional) -> Apply:
     if jax.tree.leaves(model.state):
         names = ", ".join(_names(model.state))
         raise ValueError(f"model must have no state, got {names}; use paired(model).")
-    return lambda params, inputs: model.apply(params, {}, inputs)
+    kinds = {keys[1:]: kind for keys, kind in _kinds_of(model).items() if keys[0] == "0"}
+    return Typed(lambda params, inputs: model.apply(params, {}, inputs), kinds)
 
 
 def paired(model: Functional) -> Apply:
-    """`apply((params, state), inputs)`, which treats the state as parameters."""
-    return lambda variables, inputs: model.apply(variables[0], variables[1], inputs)
+    """`apply((params, state), inputs)`, which treats the state as parameters.
+
+    Of an NNX module it knows the kind of every variable, so that `find_nodes` recognises running
+    statistics whatever their names.
+    """
+
+    def apply(variables, inputs):
+        return model.apply(variables[0], variables[1], inputs)
+
+    return Typed(apply, _kinds_of(model))
+
+
+def _kinds_of(model):
+    return model.apply.kinds if isinstance(model.apply, Typed) else {}
+
+
+def _kinds(state):
+    """The class of each variable, by its path in strings."""
+    return {tuple(map(str, path)): type(variable) for path, variable in nnx.to_flat_state(state)}
 
 
 def _paths(state):
@@ -148,11 +168,20 @@ def _plain(state):
 
 def _nested(tree, paths, name):
     """The inverse of `_plain`; refuses a tree of another structure by the leaf's name."""
-    flat = flatten_dict(tree)
+    flat = flatten_dict(_dictionaries(tree))
     wrong = sorted(".".join(path) for path in flat.keys() ^ paths.keys())
     if wrong:
         raise ValueError(f"{name} must have the leaves of the module; missing or unknown: {wrong}.")
     return unflatten_dict({paths[path]: leaf for path, leaf in flat.items()})
+
+
+def _dictionaries(tree):
+    """A mapping of any class, such as the state that `nnx.Optimizer` hands out, as dictionaries."""
+    if isinstance(tree, nnx.State):
+        tree = nnx.to_pure_dict(tree)
+    if not isinstance(tree, Mapping):
+        return tree
+    return {str(key): _dictionaries(value) for key, value in tree.items()}
 
 
 def _names(tree):

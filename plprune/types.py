@@ -16,7 +16,8 @@ Apply = Callable[
 Objective = Callable[[Params, Any], Array]  # (params, batch) -> scalar.
 MatVec = Callable[[PyTree], PyTree]  # v -> A v.
 Gates = Mapping[str, Float[Array, " g"]]  # Group name -> one multiplier per node.
-Keep = Mapping[str, Bool[Array | np.ndarray, " g"]]  # Group name -> True keeps the node.
+# Group name -> [g] booleans, True keeps the node; functions that take it also take exact 0 and 1.
+Keep = Mapping[str, Any]
 
 
 class Estimate(NamedTuple):
@@ -30,10 +31,22 @@ class Estimate(NamedTuple):
     resolved: Bool[Array, "..."]
 
 
+@dataclass(frozen=True, eq=False)
+class Typed:
+    """A function of trees of arrays that knows which class of variable each array came from."""
+
+    function: Callable[..., Any]
+    kinds: Mapping[tuple[str, ...], type]  # Keys of a leaf of the first arguments -> its class.
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's own value."""
+        return self.function(*args)
+
+
 class Member(NamedTuple):
     """One axis of one parameter leaf along which the nodes of a group lie."""
 
-    path: str  # Keys joined by dots, as `jax.tree_util.keystr(path, simple=True, separator=".")`.
+    path: str  # Keys joined by dots; in brackets where two leaves would share the name.
     axis: int
     index: Int[np.ndarray, " n"]  # Node of each position of the axis; -1 belongs to no node.
 
@@ -68,6 +81,7 @@ class NodeGroups(Mapping[str, NodeGroup]):
     statistics: tuple[str, ...] = ()  # Last keys of leaves that masking leaves alone.
     closed_values: dict[tuple[str, str], float] = field(default_factory=dict)
     # (group, leaf path) -> value of a closed node's slice where it is not 0.
+    held: frozenset[str] | None = None  # Paths of statistics; None: those that the names tell.
 
     def __getitem__(self, name: str) -> NodeGroup:
         return self.by_name[name]
@@ -86,6 +100,12 @@ class NodeGroups(Mapping[str, NodeGroup]):
     def prunable(self) -> dict[str, int]:
         """Sizes of the groups that can be pruned, by name."""
         return {name: group.size for name, group in self.by_name.items() if group.prunable}
+
+    def is_statistic(self, path: str) -> bool:
+        """Whether masking and scores leave a leaf alone, such as the running mean of BatchNorm."""
+        if self.held is not None:
+            return path in self.held
+        return path.rpartition(".")[2] in self.statistics
 
     def __repr__(self) -> str:
         """One line per group: name, size, kind, prunable and gateable, members or the reason."""

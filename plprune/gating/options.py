@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Int
 
 from plprune.gating.budgets import BUDGETS, keep_within, kept_fraction
 from plprune.gating.relaxations import Choose
+from plprune.nodes.checks import as_patterns
 from plprune.types import NodeGroups
 
 
@@ -83,7 +84,7 @@ def check_counts(**counts: tuple[int, int]) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
-def gated_sizes(groups: NodeGroups, exclude: tuple[str, ...]) -> dict[str, int]:
+def gated_sizes(groups: NodeGroups, exclude: str | tuple[str, ...]) -> dict[str, int]:
     """Sizes of the groups that can be pruned and gated and are not excluded.
 
     Raises:
@@ -93,6 +94,7 @@ def gated_sizes(groups: NodeGroups, exclude: tuple[str, ...]) -> dict[str, int]:
     if not gated:
         reasons = "; ".join(f"{name}: {groups[name].reason}" for name in groups)
         raise ValueError(f"groups must hold one that can be pruned and gated; {reasons or 'none'}.")
+    exclude = as_patterns(exclude)
     for pattern in exclude:
         if not fnmatch.filter(groups, pattern):
             raise ValueError(f"exclude names {pattern!r}; the groups are {list(groups)}.")

@@ -15,6 +15,7 @@ from plprune.gating.objectives import Objective, Setting, log_condition_number
 from plprune.gating.options import Options, check_counts, gated_sizes
 from plprune.gating.relaxations import Relaxation, sigmoids
 from plprune.gating.rules import Rule, Score, learned, scored
+from plprune.gating.trees import check_trained, open_gradient, shifted, towards
 from plprune.nodes import mask
 from plprune.nodes.gated_apply import gated
 from plprune.types import Apply, NodeGroups
@@ -54,7 +55,7 @@ def pl_gating(
     budget: str = "group",
     min_fraction: float = 0.0,
     node_costs: Mapping[str, float] | None = None,
-    exclude: tuple[str, ...] = (),
+    exclude: str | tuple[str, ...] = (),
     probe_size: int = 64,
     network: str = "logits",
     objective: Objective | None = None,
@@ -114,8 +115,9 @@ def pl_gating(
       ``apply(params, model_state, inputs)``. Further keywords go to `inner`.
 
     Raises:
-      ValueError: an argument out of range, or no group that can be gated; `update` without params
-        or probe.
+      ValueError: an argument out of range, or no group that can be gated; `init` of a tree that is
+        not the groups', lacks a weight of a gated node or holds a random key; `update` without
+        params or probe.
 
     Cost: one gate update takes about as long as a few training steps at batch `probe_size`. Under
     `vmap` every call pays for one, since a batched condition runs both of its branches: gate seed
@@ -150,7 +152,7 @@ def score_gating(
     budget: str = "group",
     min_fraction: float = 0.0,
     node_costs: Mapping[str, float] | None = None,
-    exclude: tuple[str, ...] = (),
+    exclude: str | tuple[str, ...] = (),
     probe_size: int = 64,
     loss: Callable | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -175,6 +177,7 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
     refreshed = _refresher(apply, groups, rule, options, options.chooser(groups, sizes))
 
     def init(params):
+        check_trained(params, groups, sizes)
         return GatingState(
             step=jnp.zeros((), jnp.int32),
             gates={name: jnp.ones(size, jnp.float32) for name, size in sizes.items()},
@@ -203,10 +206,10 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
 
         now = jax.lax.cond(options.is_due(state.step), reopened, unchanged)
         is_open = _open_entries(params, groups, now.keep)
-        gradients = _where(is_open, gradients, optax.tree.zeros_like(params))
+        gradients = jax.tree.map(open_gradient, is_open, gradients, params)
         updates, inner_state = inner.update(gradients, state.inner, now.values, **extra)
-        moved = jax.tree.map(_shifted, updates, now.values, params)
-        closing = jax.tree.map(_towards, params, mask(now.values, groups, now.keep))
+        moved = jax.tree.map(shifted, updates, now.values, params)
+        closing = jax.tree.map(towards, params, mask(now.values, groups, now.keep))
         return _where(is_open, moved, closing), GatingState(
             step=optax.safe_increment(state.step),
             gates=now.gates,
@@ -277,13 +280,3 @@ def _open_entries(params, groups, keep):
 
 def _where(condition, if_true, if_false):
     return jax.tree.map(jnp.where, condition, if_true, if_false)
-
-
-def _shifted(update, value, param):
-    """The update from where the parameter is, though it was computed at `value`."""
-    return update + (value - param).astype(update.dtype)
-
-
-def _towards(value, target):
-    """The update that lands on `target` exactly; none where it is there, which may be infinity."""
-    return jnp.where(value == target, 0, target - value).astype(value.dtype)

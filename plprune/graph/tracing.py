@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core, source_info_util
 
+from plprune.graph.paths import leaf_paths
+
 Variable = int  # Unique within one traced graph, its sub-graphs included.
 
 # Calls that change neither values nor derivatives: their bodies are spliced in.
@@ -80,12 +82,6 @@ class Origin(NamedTuple):
     leaf: int  # Position among the graph's inputs.
     axes: tuple[frozenset[int], ...]  # Per dimension of the variable: the leaf's axes it runs over.
     equations: tuple[Equation, ...]  # The chain from the leaf to the variable, in order.
-
-
-def leaf_paths(tree: Any) -> tuple[str, ...]:
-    """Names of a tree's leaves: keys joined by dots, "" for a tree that is one leaf."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
 
 
 def trace(function: Callable, *args: Any) -> Graph:

@@ -2,18 +2,21 @@
 """Gates and masks: nodes scaled or closed without changing any shape."""
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from plprune.nodes.checks import check_names
-from plprune.nodes.matching import edit_leaves
+from plprune.graph.paths import leaf_is
+from plprune.nodes.checks import check_names, keep_masks, vector
+from plprune.nodes.matching import axes_of, edit_leaves
+from plprune.nodes.scaling import along, scale_slices
 from plprune.types import Gates, Keep, NodeGroups
 
 
-def gate(params: PyTree, groups: NodeGroups, gates: Gates) -> PyTree:
+def gate(params: PyTree, groups: NodeGroups, gates: Mapping[str, Any]) -> PyTree:
     """Parameters with which every node's output counts gate times.
 
     Scales the slices that are contracted against the node's output, so the function is the one
@@ -26,79 +29,78 @@ def gate(params: PyTree, groups: NodeGroups, gates: Gates) -> PyTree:
       gates: Group name -> [g] multipliers, possibly traced. Groups left out stay as they are.
 
     Raises:
-      ValueError: an unknown name, a wrong length, or a group that no gate on parameters can
-        scale, with the reason.
+      ValueError: an unknown name, a wrong length, gates that are no real numbers, a group that no
+        gate on parameters can scale, with the reason, or a tree without the parameters (as `mask`).
     """
+    factors = defaultdict(list)
+    for name, values in checked_gates(gates, groups).items():
+        for member in groups[name].consumers:
+            factors[member.path].append((member, values))
+    return scale_slices(params, groups, factors)
+
+
+def checked_gates(gates: Mapping[str, Any], groups: NodeGroups) -> Gates:
+    """Gates as arrays; ValueError as `gate`."""
     check_names(gates, groups, "gates")
     for name in gates:
         if not groups[name].gateable:
             raise ValueError(f"gates[{name!r}]: {groups[name].reason}.")
-    factors = defaultdict(list)
-    for name, values in gates.items():
-        for member in groups[name].consumers:
-            factors[member.path].append((member, jnp.asarray(values)))
-    return edit_leaves(
-        params, groups, lambda path, leaf: _scaled(leaf, factors[path]), _full(groups)
-    )
-
-
-def _scaled(leaf, factors):
-    for member, gates in factors:
-        per_position = jnp.where(member.index < 0, 1, gates[member.index]).astype(leaf.dtype)
-        leaf = leaf * along(per_position, member.axis, leaf.ndim)
-    return leaf
-
-
-def along(vector: Array, axis: int, rank: int) -> Array:
-    """A vector as an array of a given rank that varies along one axis."""
-    return jnp.reshape(vector, [-1 if d == axis else 1 for d in range(rank)])
+    return {
+        name: jnp.asarray(vector(values, f"gates[{name!r}]", groups[name].size))
+        for name, values in gates.items()
+    }
 
 
 def mask(params: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     """Parameters whose closed nodes are exactly zero; `shrink` with `resize` is the same function.
 
-    All slices of closed nodes become zero, running statistics excepted: those of a router's bias,
-    where one closes an expert, become minus infinity.
+    All slices of closed nodes become zero, but for running statistics (see `find_nodes`), integers
+    and keys, which stay; those of a router's bias, where one closes an expert, become minus
+    infinity. The tree that comes back has the caller's own containers.
 
     Args:
-      params: The parameters that the groups were found on, or any tree that contains them.
+      params: The parameters that the groups were found on, or any tree that contains them, with the
+        same keys in containers of any class.
       groups: From `find_nodes`.
-      keep: Group name -> [g] booleans, possibly traced; False closes. Groups left out stay open.
+      keep: Group name -> [g] booleans or exact 0 and 1; traced ones must be booleans by type. False
+        closes. Groups left out stay open.
 
     Raises:
-      ValueError: an unknown name, a wrong length, or a group that cannot be pruned.
+      ValueError: an unknown name, an entry of `keep` that is neither booleans nor exact 0 and 1, a
+        wrong length, a group that cannot be pruned; no sub-tree with the leaves of the parameters,
+        or of a collection of them, which is named by the first path missing; a leaf of another
+        shape, or one outside the parameters whose shape depends on the nodes.
     """
-    check_names(keep, groups, "keep")
-    for name, kept in keep.items():
+    masks = keep_masks(keep, groups)
+    for name, kept in masks.items():
         if not groups[name].prunable and not _all_open(kept):
             raise ValueError(f"keep[{name!r}] cannot close nodes: {groups[name].reason}.")
     closings = defaultdict(list)
-    for name, kept in keep.items():
+    for name, kept in masks.items():
         for member in groups[name].members:
-            if member.path.rpartition(".")[2] not in groups.statistics:
+            if not groups.is_statistic(member.path):
                 value = groups.closed_values.get((name, member.path), 0)
-                closings[member.path].append((member, jnp.asarray(kept), value))
+                closings[member.path].append((member, kept, value))
+    full = dict(zip(groups.paths, groups.shapes, strict=True))
     return edit_leaves(
-        params, groups, lambda path, leaf: _closed(leaf, closings[path]), _full(groups)
+        params,
+        groups,
+        lambda path, leaf: _closed(leaf, closings[path]),
+        full,
+        axes_of(groups, masks),
     )
 
 
 def _all_open(kept):
     """Whether all nodes stay open; a traced array might close some."""
-    try:
-        return bool(np.all(np.asarray(kept)))
-    except jax.errors.TracerArrayConversionError:
-        return False
+    return isinstance(kept, np.ndarray) and bool(kept.all())
 
 
 def _closed(leaf, closings):
-    if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+    if not closings or not leaf_is(leaf, jnp.inexact):
         return leaf
+    leaf = jnp.asarray(leaf)
     for member, kept, value in closings:
-        stays = jnp.where(member.index < 0, True, kept[member.index])
+        stays = jnp.where(member.index < 0, True, jnp.asarray(kept)[member.index])
         leaf = jnp.where(along(stays, member.axis, leaf.ndim), leaf, jnp.asarray(value, leaf.dtype))
     return leaf
-
-
-def _full(groups):
-    return dict(zip(groups.paths, groups.shapes, strict=True))

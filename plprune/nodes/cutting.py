@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from plprune.graph.paths import leaf_is
 from plprune.graph.resizing import take
 from plprune.nodes.checks import concrete_keep
 from plprune.nodes.matching import edit_leaves
@@ -19,21 +20,31 @@ Axes = list[np.ndarray]  # Per axis of a leaf: the positions that stay.
 def shrink(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     """The tree without the closed nodes' slices.
 
-    Every sub-tree that has the structure and shapes of the parameters is cut: params,
-    (params, state), gradients, the moments in an optax state. Scalars and counts stay.
+    Every sub-tree that has the keys and shapes of the parameters is cut, in containers of any
+    class: params, (params, state), gradients, the moments in an optax state. Scalars, counts and
+    random keys stay.
 
     Args:
       tree: Any pytree.
       groups: From `find_nodes`.
-      keep: Group name -> [g] booleans, concrete. Groups left out keep all nodes.
+      keep: Group name -> [g] booleans, or exact 0 and 1, concrete. Groups left out keep all nodes.
 
     Raises:
-      ValueError: an unknown name, a wrong length, a group that loses all its nodes or that cannot
-        be pruned, or a leaf whose shape is not the full one.
+      ValueError: as `mask`; a traced `keep`, a group that loses all its nodes, or an array outside
+        the parameters with a size that depends on the nodes, such as the accumulators of
+        ``optax.sm3`` or the vectors of ``optax.flatten``: make the state of such an optimiser
+        afresh.
     """
     axes = kept_axes(groups, keep)
     full = dict(zip(groups.paths, groups.shapes, strict=True))
-    return edit_leaves(tree, groups, lambda path, leaf: cut_leaf(leaf, axes[path]), full)
+    return edit_leaves(
+        tree,
+        groups,
+        lambda path, leaf: cut_leaf(leaf, axes[path]),
+        full,
+        _cut(axes, full),
+        argument="tree",
+    )
 
 
 def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
@@ -54,9 +65,20 @@ def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     full = dict(zip(groups.paths, groups.shapes, strict=True))
 
     def spread(path, leaf):
+        if jnp.shape(leaf) == full[path]:
+            return leaf
+        if leaf_is(leaf, jax.dtypes.prng_key):
+            raise ValueError(f"tree: leaf {path} holds random keys, which have no zero.")
         return _spread(leaf, axes[path], full[path])
 
-    return edit_leaves(tree, groups, spread, small_shapes(axes))
+    return edit_leaves(tree, groups, spread, small_shapes(axes), _cut(axes, full), argument="tree")
+
+
+def _cut(axes, full):
+    """The axes of each leaf that lose positions."""
+    lost = {path: {d for d, n in enumerate(shape) if len(axes[path][d]) < n}
+            for path, shape in full.items()}  # fmt: skip
+    return {path: along for path, along in lost.items() if along}
 
 
 def kept_axes(groups: NodeGroups, keep: Keep) -> dict[str, Axes]:
@@ -79,9 +101,12 @@ def small_shapes(axes: Mapping[str, Axes]) -> dict[str, tuple[int, ...]]:
 
 def cut_leaf(leaf: jax.Array | np.ndarray, axes: Axes) -> jax.Array:
     """The positions `axes` of a leaf."""
-    if _on_host(leaf):
+    if leaf_is(leaf, jax.dtypes.prng_key):
+        left = leaf
+    elif _on_host(leaf):
         return jnp.asarray(np.asarray(leaf)[np.ix_(*axes)])
-    left = jnp.asarray(leaf)
+    else:
+        left = jnp.asarray(leaf)
     for axis, positions in enumerate(axes):
         left = take(left, positions, axis)
     return left

@@ -14,11 +14,11 @@ from plprune.graph.labels import Labels
 from plprune.graph.roles import LeafAxis, Roles, roles
 from plprune.graph.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
+from plprune.nodes.kinds import STATISTICS, statistic_leaves
 from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
-from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params
+from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params, Typed
 
 MODES = ("strict", "baked")
-STATISTICS = ("mean", "var")  # Flax's names for the running statistics of batch normalisation.
 Slots = dict[LeafAxis, np.ndarray]  # (leaf, axis) -> positions of one node.
 
 
@@ -51,7 +51,11 @@ def find_nodes(
       mode: "strict" refuses nodes that are summed up by anything but a matrix product, as the
         width of a mean is a constant of the function. "baked" allows these sums and keeps the
         full width as the divisor: exact, but a smaller native module would divide by less.
-      statistics: Last keys of leaves that masking leaves alone.
+      statistics: Last keys of leaves that masking and scores leave alone, as they leave alone what
+        is a statistic by its kind whatever its name: `nnx.BatchStat`, other variables of NNX that
+        are no `nnx.Param` and no weights, the collection "batch_stats" of Linen, Haiku's moving
+        averages. In a tree that tells kinds, an `nnx.Param` or a leaf of the collection "params" is
+        no statistic by the names "mean" and "var" alone; nor is a matrix that is contracted.
 
     Returns:
       A mapping from names, taken from the module paths, to `NodeGroup`s, in order of evaluation.
@@ -71,9 +75,12 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
     graph = trace(apply, params, inputs)
     paths = graph.paths[0]
     labels = label(graph, len(paths))
-    masked = masked_leaves(graph, statistics)
+    uses = roles(graph, len(paths))
+    kinds = apply.kinds if isinstance(apply, Typed) else {}
+    held = statistic_leaves(params, tuple(statistics), uses.makers, kinds)
+    masked = [k for k in range(len(paths)) if k not in held and _floating(graph, k)]
     _, closed = fill_routed(labels, masked, baked=mode == "baked")
-    drafts = _Drafts(graph, labels, display_paths(params, paths))
+    drafts = _Drafts(graph, labels, uses, display_paths(params, paths))
     by_name = {name: drafts.group(name, atoms) for name, atoms in drafts.named().items()}
     structure = jax.tree.structure(params)
     shapes = tuple(graph.shape(v) for v in graph.inputs[: len(paths)])
@@ -85,8 +92,9 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
         if not infinite.isdisjoint(atoms)
     }
     groups = NodeGroups(
-        by_name, structure, paths, shapes, shaped, mode, tuple(statistics), infinite
-    )
+        by_name, structure, paths, shapes, shaped, mode, tuple(statistics), infinite,
+        frozenset(paths[k] for k in held),
+    )  # fmt: skip
     return Found(graph, labels, groups, drafts.atoms_by_name)
 
 
@@ -96,23 +104,17 @@ def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype)
 
 
-def masked_leaves(graph: Graph, statistics: tuple[str, ...]) -> list[int]:
-    """Positions of the leaves that masking sets to zero."""
-    masked = []
-    for k, path in enumerate(graph.paths[0]):
-        floating = jnp.issubdtype(graph.avals[graph.inputs[k]].dtype, jnp.inexact)
-        if floating and path.rpartition(".")[2] not in statistics:
-            masked.append(k)
-    return masked
+def _floating(graph, leaf):
+    return jnp.issubdtype(graph.avals[graph.inputs[leaf]].dtype, jnp.inexact)
 
 
 class _Drafts:
     """Atoms sorted into families of one slot shape."""
 
-    def __init__(self, graph, labels, shown):
+    def __init__(self, graph, labels, uses, shown):
         self.experts = ranked_atoms(labels)
         self.graph, self.labels, self.shown = graph, labels, shown
-        self.roles: Roles = roles(graph, len(graph.paths[0]))
+        self.roles: Roles = uses
         self.heads = head_atoms(graph, labels, self.roles)
         self.streams = stream_atoms(graph, labels)
         self.slots, self.full = _slots(graph, labels)
@@ -211,6 +213,10 @@ class _Drafts:
             return (
                 f"not gateable: {self.graph.paths[0][leaf]}[{axis}] both makes and reads the node"
             )
+        for leaf, _ in sorted(self.roles.consumed & set(keys)):
+            if not _floating(self.graph, leaf):
+                dtype = self.graph.avals[self.graph.inputs[leaf]].dtype
+                return f"not gateable: {self.graph.paths[0][leaf]} is {dtype}, which no gate scales"
         for atom in atoms:
             if atom in self.unread:
                 equation = self.unread[atom]

@@ -5,15 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from plprune.graph.reading import readings
 from plprune.graph.tracing import bind, evaluate, trace
-from plprune.nodes.checks import check_names
-from plprune.nodes.closing import along
-from plprune.nodes.matching import edit_leaves
-from plprune.nodes.scaling import per_position, scale_slices
+from plprune.nodes.closing import checked_gates
+from plprune.nodes.matching import match_leaves
+from plprune.nodes.scaling import along, per_position, scale_slices
 from plprune.types import Apply, Gates, Inputs, NodeGroups, Params
 
 GatedApply = Callable[[Params, Inputs, Gates], Array]
@@ -38,14 +36,10 @@ def gated(apply: Apply, groups: NodeGroups) -> GatedApply:
     """
 
     def function(params, inputs, gates):
-        check_names(gates, groups, "gates")
-        for name in gates:
-            if not groups[name].gateable:
-                raise ValueError(f"gates[{name!r}]: {groups[name].reason}.")
         factors = defaultdict(list)
-        for name, values in gates.items():
+        for name, values in checked_gates(gates, groups).items():
             for member in groups[name].consumers:
-                factors[member.path].append((member, jnp.asarray(values)))
+                factors[member.path].append((member, values))
         return _evaluate(apply, params, inputs, groups, factors)
 
     return function
@@ -53,8 +47,8 @@ def gated(apply: Apply, groups: NodeGroups) -> GatedApply:
 
 def _evaluate(apply, params, inputs, groups, factors):
     graph = trace(apply, params, inputs)
-    names = jax.tree.leaves(edit_leaves(params, groups, lambda path, _: path, _full(groups)))
-    own = {leaf: path for leaf, path in enumerate(names) if isinstance(path, str)}
+    full = dict(zip(groups.paths, groups.shapes, strict=True))
+    own = match_leaves(params, groups, full).positions()
     axes = {
         leaf: frozenset(member.axis for member, _ in factors[path])
         for leaf, path in own.items()
@@ -84,7 +78,3 @@ def _evaluate(apply, params, inputs, groups, factors):
 
 def _scaled(activation, factors, dim):
     return activation * along(factors.astype(activation.dtype), dim, activation.ndim)
-
-
-def _full(groups):
-    return dict(zip(groups.paths, groups.shapes, strict=True))

@@ -16,14 +16,22 @@ def display_paths(params: Any, paths: Sequence[str]) -> tuple[str, ...]:
     """Leaf paths without the collection in front: (params, state) or {"params": ..., ...}."""
     is_pair = type(params) is tuple and all(isinstance(p, Mapping) for p in params)
     if is_pair or (isinstance(params, Mapping) and "params" in params):
-        short = tuple(path.partition(".")[2] or path for path in paths)
+        short = tuple(map(_without_first, paths))
         if len(set(short)) == len(short):
             return short
     return tuple(paths)
 
 
+def _without_first(path):
+    if path.startswith("["):  # Keys in brackets: their dots are their own.
+        return path[path.find("][") + 1 :] if "][" in path else path
+    return path.partition(".")[2] or path
+
+
 def module_of(path: str) -> str:
     """The module that owns a leaf: its path without the last key."""
+    if path.startswith("["):
+        return path[: path.rfind("][") + 1] or path
     return path.rpartition(".")[0] or path
 
 

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plprune.graph.paths import leaves_with_keys, printed
 from plprune.graph.resizing import Resizing
 from plprune.nodes.checks import concrete_keep
 from plprune.nodes.cutting import kept_axes, small_shapes
 from plprune.nodes.discovery import Found, analyse, shape_of
-from plprune.types import Apply, Keep, NodeGroups
+from plprune.nodes.matching import parameter_leaves
+from plprune.types import Apply, Keep, NodeGroups, Typed
 
 
 def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
@@ -25,33 +27,35 @@ def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
     Args:
       apply: As given to `find_nodes`.
       groups: From `find_nodes`.
-      keep: Group name -> [g] booleans, concrete, as given to `shrink`.
+      keep: Group name -> [g] booleans or exact 0 and 1, concrete, as given to `shrink`.
 
     Returns:
       ``small(params, inputs)`` for `params` from `shrink`. It traces `apply` once per shape of the
       inputs.
 
     Raises:
-      ValueError: as `shrink`; when called: parameters of another shape, or inputs for which
-        `apply` has other node groups.
+      ValueError: as `shrink`; when called: parameters with other keys or shapes, or inputs for
+        which `apply` has other node groups.
     """
     concrete = concrete_keep(keep, groups)
     shapes = small_shapes(kept_axes(groups, keep))
     cache: dict[Any, tuple[Found, Resizing]] = {}
 
+    order = {leaf.keys: leaf.value for leaf in parameter_leaves(groups)}
+
     def small(params, inputs):
-        leaves, structure = jax.tree.flatten(params)
-        _check_shapes(leaves, structure, groups, shapes)
+        leaves, places, structure = _in_order(params, order, groups, shapes)
         flat_inputs, inputs_structure = jax.tree.flatten(inputs)
         types = [shape_of(x).dtype for x in leaves]
-        key = (tuple(types), inputs_structure, tuple(map(_key, flat_inputs)))
+        key = (structure, tuple(types), inputs_structure, tuple(map(_key, flat_inputs)))
         if key not in cache:
             full = [
                 jax.ShapeDtypeStruct(shape, dtype)
                 for shape, dtype in zip(groups.shapes, types, strict=True)
             ]
-            full = jax.tree.unflatten(structure, full)
-            cache[key] = _plan(apply, full, inputs, groups, concrete)
+            full = jax.tree.unflatten(groups.structure, full)
+            own = _rearranged(apply, structure, places)
+            cache[key] = _plan(own, full, inputs, groups, concrete)
         found, resizing = cache[key]
         outputs = resizing.evaluate(found.graph, [*leaves, *flat_inputs])
         return jax.tree.unflatten(found.graph.out_tree, outputs)
@@ -84,11 +88,37 @@ def _same(one, other):
     return all(a[:2] == b[:2] and np.array_equal(a.index, b.index) for a, b in pairs)
 
 
-def _check_shapes(leaves, structure, groups, shapes):
-    if structure != groups.structure:
-        raise ValueError(f"params must have the structure {groups.structure}, got {structure}.")
-    for path, leaf in zip(groups.paths, leaves, strict=True):
-        if jnp.shape(leaf) != shapes[path]:
+def _in_order(params, order, groups, shapes):
+    """The leaves in the groups' order, the place of each there, and the tree's own structure."""
+    found = leaves_with_keys(params)
+    known = [leaf.keys for leaf in found]
+    for keys, place in order.items():
+        if keys not in known:
             raise ValueError(
-                f"params: {path} must have shape {shapes[path]}, got {jnp.shape(leaf)}."
+                "params must have the structure of the shrunk parameters: leaf "
+                f"{groups.paths[place]} is missing, got {list(printed(known))}."
             )
+    for name, keys in zip(printed(known), known, strict=True):
+        if keys not in order:
+            raise ValueError(
+                f"params must have the structure of the shrunk parameters: leaf {name} is unknown."
+            )
+    places = [order[keys] for keys in known]
+    leaves = [None] * len(places)
+    for place, leaf in zip(places, found, strict=True):
+        leaves[place], path = leaf.value, groups.paths[place]
+        if jnp.shape(leaf.value) != shapes[path]:
+            raise ValueError(
+                f"params: {path} must have shape {shapes[path]}, got {jnp.shape(leaf.value)}."
+            )
+    return leaves, places, jax.tree.structure(params)
+
+
+def _rearranged(apply, structure, places) -> Apply:
+    """`apply` of the tree that the caller holds, on the one that the groups were found on."""
+
+    def own(params, inputs):
+        leaves = jax.tree.leaves(params)
+        return apply(jax.tree.unflatten(structure, [leaves[k] for k in places]), inputs)
+
+    return Typed(own, apply.kinds) if isinstance(apply, Typed) else own

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slices of parameters multiplied by one factor per node."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from plprune.nodes.closing import along
+from plprune.graph.paths import leaf_is
 from plprune.nodes.matching import edit_leaves
 from plprune.types import Member, NodeGroups
 
-Factors = Mapping[str, Sequence[tuple[Member, Float[Array, " g"]]]]  # By leaf path.
+Factor = tuple[Member, Float[Array, " _"]]
+Factors = Mapping[str, Sequence[Factor]]  # By leaf path.
 
 
 def scale_slices(params: PyTree, groups: NodeGroups, factors: Factors) -> PyTree:
@@ -20,18 +22,38 @@ def scale_slices(params: PyTree, groups: NodeGroups, factors: Factors) -> PyTree
       params: The parameters that the groups were found on, or any tree that contains them.
       groups: From `find_nodes`.
       factors: Leaf path -> the members to scale and the factors of their group.
+
+    Raises:
+      ValueError: as `edit_leaves`.
     """
-
-    def scaled(path, leaf):
-        for member, values in factors.get(path, ()):
-            positions = per_position(values, member).astype(leaf.dtype)
-            leaf = leaf * along(positions, member.axis, leaf.ndim)
-        return leaf
-
     full = dict(zip(groups.paths, groups.shapes, strict=True))
-    return edit_leaves(params, groups, scaled, full)
+    touched = {path: {member.axis for member, _ in each} for path, each in factors.items()}
+    return edit_leaves(
+        params, groups, lambda path, leaf: scaled_leaf(leaf, factors.get(path, ())), full, touched
+    )
+
+
+def scaled_leaf(leaf: Array | np.ndarray, factors: Iterable[Factor]) -> Array | np.ndarray:
+    """A leaf with its nodes' slices multiplied, in its own dtype; integers and keys stay.
+
+    Half precision is multiplied in float32, so that a factor is not rounded before the product.
+    """
+    factors = list(factors)
+    if not factors or not leaf_is(leaf, jnp.inexact):
+        return leaf
+    leaf = jnp.asarray(leaf)
+    wide = jnp.promote_types(leaf.dtype, jnp.float32)
+    for member, values in factors:
+        positions = along(per_position(values, member).astype(wide), member.axis, leaf.ndim)
+        leaf = (leaf.astype(wide) * positions).astype(leaf.dtype)
+    return leaf
 
 
 def per_position(values: Float[Array, " g"], member: Member) -> Float[Array, " n"]:
     """The factor at each position of a member's axis; 1 where no node lies."""
     return jnp.where(member.index < 0, 1, values[member.index])
+
+
+def along(vector: Array, axis: int, rank: int) -> Array:
+    """A vector as an array of a given rank that varies along one axis."""
+    return jnp.reshape(vector, [-1 if d == axis else 1 for d in range(rank)])

@@ -3,25 +3,27 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from plprune.nodes.checks import check_names
+from plprune.nodes.checks import as_patterns, check_fraction, check_names, vector
 from plprune.types import NodeGroups
 
 BUDGETS = ("group", "global")
 
 
 def keep_top(
-    scores: Mapping[str, Float[Array, " _"]],
+    scores: Mapping[str, Any],
     groups: NodeGroups,
     keep_fraction: float | Float[Array, ""],
     *,
     budget: str = "group",
     round_to: int = 1,
     min_nodes: int = 1,
-    exclude: tuple[str, ...] = (),
+    exclude: str | tuple[str, ...] = (),
 ) -> dict[str, Bool[Array, " _"]]:
     """The nodes with the largest scores, as `mask`, `shrink` and `resize` take them.
 
@@ -29,11 +31,11 @@ def keep_top(
     traced scores.
 
     Args:
-      scores: Group name -> one score per node, larger = keep. Groups that cannot be pruned are
-        ignored, groups without scores are left alone.
+      scores: Group name -> one real number per node, larger = keep: an array or a list. Groups that
+        cannot be pruned are ignored, groups without scores are left alone.
       groups: From `find_nodes`.
-      keep_fraction: Fraction of the nodes to keep, in (0, 1]; counts are rounded, halves up. An
-        array, as from a schedule, is not checked.
+      keep_fraction: Fraction of the nodes to keep, in (0, 1]; counts are rounded, halves up. A
+        traced array, as from a schedule, is not checked.
       budget: "group" keeps the fraction of every group; "global" keeps it of all scored nodes
         together, comparing scores across groups.
       round_to: Counts are rounded up to a multiple of this, for the hardware's sake; a group
@@ -45,16 +47,19 @@ def keep_top(
       Group name -> [g] booleans, for the prunable groups that have scores and are not excluded.
 
     Raises:
-      ValueError: an argument is out of range, a name is unknown, or a pattern matches nothing.
+      ValueError: an argument is out of range, a name is unknown, scores are no real numbers, or a
+        pattern matches nothing.
     """
     _check_options(keep_fraction, budget, round_to, min_nodes)
     check_names(scores, groups, "scores")
     excluded = _excluded(groups, exclude)
-    ranked = {
-        name: jnp.where(jnp.isnan(values), -jnp.inf, jnp.asarray(values, float))
-        for name, values in scores.items()
-        if groups[name].prunable and name not in excluded
-    }
+    ranked = _comparable(
+        {
+            name: vector(values, f"scores[{name!r}]", groups[name].size)
+            for name, values in scores.items()
+            if groups[name].prunable and name not in excluded
+        }
+    )
     if budget == "group":
         counts = {name: jnp.floor(keep_fraction * len(s) + 0.5) for name, s in ranked.items()}
     else:
@@ -65,9 +70,32 @@ def keep_top(
     }
 
 
+def _comparable(scores):
+    """Scores as floats of which what is not a number is the least.
+
+    Where numbers are known but wider than floats are here (float64 without x64, large integers),
+    their ranks among all stand for them, since rounding would make ties.
+    """
+    known = all(isinstance(values, np.ndarray) for values in scores.values())
+    if known and any(values.dtype.itemsize > 4 for values in scores.values()):
+        scores = _ranks_among_all(scores)
+    floats = {name: jnp.asarray(values, float) for name, values in scores.items()}
+    return {n: jnp.where(jnp.isnan(values), -jnp.inf, values) for n, values in floats.items()}
+
+
+def _ranks_among_all(scores):
+    everything = np.concatenate([np.asarray(v, np.longdouble) for v in scores.values()])
+    distinct = np.unique(everything[~np.isnan(everything)])
+
+    def rank(values):
+        values = np.asarray(values, np.longdouble)
+        return np.where(np.isnan(values), np.nan, np.searchsorted(distinct, values))
+
+    return {name: rank(values) for name, values in scores.items()}
+
+
 def _check_options(keep_fraction, budget, round_to, min_nodes):
-    if isinstance(keep_fraction, int | float) and not 0 < keep_fraction <= 1:
-        raise ValueError(f"keep_fraction must lie in (0, 1], got {keep_fraction}.")
+    check_fraction(keep_fraction, "keep_fraction")
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
     for name, value in (("round_to", round_to), ("min_nodes", min_nodes)):
@@ -77,8 +105,8 @@ def _check_options(keep_fraction, budget, round_to, min_nodes):
 
 def _excluded(groups, patterns):
     excluded = set()
-    for pattern in patterns:
-        matching = {name for name in groups if fnmatch(name, pattern)}
+    for pattern in as_patterns(patterns):
+        matching = {name for name in groups if name == pattern or fnmatch(name, pattern)}
         if not matching:
             raise ValueError(f"exclude names {pattern!r}; the groups are {list(groups)}.")
         excluded |= matching

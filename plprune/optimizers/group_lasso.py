@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from plprune.graph.paths import leaf_is
 from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves
 from plprune.types import NodeGroups, Params
@@ -217,13 +218,16 @@ def _leaves(params, groups):
             f"params must be the tree that the groups were found on, with leaves {groups.paths}, "
             f"got {jax.tree.structure(params)}."
         )
+    for path, leaf in found.items():
+        if leaf_is(leaf, jnp.complexfloating):
+            raise ValueError(f"params: leaf {path} must be real for a group lasso, got complex.")
     return found
 
 
 def _weights(members, leaves, groups):
     """The members at hand: statistics are no weights, and state may be elsewhere."""
     at_hand = [m for m in members if m.path in leaves]
-    return [m for m in at_hand if m.path.rpartition(".")[2] not in groups.statistics]
+    return [m for m in at_hand if not groups.is_statistic(m.path)]
 
 
 def _member_squares(leaf, member, size):

@@ -118,7 +118,7 @@ def grasp(
         trained = [
             leaf
             for path, leaf in leaves_by_path(gradient, groups).items()
-            if jnp.issubdtype(leaf.dtype, jnp.floating) and not is_statistic(groups, path)
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not is_statistic(groups, path)
         ]
         return optax.tree.norm(trained, squared=True) / 2
 
@@ -143,7 +143,7 @@ def synflow(
     """
     del labels, loss, key, init
     ones = jax.tree.map(lambda a: jnp.ones_like(a[:1]), inputs)
-    positive = edit_trained(params, groups, lambda _, leaf: jnp.abs(leaf))
+    positive = edit_trained(params, groups, lambda _, leaf: jnp.abs(leaf).astype(leaf.dtype))
 
     def flow(factors):
         return jnp.sum(apply(scaled(positive, groups, factors), ones))

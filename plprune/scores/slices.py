@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from plprune.nodes.closing import along
-from plprune.nodes.matching import edit_leaves
+from plprune.graph.paths import leaf_is
+from plprune.nodes.matching import edit_leaves, match_leaves
+from plprune.nodes.scaling import scale_slices
 from plprune.types import Gates, Member, NodeGroup, NodeGroups
 
 NodeScores = dict[str, Float[Array, " g"]]
@@ -60,7 +61,7 @@ def node_sums(tree: PyTree, groups: NodeGroups, slices: Slices) -> NodeScores:
 
 def is_statistic(groups: NodeGroups, path: str) -> bool:
     """Whether a leaf is a running statistic, such as the mean of BatchNorm."""
-    return path.rpartition(".")[2] in groups.statistics
+    return groups.is_statistic(path)
 
 
 def scaled(params: PyTree, groups: NodeGroups, factors: Gates) -> PyTree:
@@ -74,13 +75,7 @@ def scaled(params: PyTree, groups: NodeGroups, factors: Gates) -> PyTree:
             if not is_statistic(groups, member.path):
                 per_leaf[member.path].append((member, values))
 
-    def edit(path, leaf):
-        for member, values in per_leaf[path]:
-            at = jnp.where(member.index < 0, 1, values[member.index]).astype(leaf.dtype)
-            leaf = leaf * along(at, member.axis, leaf.ndim)
-        return leaf
-
-    return edit_leaves(params, groups, edit, _shapes(groups))
+    return scale_slices(params, groups, per_leaf)
 
 
 def unit_factors(groups: NodeGroups) -> dict[str, Array]:
@@ -89,25 +84,22 @@ def unit_factors(groups: NodeGroups) -> dict[str, Array]:
 
 
 def edit_trained(params: PyTree, groups: NodeGroups, edit: Callable) -> PyTree:
-    """``edit(path, leaf)`` of the real leaves that training moves: no running statistics."""
+    """``edit(path, leaf)`` of the leaves that training moves: no statistics, integers or keys."""
 
     def where_trained(path, leaf):
-        real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return edit(path, leaf) if real and not is_statistic(groups, path) else leaf
+        trained = leaf_is(leaf, jnp.inexact) and not is_statistic(groups, path)
+        return edit(path, jnp.asarray(leaf)) if trained else leaf
 
     return edit_leaves(params, groups, where_trained, _shapes(groups))
 
 
-def leaves_by_path(tree: PyTree, groups: NodeGroups) -> dict[str, Any]:
-    """The leaves of a params-like tree by the paths that the groups know them by."""
-    found = {}
-
-    def record(path, leaf):
-        found[path] = leaf
-        return leaf
-
-    edit_leaves(tree, groups, record, _shapes(groups))
-    return found
+def leaves_by_path(
+    tree: PyTree, groups: NodeGroups, values: PyTree | None = None
+) -> dict[str, Any]:
+    """The leaves of a params-like tree, or of `values` like it, by the paths the groups know."""
+    leaves = jax.tree.leaves(tree if values is None else values)
+    places = match_leaves(tree, groups, _shapes(groups)).positions()
+    return {path: leaves[k] for k, path in places.items()}
 
 
 def _shapes(groups):
@@ -132,12 +124,12 @@ def per_node(values: Float[Array, "n ..."], member: Member, size: int) -> Float[
 
 
 def squared(tree: PyTree) -> PyTree:
-    """Squares of the real leaves, at least in float32; other leaves count as zero."""
+    """Squared magnitudes, at least in float32; integers and keys are not trained and count zero."""
 
     def square(leaf):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if not leaf_is(leaf, jnp.inexact):
             return jnp.zeros(jnp.shape(leaf))
         wide = jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
-        return jnp.square(wide)
+        return jnp.square(jnp.real(wide)) + jnp.square(jnp.imag(wide))
 
     return jax.tree.map(square, tree)

@@ -67,7 +67,8 @@ def ntk_sap(
     places = {path: k for k, path in enumerate(groups.paths)}
 
     def perturb(path, leaf):
-        noise = jax.random.normal(jax.random.fold_in(key_noise, places[path]), leaf.shape)
+        dtype = complex if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else float
+        noise = jax.random.normal(jax.random.fold_in(key_noise, places[path]), leaf.shape, dtype)
         return leaf + (_PERTURBATION * noise).astype(leaf.dtype)
 
     noisy = edit_trained(weights, groups, perturb)
@@ -124,8 +125,7 @@ def node_lambda_max(
 
     gradient = jax.grad(combined, allow_int=True)
     jacobians = jax.vmap(gradient, in_axes=(None, 0))(params, inputs)
-    # Both are in the order of the leaves.
-    leaves = dict(zip(leaves_by_path(params, groups), jax.tree.leaves(jacobians), strict=True))
+    leaves = leaves_by_path(params, groups, jacobians)
     kernels = [_node_kernels(leaves, groups, groups[name]) for name in groups.prunable]
     if not kernels:
         return {}
@@ -140,11 +140,16 @@ def _node_kernels(leaves, groups, group):
     """[g, b, b] Gram matrices over the slices that compute the nodes."""
     kernels = 0
     for member in producing(group):
-        if not is_statistic(groups, member.path):
-            rows = jnp.moveaxis(leaves[member.path], member.axis + 1, 0)
+        if is_statistic(groups, member.path):
+            continue
+        rows = leaves[member.path]
+        if jnp.issubdtype(rows.dtype, jnp.inexact):
+            rows = jnp.moveaxis(rows, member.axis + 1, 0)
             rows = rows.reshape(*rows.shape[:2], -1).astype(
                 jnp.promote_types(rows.dtype, jnp.float32)
             )
+            if jnp.issubdtype(rows.dtype, jnp.complexfloating):
+                rows = jnp.concatenate([jnp.real(rows), jnp.imag(rows)], axis=-1)
             grams = _einsum("nbr,ncr->nbc", rows, rows)
             kernels += per_node(grams, member, group.size)
     return kernels

@@ -40,8 +40,11 @@ def save_shrunk(
       overwrite: Whether to replace what is there.
 
     Raises:
-      ValueError: If the folder exists, or a group's `keep` is not a vector of booleans.
+      ValueError: If the folder exists, or a group's `keep` is not a vector of booleans: 0 and 1 are
+        not taken here, where no groups are at hand to say how many there must be.
     """
+    if not isinstance(keep, Mapping):
+        raise ValueError(f"keep must map names of groups to masks, got {type(keep).__name__}.")
     kept = {name: np.asarray(mask) for name, mask in keep.items()}
     for name, mask in kept.items():
         if mask.ndim != 1 or mask.dtype != bool:

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from plprune.data.prepared import quiet
+from plprune.graph.paths import leaves_with_keys, printed
 
 FORMAT = 1
 ARRAYS, MANIFEST, MANIFEST_SUM = "arrays", "manifest.json", "manifest.sha256"
@@ -83,8 +84,8 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
     Raises:
       ValueError: If a leaf is missing or unknown, or has another shape or type; names it.
     """
-    expected = {name: _described(leaf) for name, leaf in _named(like).items()}
     stored = manifest["leaves"]
+    expected = {name: _described(leaf) for name, leaf in _named(like, stored).items()}
     for name in sorted(expected.keys() | stored.keys()):
         if stored.get(name) != expected.get(name):
             have, want = (_shown(leaves.get(name)) for leaves in (stored, expected))
@@ -98,7 +99,7 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
     for name, array in arrays.items():
         if _described(array) != expected[name]:
             raise ValueError(f"{path} is damaged: leaf {name} is {_shown(_described(array))}.")
-    leaves = [arrays[name] for name in _named(like)]
+    leaves = [arrays[name] for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -126,12 +127,22 @@ def _is_description(value):
     return isinstance(value, dict) and value.keys() == {"shape", "dtype"}
 
 
-def _named(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
-    if len(named) < len(leaves):
-        raise ValueError("leaves must have distinct names when their keys are joined by dots.")
-    return named
+def _named(tree, stored=None):
+    """Leaves by name; by the names with Flax's boxes where only these are `stored`."""
+    leaves = leaves_with_keys(tree)
+    names = [".".join(map(str, leaf.keys)) for leaf in leaves]
+    shown = printed([leaf.keys for leaf in leaves])
+    alike = [unlike for name, unlike in zip(names, shown, strict=True) if name != unlike]
+    if alike:
+        raise ValueError(
+            "leaves must have distinct names when their keys are joined by dots, got "
+            f"{' and '.join(alike)}."
+        )
+    if stored is not None and stored.keys() != set(names):
+        paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+        boxed = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+        names = boxed if stored.keys() == set(boxed) else names
+    return {name: leaf.value for name, leaf in zip(names, leaves, strict=True)}
 
 
 def _described(leaf):
