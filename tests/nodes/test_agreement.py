@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from plprune.functional import functional, paired
-from plprune.nodes import find_nodes, resize, shrink, shrink_model
+from plprune.nodes import find_nodes, shrink, shrink_model
 
 
 class Rotary(nnx.Module):
