@@ -11,6 +11,8 @@ import numpy as np
 from plprune.nodes.lookups import index_bounds
 from plprune.types import Inputs, NodeGroups
 
+GAINS = (1.0, 0.1, 10.0, 100.0, 1e-3)  # Logits that spread, thresholds that are passed.
+
 
 class Sampler:
     """Draws for a model's variables at given values, and for inputs of any shapes.
@@ -27,6 +29,10 @@ class Sampler:
         self.fans = fan_ins(groups, self.leaves)
         self.state = _state_leaves(variables)
         self.bounds = index_bounds(graph)
+        self.may_loop_on = _has_while(graph)
+        sizes = zip(groups.shapes, map(np.shape, self.leaves), strict=True)
+        cut = (n for full, left in sizes for n, m in zip(full, left, strict=True) if n != m)
+        self.reach = max(cut, default=0)  # The widest axis that shrinks.
         self.wide = wide
 
     def own(self) -> Any:
@@ -56,6 +62,11 @@ class Sampler:
             return np.where(own == 0, noise, own * draws.uniform(2 / 3, 4 / 3, own.shape))
 
         return self._tree(draw)
+
+    def draws(self) -> Iterator[Any]:
+        """Variables of several sizes; near the model's own where a loop might never end."""
+        for k, gain in enumerate(GAINS):
+            yield self.jittered(seed=k) if self.may_loop_on else self.variables(gain, seed=k)
 
     def inputs(self, shapes: Inputs, *, seed: int, positive: bool = False) -> Inputs:
         """Random inputs of given shapes and types."""
@@ -105,18 +116,25 @@ def fan_ins(groups: NodeGroups, leaves: list[Any]) -> list[int]:
     return [fan(path, np.shape(leaf)) for path, leaf in zip(groups.paths, leaves, strict=True)]
 
 
-def other_shapes(shapes: Inputs) -> Iterator[Inputs]:
+def _has_while(graph) -> bool:
+    """Whether some loop runs until a condition holds, which at other values it may never do."""
+    return any(e.name == "while" or any(map(_has_while, e.subgraphs)) for e in graph.equations)
+
+
+def other_shapes(shapes: Inputs, reach: int) -> Iterator[Inputs]:
     """Inputs of another batch size and, first, of another length; many models refuse some.
 
     The length is the second axis of the first input that has one. Whether other axes of that size
-    are the same length cannot be known: both are tried.
+    are the same length cannot be known: both are tried. A length beyond `reach`, if that is not
+    too far, comes first: a width may be where a mask or a window ends.
     """
     ranked = [leaf.shape for leaf in jax.tree.leaves(shapes) if leaf.shape]
     if not ranked:
         return
     rows, length = ranked[0][0], next((shape[1] for shape in ranked if len(shape) > 1), None)
     batch = 2 if rows != 2 else 3
-    lengths = [] if length is None else [length + 3, length - 1, length // 2]
+    more = 3 if length is None else max(3, min(reach, max(16, length)))
+    lengths = [] if length is None else [length + more, length + 3, length - 1, length // 2]
     lengths = [n for n in dict.fromkeys(lengths) if 0 < n != length]
     sizes = [*((batch, n) for n in lengths), (batch, length), *((rows, n) for n in lengths[:1])]
     seen = [shapes]

@@ -67,8 +67,8 @@ class Hiding(nnx.Module):
     def __init__(self, use, rngs):
         self.use, self.table = use, nnx.Embed(20, 3, rngs=rngs)
         self.a, self.b = nnx.Linear(3, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)
-        self.zero, self.tiny = nnx.Param(jnp.zeros(())), nnx.Param(jnp.full((), 1e-9))
-        self.low, self.state = nnx.Param(jnp.full((), -99.0)), nnx.Variable(jnp.zeros(()))
+        self.zero, self.tiny, self.low = (nnx.Param(jnp.float32(x)) for x in (0, 1e-9, -99))
+        self.state = nnx.Variable(jnp.float32(0))
 
     def __call__(self, inputs):
         h = jnp.tanh(self.a(self.table(inputs)))
@@ -79,8 +79,21 @@ def width(h):
     return h.shape[-1]
 
 
-def later(h, tokens):
-    return h * jnp.where(jnp.arange(tokens.shape[1]) > 0, width(h), 1)[:, None]
+def later(h, start):
+    """Positions from `start` on are doubled."""
+    return h * jnp.where(jnp.arange(h.shape[1]) < start, 1, 2)[:, None]
+
+
+def carried(value):
+    """The value behind a loop that float64 breaks: its carry would change its type."""
+    return jax.lax.scan(lambda c, _: (c * value, None), jnp.ones((), jnp.float32), length=2)[0]
+
+
+def counted(step):
+    """How many steps lead to 10: at a step near zero the loop would hardly end."""
+    return jax.lax.while_loop(
+        lambda c: c[0] < 10, lambda c: (c[0] + step, c[1] + 1), (0 * step, 0)
+    )[1]
 
 
 HIDDEN = {
@@ -95,8 +108,11 @@ HIDDEN = {
     "in the shape of a leaf": lambda m, h, _: h + m.zero[...] * h * m.b.kernel.shape[0],
     "in a rounding": lambda m, h, _: h + jnp.round(m.zero[...] * h * width(h)),
     "behind tokens above one": lambda _, h, x: h * jnp.where(x > 15, width(h), 1)[..., None],
-    "behind the first position": lambda _, h, x: later(h, x),
+    "behind the first position": lambda _, h, __: later(h, 1 if width(h) == 6 else 2),
+    "where a mask ends": lambda _, h, __: later(h, width(h)),
     "behind a single example": lambda _, h, x: h * (width(h) if len(x) == 2 else 1),
+    "where only float32 runs": lambda m, h, _: h + carried(m.zero[...]) * h / width(h),
+    "in a loop": lambda m, h, _: h + counted(m.low[...] ** 2) * m.zero[...] * h / width(h),
     "in single precision": lambda m, h, _: h + (m.zero[...] * h / width(h)).astype(jnp.float32),
     "in half precision": lambda m, h, _: h + (m.zero[...] * h / width(h)).astype(jnp.bfloat16),
     "behind 1e-6": lambda _, h, __: h / jnp.sqrt(h**2 + 1e-6 * width(h)),
@@ -120,6 +136,8 @@ FITTING = {
     "overflow": lambda m, h, _: jnp.exp(jnp.exp(9 * h)) * m.zero[...],
     "chaos": lambda _, h, __: jax.lax.fori_loop(0, 99, lambda _, y: 1 - 1.9 * y**2, h),
     "half precision": lambda _, h, __: h.astype(jnp.bfloat16) * 1.1,
+    "only float32": lambda m, h, _: h + carried(m.zero[...]) * h,
+    "a loop": lambda m, h, _: h + counted(m.low[...] ** 2) * h,
     "argmax": lambda m, h, x: h * (x == jnp.argmax(m.table.embedding[...][:, 0]))[..., None],
 }
 
