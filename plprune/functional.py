@@ -105,15 +105,17 @@ def functional_linen(
       training: Keywords that put it in training mode.
 
     Returns:
-      A `Functional` whose `state` holds every collection but "params", by name. `train` gives the
-      key to the random stream "dropout"; `rebuild` returns variables for `module.apply`.
+      A `Functional` whose `state` holds every collection but "params" and the "intermediates" that
+      modules sow, by name. `train` gives the key to the random stream "dropout"; `rebuild` returns
+      variables for `module.apply`.
 
     Raises:
       ValueError: If `variables` has no collection "params".
     """
     if "params" not in variables:
         raise ValueError(f'variables must hold the collection "params", got {list(variables)}.')
-    state = {name: tree for name, tree in variables.items() if name != "params"}
+    no_state = ("params", "intermediates")
+    state = {name: tree for name, tree in variables.items() if name not in no_state}
 
     def rebuild(params, state):
         return {"params": params, **state}

@@ -148,11 +148,11 @@ def shrink_linen(
 
 
 def _suspects(attempt, keep) -> str:
-    """Which groups fail alone; those of repeated layers are told by one of them."""
-    kinds = {}
-    for name, kept in keep.items():
-        if not np.all(kept):
-            kinds.setdefault(re.sub(r"\d+", "*", name), name)
+    """Which groups fail alone; if they are many, one of each repeated layer's speaks for all."""
+    names = [name for name, kept in keep.items() if not np.all(kept)]
+    kinds = {name: name for name in names}
+    if len(kinds) > _MAX_SUSPECTS:
+        kinds = {re.sub(r"\d+", "*", name): name for name in reversed(names)}
     if not 1 < len(kinds) <= _MAX_SUSPECTS:
         return ""
     failing = []
