@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -43,14 +44,15 @@ class Comparison(NamedTuple):
 
 
 def parameters(params: Params) -> int:
-    """Number of scalars in a tree of arrays or shapes."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+    """Number of scalars in a tree of arrays, shapes or numbers."""
+    return sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(params))
 
 
 def parameter_bytes(params: Params) -> int:
-    """Memory of a tree of arrays or shapes, in bytes."""
+    """Memory of a tree of arrays, shapes or numbers, in bytes."""
     leaves = jax.tree.leaves(params)
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+    types = [leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf) for leaf in leaves]
+    return sum(parameters(leaf) * kind.itemsize for leaf, kind in zip(leaves, types, strict=True))
 
 
 def flops(apply: Apply, params: Params, inputs: Inputs) -> float:

@@ -44,7 +44,13 @@ def functional(
       A `Functional`. In `apply`, BatchNorm uses its running statistics and dropout is off; in
       `train`, both are on, dropout draws from `key`, and the new state comes back. Shared leaves
       appear once. `rebuild` gives a module in training mode, with the original random state.
+      What a call adds to the module (values that it sows, a cache made at its first use) is no
+      part of the state and is dropped; so are intermediates that earlier calls left behind.
+
+    Raises:
+      ValueError: When called, for params or state of another structure.
     """
+    module = without_intermediates(module)
     graph, params, random, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     # The mode is a static attribute of the submodules, so each mode has its own graph.
     evaluation, training = nnx.merge(graph, params, random, state), nnx.clone(module)
@@ -65,7 +71,8 @@ def functional(
     def train(params, state, inputs, *, key: PRNGKeyArray):
         module = merge(training, params, _reseed(random, key), state)
         outputs = call(module, inputs)
-        return outputs, _plain(nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState))))
+        left = flatten_dict(_plain(nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))))
+        return outputs, unflatten_dict({path: left[path] for path in state_paths})
 
     def rebuild(params, state):
         return merge(training, params, random, state)
@@ -73,6 +80,15 @@ def functional(
     kinds = {("0", *keys): kind for keys, kind in _kinds(params).items()}
     kinds |= {("1", *keys): kind for keys, kind in _kinds(state).items()}
     return Functional(_plain(params), _plain(state), Typed(apply, kinds), train, rebuild)
+
+
+def without_intermediates(module: nnx.Module) -> nnx.Module:
+    """A module without the intermediates that calls have sown; itself where it has none."""
+    if not jax.tree.leaves(nnx.state(module, nnx.Intermediate)):
+        return module
+    module = nnx.clone(module)
+    nnx.pop(module, nnx.Intermediate)
+    return module
 
 
 def functional_linen(
@@ -91,15 +107,17 @@ def functional_linen(
       training: Keywords that put it in training mode.
 
     Returns:
-      A `Functional` whose `state` holds every collection but "params", by name. `train` gives the
-      key to the random stream "dropout"; `rebuild` returns variables for `module.apply`.
+      A `Functional` whose `state` holds every collection but "params" and the "intermediates" that
+      modules sow, by name. `train` gives the key to the random stream "dropout"; `rebuild` returns
+      variables for `module.apply`.
 
     Raises:
       ValueError: If `variables` has no collection "params".
     """
     if "params" not in variables:
         raise ValueError(f'variables must hold the collection "params", got {list(variables)}.')
-    state = {name: tree for name, tree in variables.items() if name != "params"}
+    no_state = ("params", "intermediates")
+    state = {name: tree for name, tree in variables.items() if name not in no_state}
 
     def rebuild(params, state):
         return {"params": params, **state}

@@ -26,6 +26,12 @@ def test_parameters_and_bytes_are_counted():
     assert costs.parameters({}) == 0
 
 
+def test_numbers_and_empty_leaves_count():
+    params = [2.0, 3, True, np.zeros((0, 5)), jax.random.key(0), np.float32(1)]
+    assert costs.parameters(params) == 5
+    assert costs.parameter_bytes(params) == 8 + 8 + 1 + 0 + 8 + 4
+
+
 def test_flops_of_matrix_products_are_two_per_multiplication():
     expected = 2 * 8 * (64 * 32 + 32 * 16)
     assert costs.flops(apply, PARAMS, INPUTS) == expected

@@ -197,3 +197,48 @@ def test_rejects_trees_of_another_structure_by_name():
         model.apply(model.params, {**model.state, "extra": jnp.ones(1)}, INPUTS)
     with pytest.raises(ValueError, match='must hold the collection "params", got \\[\\]'):
         functional_linen(LinenNet(), {})
+
+
+class Sowing(Net):
+    def __call__(self, x):
+        y = super().__call__(x)
+        self.sow(nnx.Intermediate, "outputs", y)
+        if not hasattr(self, "cache"):
+            self.cache = nnx.Cache(y)
+        return y
+
+
+@pytest.mark.filterwarnings("ignore:Using .Module.sow")
+def test_what_a_call_adds_is_no_state(key):
+    module = Sowing(rngs=nnx.Rngs(0))
+    model, plain = functional(module), nnx_model()
+    assert jax.tree.structure(model.state) == jax.tree.structure(plain.state)
+    state = model.state
+    for _ in range(2):
+        _, state = model.train(model.params, state, INPUTS, key=key)
+    assert jax.tree.structure(state) == jax.tree.structure(model.state)
+    module.eval()
+    expected = module(INPUTS)
+    del module.cache
+    after = functional(module)  # The module now holds an intermediate.
+    assert jax.tree.structure(after.state) == jax.tree.structure(model.state)
+    np.testing.assert_allclose(after.apply(after.params, after.state, INPUTS), expected, rtol=1e-6)
+    assert jax.tree.leaves(nnx.state(module, nnx.Intermediate))
+
+
+class LinenSowing(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        h = linen.BatchNorm(use_running_average=False)(linen.Dense(8)(x))
+        self.sow("intermediates", "h", h)
+        return linen.Dense(3)(h)
+
+
+def test_intermediates_of_linen_are_no_state(key):
+    module = LinenSowing()
+    variables = module.init(jax.random.key(0), INPUTS)
+    _, sown = module.apply(variables, INPUTS, mutable=True)
+    model = functional_linen(module, {**variables, **sown})
+    assert list(model.state) == ["batch_stats"]
+    _, state = model.train(model.params, model.state, INPUTS, key=key)
+    assert jax.tree.structure(state) == jax.tree.structure(model.state)

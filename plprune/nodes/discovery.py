@@ -241,6 +241,8 @@ def _slots(graph, labels) -> tuple[dict[Label, Slots], dict[LeafAxis, int]]:
 
 
 def _positions(labels, vector) -> dict[Label, np.ndarray]:
+    if len(vector) == 0:  # An axis of no size holds no node, and has no runs to split.
+        return {}
     unique, inverse = np.unique(labels.atoms.roots(vector), return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     runs = np.split(order, np.cumsum(np.bincount(inverse, minlength=len(unique)))[:-1])

@@ -20,9 +20,9 @@ class Cut(NamedTuple):
         """New size of an axis."""
         return len(self.kept[name][axis])
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """New shape of a leaf."""
-        return tuple(map(len, self.kept[name]))
+    def shape(self, name: str, rank: int | None = None) -> tuple[int, ...]:
+        """New shape of a leaf, or of its last `rank` axes: layers may be stacked before them."""
+        return tuple(map(len, self.kept[name]))[-(rank or 0) :]
 
     def blocks(self, name: str, axis: int, count: int) -> int:
         """How many of `count` equal blocks of an axis keep any position."""
@@ -30,33 +30,35 @@ class Cut(NamedTuple):
         return len(np.unique(self.kept[name][axis] // width))
 
 
-def adjust(layer: nnx.Module, cut: Cut) -> None:
-    """Set the sizes that a layer checks or computes with; other modules have none to set."""
-    for kind, rule in _RULES.items():
-        if isinstance(layer, kind):
-            rule(layer, cut)
-            return
+def adjust(layer: nnx.Module, cut: Cut) -> dict[str, float]:
+    """Set the sizes that a layer checks or computes with; other modules have none to set.
+
+    Returns:
+      Own leaf name -> the factor that makes up for a size which the layer computes with.
+    """
+    rule = next((rule for kind, rule in _RULES.items() if isinstance(layer, kind)), None)
+    return (rule and rule(layer, cut)) or {}
 
 
 def _linear(layer, cut):
-    layer.in_features, layer.out_features = cut.shape("kernel")
+    layer.in_features, layer.out_features = cut.shape("kernel", 2)
 
 
 def _linear_general(layer, cut):
-    batch, count = len(layer.batch_axis), len(layer.in_features)
-    shape = cut.shape("kernel")[batch:]
+    count = len(layer.in_features)
+    shape = cut.shape("kernel", count + len(layer.out_features))
     layer.in_features, layer.out_features = shape[:count], shape[count:]
 
 
 def _convolution(layer, cut):
-    shape = cut.shape("kernel")
-    groups = cut.blocks("kernel", len(shape) - 1, layer.feature_group_count)
+    shape = cut.shape("kernel", len(layer.kernel_shape))
+    groups = cut.blocks("kernel", -1, layer.feature_group_count)
     layer.kernel_shape, layer.feature_group_count = shape, groups
     layer.in_features, layer.out_features = shape[-2] * groups, shape[-1]
 
 
 def _transposed(layer, cut):
-    layer.kernel_shape = shape = cut.shape("kernel")
+    layer.kernel_shape = shape = cut.shape("kernel", len(layer.kernel_shape))
     features = shape[:-3:-1] if layer.transpose_kernel else shape[-2:]
     layer.in_features, layer.out_features = features[0], features[1]
 
@@ -64,32 +66,36 @@ def _transposed(layer, cut):
 def _features(layer, cut):
     """Any leaf tells; a normalisation without leaves serves every width."""
     if cut.kept:
-        layer.num_features = cut.size(next(iter(cut.kept)), 0)
+        layer.num_features = cut.size(next(iter(cut.kept)), -1)
 
 
 def _group_norm(layer, cut):
     if cut.kept:
-        layer.num_groups = cut.blocks(next(iter(cut.kept)), 0, layer.num_groups)
+        layer.num_groups = cut.blocks(next(iter(cut.kept)), -1, layer.num_groups)
         _features(layer, cut)
 
 
 def _embedding(layer, cut):
-    layer.num_embeddings, layer.features = cut.shape("embedding")
+    layer.num_embeddings, layer.features = cut.shape("embedding", 2)
 
 
 def _attention(layer, cut):
-    layer.in_features, layer.num_heads, layer.head_dim = cut.shape("query.kernel")
+    """The layer divides scores by the square root of the head width that is left."""
+    layer.in_features, layer.num_heads, layer.head_dim = cut.shape("query.kernel", 3)
     layer.qkv_features = layer.num_heads * layer.head_dim
-    layer.out_features = cut.size("out.kernel", 2)
+    layer.out_features = cut.size("out.kernel", -1)
+    factor = float(np.sqrt(layer.head_dim / cut.full["query.kernel"][-1]))
+    leaves = ("query.kernel", "query.bias") if factor != 1 else ()
+    return {name: factor for name in leaves if name in cut.kept}
 
 
 def _cell(layer, cut):
     """Recurrent cells: some kernel reads the hidden state; its axis 0 is the hidden width."""
     recurrent = next(n for n in ("hi", "dense_h") if f"{n}.kernel" in cut.kept)
-    layer.hidden_features = cut.size(f"{recurrent}.kernel", 0)
+    layer.hidden_features = cut.size(f"{recurrent}.kernel", -2)
 
 
-_RULES: dict[type, Callable[[nnx.Module, Cut], None]] = {
+_RULES: dict[type, Callable[[nnx.Module, Cut], dict[str, float] | None]] = {
     nnx.MultiHeadAttention: _attention,
     nnx.LinearGeneral: _linear_general,
     nnx.Linear: _linear,

@@ -13,7 +13,7 @@ from zoo import CASES, TWO, conv, lstm_scanned, normal, shapes, transformer, wei
 from plprune.costs import parameters
 from plprune.functional import functional, paired
 from plprune.models import ResNet
-from plprune.nodes import find_nodes, shrink
+from plprune.nodes import expand, find_nodes, mask, resize, shrink
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -245,3 +245,48 @@ def test_half_of_resnet20_is_found_within_a_second():
     assert parameters(parts.params) == 272_474
     small = jax.eval_shape(lambda tree: shrink(tree, groups, keep), parts.params)
     assert parameters(small) == 68_786
+
+
+def adapted(p, x):
+    return jnp.tanh(x @ (p["a"] + p["u"] @ p["v"])) @ p["b"]
+
+
+def plain(p, x):
+    return jnp.tanh(x @ p["a"]) @ p["b"]
+
+
+def joined(p, x):
+    return jnp.concatenate([jnp.tanh(x @ p["a"]), jnp.tanh(x @ p["e"])], -1) @ p["b"]
+
+
+def stepped(p, x):
+    return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x @ p["a"], p["w"])[0] @ p["b"]
+
+
+EMPTY = {
+    "an adapter of rank 0": (adapted, {"u": (3, 0), "v": (0, 6)}, (8, 3), {"v": 6}),
+    "an unused leaf": (plain, {"e": (0, 3)}, (8, 3), {"a": 6}),
+    "inputs without features": (plain, {"a": (0, 6)}, (8, 0), {"a": 6}),
+    "no outputs": (plain, {"b": (6, 0)}, (8, 3), {"a": 6}),
+    "no hidden units": (plain, {"a": (3, 0), "b": (0, 2)}, (8, 3), {}),
+    "an empty branch": (joined, {"e": (3, 0)}, (8, 3), {"a": 6}),
+    "no layers": (stepped, {"w": (0, 6, 6)}, (8, 3), {"a": 6}),
+    "no examples": (plain, {}, (0, 3), {"a": 6}),
+    "no positions": (plain, {}, (8, 0, 3), {"a": 6}),
+    "one unit": (plain, {"a": (3, 1), "b": (1, 2)}, (8, 3), {}),
+    "one of everything": (plain, {"a": (1, 1), "b": (1, 1)}, (1, 1), {}),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_axes_of_no_size_hold_no_nodes(name):
+    apply, leaves, inputs, prunable = EMPTY[name]
+    params, x = shapes(**({"a": (3, 6), "b": (6, 2)} | leaves)), normal(*inputs)
+    groups = find_nodes(apply, params, x)
+    assert groups.prunable == prunable
+    keep = random_keep(groups)
+    small = shrink(params, groups, keep)
+    shrunk, masked = resize(apply, groups, keep)(small, x), apply(mask(params, groups, keep), x)
+    np.testing.assert_allclose(shrunk, masked, atol=1e-12)
+    back = shrink(expand(small, groups, keep), groups, keep)
+    assert jax.tree.map(np.array_equal, back, small) == jax.tree.map(lambda _: True, small)

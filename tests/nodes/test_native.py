@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from discovered import random_keep, shaped
 from flax import linen, nnx
-from flax_zoo import LinenEncoder
+from flax_zoo import Convolutions as Branching
+from flax_zoo import Decoder, LinenEncoder
 from zoo import fill, normal
 
 from plprune import models
@@ -78,6 +79,8 @@ MODELS = {
     "attention": (Attention, TOKENS, 4),
     "lstm": (lambda rngs: Recurrent(rngs, nnx.OptimizedLSTMCell), single(2, 3, 3), 1),
     "gru": (lambda rngs: Recurrent(rngs, nnx.GRUCell), single(2, 3, 3), 1),
+    "branching": (Branching, single(1, 4, 4, 3), 5),
+    "decoder": (Decoder, TOKENS, 7),
 }
 
 
