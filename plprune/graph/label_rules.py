@@ -116,7 +116,7 @@ def reshape(labels: Labels, equation: Equation) -> None:
     """Merged axes are products; a split axis turns out to have been one."""
     source, target = equation.inputs[0], equation.outputs[0]
     refinement = common_factors(labels.shape(source), labels.shape(target))
-    if refinement is None or equation.params.get("dimensions") is not None:
+    if refinement is None:
         return refuse(labels, equation)
     factor_labels = {}
     for axis, factors in zip(labels[source], refinement.old, strict=True):
