@@ -16,7 +16,8 @@ from plprune.graph.biases import added_leaf
 from plprune.graph.bottlenecks import Bottleneck, bottleneck
 from plprune.graph.factors import Factoring, factoring
 from plprune.graph.origins import Origin, origins
-from plprune.graph.tracing import STRUCTURAL, Graph, Variable, trace
+from plprune.graph.parameters import is_structural
+from plprune.graph.tracing import Graph, Variable, trace
 
 
 class Term(NamedTuple):
@@ -93,7 +94,7 @@ def _uses(graph, found, num_leaves):
     """Per leaf, the equations that compute with it."""
     uses = [[] for _ in range(num_leaves)]
     for index, equation in enumerate(graph.equations):
-        if equation.name in STRUCTURAL and equation.inputs[0] in found:
+        if is_structural(graph, equation) and equation.inputs[0] in found:
             continue
         positions = defaultdict(list)
         for position, variable in enumerate(equation.inputs):

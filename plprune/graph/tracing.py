@@ -164,9 +164,7 @@ class _Builder:
             aval = self.avals[source_array].update(shape=tuple(shape[d] for d in order))
             arguments, params = (self.new(aval),), {**params, "dimensions": None}
             move = {"permutation": order}
-            moved = [
-                Equation(primitives.transpose_p, move, (source_array,), arguments, (), source)
-            ]
+            moved = [Equation(primitives.transpose_p, move, (source_array,), arguments, (), source)]
         bodies = tuple(self.subgraph(body, source) for body in _bodies(eqn))
         return [*moved, Equation(eqn.primitive, params, arguments, outputs, bodies, source)]
 
