@@ -6,6 +6,7 @@ Every function returns a callable on trees of the parameters' structure or on ou
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import jax
@@ -23,9 +24,12 @@ def flat_outputs(apply: Apply) -> Apply:
 
     def flattened(params, inputs):
         outputs = apply(params, inputs)
+        structure = jax.tree.structure(outputs)
+        if not jax.tree_util.treedef_is_leaf(structure):
+            raise ValueError(f"apply must return one array [b, ...], got the tree {structure}.")
         if jnp.ndim(outputs) == 0:
             raise ValueError("apply must return outputs [b, ...] with a batch axis, got a scalar.")
-        return outputs.reshape(outputs.shape[0], -1)
+        return outputs.reshape(outputs.shape[0], prod(outputs.shape[1:]))
 
     return flattened
 

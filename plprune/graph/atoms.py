@@ -170,17 +170,17 @@ class Atoms:
             self._merge(left[0], right[0])
             return
         why = next((self.pinned[a] for a in left + right if a in self.pinned), reason)
-        open_left, open_right = (tuple(a for a in s if a not in self.pinned) for s in (left, right))
         # Common factors cancel: (a, b) with (a, c) says b with c; (a, b) with (a) pins b.
-        x = tuple(a for a in open_left if a not in open_right)
-        y = tuple(a for a in open_right if a not in open_left)
+        left, right = _without(left, right), _without(right, left)
+        if len(left) == len(right):
+            for a, b in zip(left, right, strict=True):
+                self._unify(self.basic(a), self.basic(b), reason)
+            return
+        x, y = (tuple(a for a in s if a not in self.pinned) for s in (left, right))
         if not x or not y:
             self._pin_atoms(x + y, why)
         elif min(len(x), len(y)) == 1:
             self._bind(*((x[0], y) if len(x) == 1 else (y[0], x)))
-        elif len(x) == len(y):
-            for a, b in zip(x, y, strict=True):
-                self._unify(self.basic(a), self.basic(b), reason)
         else:  # No common factors are known: one class is conservative.
             for a in (x + y)[1:]:
                 self._unify(self.basic(a), self.basic(x[0]), reason)
@@ -200,3 +200,7 @@ class Atoms:
     def _pin_atoms(self, atoms, reason):
         for atom in atoms:
             self.pinned.setdefault(atom, reason)
+
+
+def _without(some, others):
+    return tuple(a for a in some if a not in others)

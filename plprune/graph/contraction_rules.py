@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from plprune.graph.label_rules import refuse
+from plprune.graph.label_rules import hold_choice, refuse
 from plprune.graph.labels import Labels, Reduction
 from plprune.graph.tracing import Equation
 
@@ -80,13 +80,12 @@ def pin_touched(labels: Labels, equation: Equation, touched: list[int], text: st
 def window(labels: Labels, equation: Equation) -> None:
     """Pooling: axes with a window are fixed."""
     params = equation.params
-    spec = zip(
-        params["window_dimensions"], params["window_strides"], params["padding"], strict=True
-    )
+    names = ("window_dimensions", "window_strides", "base_dilation", "padding")
+    spec = zip(*(params[name] for name in names), strict=True)
     touched = [
         d
-        for d, (size, stride, pads) in enumerate(spec)
-        if (size, stride, tuple(pads)) != (1, 1, (0, 0))
+        for d, (size, stride, dilation, pads) in enumerate(spec)
+        if (size, stride, dilation, *pads) != (1, 1, 1, 0, 0)
     ]
     pin_touched(labels, equation, touched, "{} pools over it")
 
@@ -111,7 +110,7 @@ def top_k(labels: Labels, equation: Equation) -> None:
     k = np.zeros(labels.shape(values)[ranked], np.int64)
     for output in (values, positions):
         labels[output] = [k if d == ranked else x for d, x in enumerate(axes)]
-    labels.choices[positions] = axes[ranked]
+    hold_choice(labels, positions, axes[ranked])
     labels.ranked.append(axes[ranked])
     labels.reductions.append(Reduction(equation, ((source, ranked),), -np.inf))
 

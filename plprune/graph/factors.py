@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from plprune.graph.parameters import rule_of
 from plprune.graph.tracing import Equation
 
 _MAX_SLICES = 64  # Larger windows are unfolded by one convolution rather than slice by slice.
@@ -45,7 +46,7 @@ def factoring(equation: Equation, position: int, shapes: list[tuple[int, ...]]) 
         "conv_general_dilated": _convolution,
         "gather": _lookup,
     }
-    rule = rules.get(equation.name)
+    rule = rule_of(rules, equation)
     return None if rule is None else rule(equation, position, shapes)
 
 

@@ -23,7 +23,8 @@ def elementwise(fills: Fills, equation: Equation) -> None:
         except UndefinedError:
             whole = None
         signs = [fills[v].sign for v in equation.inputs]
-        sign = elementwise_sign(equation.name, equation.params, signs)
+        kinds = [getattr(_dtype(fills, v), "kind", "") for v in (*equation.inputs, output)]
+        sign = elementwise_sign(equation.name, equation.params, signs, kinds)
         fills[output] = Fill(whole, axes, sign)
 
 
@@ -182,6 +183,9 @@ def fold(fills: Fills, equation: Equation) -> None:
     """A fold of equal entries is known."""
     known = {"reduce_sum": (0.0, -math.inf), "reduce_prod": (0.0, 1.0)}.get(equation.name)
     for source, output in zip(equation.inputs, equation.outputs, strict=True):
+        if 0 in fills.graph.shape(source):  # Of no entries at all.
+            fills[output] = fills.unknown(output)
+            continue
         whole, axes, sign = fills[source]
         axes = [x for d, x in enumerate(axes) if d not in equation.params["axes"]]
         if known:

@@ -16,6 +16,7 @@ import numpy as np
 from plprune.graph.atoms import Label
 from plprune.graph.known_values import Known, exact
 from plprune.graph.labels import Labels, Reduction
+from plprune.graph.parameters import rule_of
 from plprune.graph.signs import ANY, POSITIVE, constant_sign
 from plprune.graph.tracing import Equation, Graph, Variable
 
@@ -116,7 +117,7 @@ class Fills:
         for equation in graph.equations:
             for reduction in self._reductions.get(equation.outputs[0], ()):
                 self._check(reduction)
-            rule = self._rules.get(equation.name)
+            rule = rule_of(self._rules, equation)
             if rule is None:
                 for output in equation.outputs:
                     self[output] = self.unknown(output)

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels and facts of indexed arrays; indices written into the function are a selection."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax.lax import GatherScatterMode
 
 from plprune.graph.fills import Fill, Fills
 from plprune.graph.labels import Labels
+from plprune.graph.parameters import rule_of
+from plprune.graph.signs import constant_sign
 from plprune.graph.tracing import Equation, Variable
 
 
@@ -54,7 +59,28 @@ def fill_gather(fills: Fills, equation: Equation) -> None:
     if output in fills.labels.picks:
         pick = fills.labels.picks[output]
         result[pick.place] = axes[pick.axis]
+    filler = _filler(fills, equation)
+    if filler is not None:  # Rows beyond the end hold it everywhere.
+        whole = whole if whole == filler else None
+        result = [{v: a for v, a in x.items() if v == filler} for x in result]
+        sign = min(sign, constant_sign(filler))
     fills[output] = Fill(whole, tuple(result), sign)
+
+
+def _filler(fills, equation):
+    """The number that a gather puts where indices point beyond the end, if it puts one.
+
+    What is not a number there makes the masked and the shrunk function undefined alike.
+    """
+    params, source = equation.params, equation.inputs[0]
+    fixed = equation.outputs[0] in fills.labels.picks
+    if fixed or params["mode"] != GatherScatterMode.FILL_OR_DROP:
+        return None
+    is_exact = not jnp.issubdtype(fills.graph.avals[source].dtype, jnp.inexact)
+    value = params["fill_value"]
+    if value is None or np.isnan(value):
+        return -math.inf if is_exact else None  # The largest or smallest integer.
+    return float(np.real(value))
 
 
 def _whole_dims(numbers, rank: int) -> list[int]:
@@ -100,12 +126,13 @@ def _value(labels, variable, known):
         keyed = str(getattr(value, "dtype", "")).startswith("key")
         return None if keyed else np.asarray(value)
     equation = labels.makers.get(variable)
-    if equation is None or equation.name not in _STEPS:
+    step = None if equation is None else rule_of(_STEPS, equation)
+    if step is None:
         return None
     operands = [_fixed(labels, v, known) for v in equation.inputs]
     if any(x is None for x in operands):
         return None
-    return _STEPS[equation.name](equation.params, *operands)
+    return step(equation.params, *operands)
 
 
 def _broadcast(params, operand):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jax import lax
 
 Known = float | None  # None: not known, but taken to be finite.
 
@@ -27,33 +28,48 @@ def elementwise_value(name: str, params: dict, operands: Sequence[Known], dtype)
       name: Of the primitive.
       params: Of the equation.
       operands: Known values, None where unknown.
-      dtype: Of the result.
+      dtype: Of the result, which must hold the value for it to be known.
 
     Raises:
       UndefinedError: the result is 0/0, or infinite although all operands are finite.
     """
+    value = _value(name, params, operands, dtype)
+    return None if value is None or not _holds(dtype, value) else value
+
+
+def _holds(dtype, value):
+    if not isinstance(dtype, np.dtype):  # Random keys.
+        return False
+    with np.errstate(all="ignore"):
+        return bool(np.asarray(value).astype(dtype) == value)
+
+
+def _value(name, params, operands, dtype):
     if name in ("div", "rem") and operands[1] == 0:
         raise UndefinedError
     if name in _SPECIAL:
         return _SPECIAL[name](params, operands, dtype)
     if None in operands:
-        return _partly_known(name, operands)
-    if name not in _FUNCTIONS:
+        return _partly_known(name, operands, dtype)
+    functions = _FUNCTIONS
+    if np.issubdtype(dtype, np.integer):
+        functions = _FUNCTIONS | _INTEGER_FUNCTIONS
+    if name not in functions:
         return None
     with np.errstate(all="ignore"):
-        result = float(_FUNCTIONS[name](*operands))
+        result = float(functions[name](*operands))
     if math.isnan(result) or (math.isinf(result) and all(map(math.isfinite, operands))):
         raise UndefinedError
     return exact(result)
 
 
-def _partly_known(name, operands):
+def _partly_known(name, operands, dtype):
     """One operand can decide: 0 in a product, infinity in a sum."""
     if 0 in operands and name in ("mul", "and"):
         return 0.0
     if name in ("div", "rem") and operands[0] == 0:
         return 0.0
-    if name == "or" and 1 in operands:
+    if name == "or" and 1 in operands and dtype == np.bool_:
         return 1.0
     infinite = next((x for x in operands if x is not None and math.isinf(x)), None)
     if infinite is not None and name in ("add", "add_any", "sub"):
@@ -90,6 +106,28 @@ def _integer_pow(params, operands, dtype):
     return exact(operands[0] ** params["y"])
 
 
+def _round(params, operands, dtype):
+    del dtype
+    (value,) = operands
+    if value is None or math.isinf(value):
+        return value
+    if params.get("rounding_method") == lax.RoundingMethod.TO_NEAREST_EVEN:
+        return float(np.round(value))
+    return math.copysign(math.floor(abs(value) + 0.5), value) + 0.0
+
+
+def _reduce_precision(params, operands, dtype):
+    del dtype
+    (value,) = operands
+    coarse = params["exponent_bits"] < 5 or params["mantissa_bits"] < 7  # Less than bfloat16 keeps.
+    return None if coarse and value != 0 else value
+
+
+def _complex(params, operands, dtype):
+    del params, dtype
+    return operands[0] if operands[1] == 0 else None
+
+
 def _erf(x):
     return math.erf(x)
 
@@ -102,19 +140,28 @@ _SPECIAL: dict[str, Callable] = {
     "select_n": _select,
     "convert_element_type": _cast,
     "integer_pow": _integer_pow,
+    "round": _round,
+    "reduce_precision": _reduce_precision,
+    "complex": _complex,
 }
-_SPECIAL["reduce_precision"] = lambda _, operands, __: operands[0]
+_INTEGER_FUNCTIONS: dict[str, Callable] = {
+    "div": lambda x, y: math.trunc(x / y),
+    "not": lambda x: ~int(x),
+    "and": lambda x, y: int(x) & int(y),
+    "or": lambda x, y: int(x) | int(y),
+}
 _FUNCTIONS: dict[str, Callable] = {
     "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
     "max": np.maximum, "min": np.minimum, "pow": _power, "neg": np.negative, "sign": np.sign,
-    "floor": np.floor, "ceil": np.ceil, "round": np.round, "exp": np.exp, "exp2": np.exp2,
+    "floor": np.floor, "ceil": np.ceil, "exp": np.exp, "exp2": np.exp2,
     "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "tanh": np.tanh, "sin": np.sin,
     "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
     "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh, "atanh": np.arctanh,
     "atan2": np.arctan2, "logistic": lambda x: 1 / (1 + np.exp(-x)), "erf": _erf,
     "erfc": lambda x: 1 - _erf(x), "erf_inv": lambda x: x if x == 0 else math.nan * 0,
     "rsqrt": lambda x: np.inf if x == 0 else 1 / np.sqrt(x), "sqrt": np.sqrt, "cbrt": np.cbrt,
-    "square": np.square, "abs": np.abs, "real": lambda x: x, "conj": lambda x: x,
+    "square": np.square, "abs": np.abs, "real": lambda x: x, "imag": lambda _: 0.0,
+    "conj": lambda x: x,
     "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x,
     "is_finite": np.isfinite, "eq": np.equal,
     "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,

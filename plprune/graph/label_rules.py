@@ -5,10 +5,11 @@ from math import prod
 
 import numpy as np
 
-from plprune.graph.atoms import UNIT
+from plprune.graph.atoms import UNIT, LabelVector
 from plprune.graph.labels import Labels, Reduction
+from plprune.graph.parameters import unread
 from plprune.graph.reshaping import common_factors
-from plprune.graph.tracing import Equation
+from plprune.graph.tracing import Equation, Variable
 
 ELEMENTWISE = (  # Names in one string: a table of ninety quoted words would bury the rest.
     """add sub mul div max min pow rem atan2 nextafter and or xor not neg sign floor ceil round exp
@@ -36,8 +37,8 @@ IDENTITIES = {
 def elementwise(labels: Labels, equation: Equation) -> None:
     """Axes of equal size go together; a size-1 axis is broadcast and stays."""
     ranks = {len(labels.shape(v)) for v in (*equation.inputs, *equation.outputs)}
-    if len(ranks - {0}) > 1:  # A bitcast to another width.
-        return refuse(labels, equation)
+    if len(ranks - {0}) > 1 or len(labels.shape(equation.outputs[0])) < max(ranks):
+        return refuse(labels, equation)  # A bitcast to another width.
     for output in equation.outputs:
         axes = []
         for d, size in enumerate(labels.shape(output)):
@@ -58,10 +59,31 @@ def _same_size(labels, variable, output, dimension):
 def _carry_positions(labels, equation):
     """Casts keep the knowledge that an array holds positions of an axis."""
     source, target = equation.inputs[0], equation.outputs[0]
-    if equation.name in ("convert_element_type", "copy", "stop_gradient"):
-        for known in (labels.positions, labels.choices):
-            if source in known:
-                known[target] = known[source]
+    if equation.name not in ("convert_element_type", "copy", "stop_gradient"):
+        return
+    if source in labels.positions:
+        _hold_positions(labels, target, labels.positions[source])
+    if source in labels.choices:
+        hold_choice(labels, target, labels.choices[source])
+
+
+def _hold_positions(labels, variable, axis):
+    if _counts(labels, variable, labels.shape(variable)[axis]):
+        labels.positions[variable] = axis
+
+
+def hold_choice(labels: Labels, variable: Variable, axis: LabelVector) -> None:
+    """A variable holds a position of an axis, if its dtype can."""
+    if _counts(labels, variable, len(axis)):
+        labels.choices[variable] = axis
+
+
+def _counts(labels, variable, size):
+    """Whether the dtype tells `size` positions apart."""
+    dtype = labels.graph.avals[variable].dtype
+    numbers = np.arange(size)
+    with np.errstate(all="ignore"):
+        return bool((numbers.astype(dtype).astype(numbers.dtype) == numbers).all())
 
 
 def each(labels: Labels, equation: Equation) -> None:
@@ -116,7 +138,7 @@ def reshape(labels: Labels, equation: Equation) -> None:
     """Merged axes are products; a split axis turns out to have been one."""
     source, target = equation.inputs[0], equation.outputs[0]
     refinement = common_factors(labels.shape(source), labels.shape(target))
-    if refinement is None or equation.params.get("dimensions") is not None:
+    if refinement is None:
         return refuse(labels, equation)
     factor_labels = {}
     for axis, factors in zip(labels[source], refinement.old, strict=True):
@@ -208,19 +230,21 @@ def iota(labels: Labels, equation: Equation) -> None:
     """Every position holds its number in the full array, whatever is removed around it."""
     output = equation.outputs[0]
     labels[output] = [labels.atoms.fresh(n) for n in labels.shape(output)]
-    labels.positions[output] = equation.params["dimension"]
+    _hold_positions(labels, output, equation.params["dimension"])
 
 
 def fold(labels: Labels, equation: Equation) -> None:
     """A folded axis may shrink only where its removed entries are neutral: see the second pass."""
-    folded, identity = equation.params["axes"], IDENTITIES[equation.name]
+    folded = equation.params["axes"]
     for source, target in zip(equation.inputs, equation.outputs, strict=True):
-        axes = labels[source]
+        axes, identity = labels[source], IDENTITIES[equation.name]
+        if equation.name == "reduce_and" and labels.graph.avals[source].dtype != np.bool_:
+            identity = -1.0  # All bits.
         labels[target] = [x for d, x in enumerate(axes) if d not in folded]
         for d in folded:
             labels.reductions.append(Reduction(equation, ((source, int(d)),), identity))
             if equation.name in ("argmax", "argmin"):
-                labels.choices[target] = axes[d]
+                hold_choice(labels, target, axes[d])
                 labels.ranked.append(axes[d])
 
 
@@ -234,7 +258,9 @@ def refuse(labels: Labels, equation: Equation) -> None:
     """No rule: nothing that this equation touches can shrink."""
     if not any(prod(labels.shape(v)) > 1 for v in equation.inputs):
         return fresh_outputs(labels, equation)
+    option = unread(equation) if labels.has_rule(equation.name) else None
+    what = f"no rule for the {option} of {{}}" if option else "no rule for {}"
     for variable in (*equation.inputs, *equation.outputs):
         for x in labels[variable]:
-            labels.pin(x, equation, "no rule for {}; rewrite it with primitives that have one")
+            labels.pin(x, equation, f"{what}; rewrite it with primitives that have one")
     return None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from plprune.graph.atoms import Atoms, Label, LabelVector, Reason
+from plprune.graph.parameters import rule_of
 from plprune.graph.tracing import Equation, Graph, Variable
 
 Rule = Callable[["Labels", Equation], None]
@@ -75,9 +76,13 @@ class Labels:
         """Apply the rule of every equation."""
         for equation in graph.equations:
             self.makers.update(dict.fromkeys(equation.outputs, equation))
-            self._rules.get(equation.name, self._fallback)(self, equation)
+            (rule_of(self._rules, equation) or self._fallback)(self, equation)
             for axis in (x for v in equation.outputs for x in self[v] if len(x) == 1):
                 self.pin(axis, equation, "{} picks this one position of it")
+
+    def has_rule(self, name: str) -> bool:
+        """Whether there is a rule for a primitive, if only for some values of its parameters."""
+        return name in self._rules
 
     def shape(self, variable: Variable) -> tuple[int, ...]:
         """Shape of a variable."""

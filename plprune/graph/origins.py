@@ -3,8 +3,9 @@
 
 from collections.abc import Iterable
 
+from plprune.graph.parameters import is_structural
 from plprune.graph.reshaping import common_factors
-from plprune.graph.tracing import STRUCTURAL, Equation, Graph, Origin, Variable
+from plprune.graph.tracing import Equation, Graph, Origin, Variable
 
 
 def origins(graph: Graph, leaves: Iterable[int]) -> dict[Variable, Origin]:
@@ -26,7 +27,7 @@ def origins(graph: Graph, leaves: Iterable[int]) -> dict[Variable, Origin]:
 def extend_origins(graph: Graph, found: dict[Variable, Origin]) -> None:
     """Push the origins of some variables of `graph` through its structural equations, in place."""
     for equation in graph.equations:
-        if equation.name in STRUCTURAL and equation.inputs[0] in found:
+        if is_structural(graph, equation) and equation.inputs[0] in found:
             origin = found[equation.inputs[0]]
             axes = moved_axes(graph, equation, origin.axes)
             chain = (*origin.equations, equation)

@@ -15,7 +15,7 @@ from plprune.graph.tracing import bind, evaluate
 class OuterProducts(NamedTuple):
     """J[r] = sum over positions s of operand[g, s, i] cotangent[r, g, s, o].
 
-    An integer operand [g, s] is one-hot: row numbers.
+    The operand of a lookup is one-hot and holds row numbers [g, s] instead.
     """
 
     operand: Any  # [g, s, i], or [g, s] integers.
@@ -110,7 +110,8 @@ def _term_value(taps, term, values, operands, cotangents):
 def _operand(term, form, inputs):
     operand = form.operand(inputs[form.other])
     if len(term.leaves) == 2:  # A bias is a weight on an operand that is always one.
-        operand = jnp.concatenate([operand, jnp.ones_like(operand[..., :1])], axis=-1)
+        ones = jnp.ones((*operand.shape[:-1], 1), operand.dtype)
+        operand = jnp.concatenate([operand, ones], axis=-1)
     return operand
 
 

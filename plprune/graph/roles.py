@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from plprune.graph.origins import moved_axes
-from plprune.graph.tracing import STRUCTURAL, Equation, Graph, Variable, scan_counts
+from plprune.graph.parameters import is_structural
+from plprune.graph.tracing import Equation, Graph, Variable, scan_counts
 
 Axes = tuple[frozenset[int], ...]  # Per dimension of a variable: the leaf's axes it runs over.
 LeafAxis = tuple[int, int]  # (position of the leaf among the inputs, axis).
@@ -56,10 +57,10 @@ class _Walk:
                 self.constants.update(equation.outputs)
             elif equation.subgraphs:
                 self.enter(equation, leaves)
-            elif _follows(equation, leaves, self.constants):
+            elif _follows(graph, equation, leaves, self.constants):
                 source = next(v for v in equation.inputs if v in leaves)
                 leaf, axes = leaves[source]
-                if equation.name in STRUCTURAL:
+                if is_structural(graph, equation):
                     axes = moved_axes(graph, equation, axes)
                 leaves.update(dict.fromkeys(equation.outputs, (leaf, axes)))
             elif equation.name in ("dot_general", "conv_general_dilated"):
@@ -129,12 +130,12 @@ def contracted(equation: Equation) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (numbers[0][1],), (numbers[1][1],)
 
 
-def _follows(equation, leaves, constants):
+def _follows(graph, equation, leaves, constants):
     """Whether the output is the leaf moved, selected or multiplied by constants."""
     owned = [v for v in equation.inputs if v in leaves]
     if len(owned) != 1:
         return False
-    if equation.name in STRUCTURAL or equation.name in _SELECTING:
+    if is_structural(graph, equation) or equation.name in _SELECTING:
         return True
     others = [v for v in equation.inputs if v not in leaves]
     scaled = equation.name == "mul" or (equation.name == "div" and equation.inputs[0] in leaves)

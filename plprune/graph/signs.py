@@ -16,9 +16,30 @@ _KEEPS_NONNEGATIVE = frozenset(
     {"tanh", "erf", "log1p", "expm1", "floor", "ceil", "round", "convert_element_type", "sinh"}
 )
 
+_CAST = "convert_element_type"
+_NO_OVERFLOW = frozenset({"max", "min", "select_n", "copy", "copy_p", "stop_gradient"})
 
-def elementwise_sign(name: str, params: dict, signs: Sequence[int]) -> int:
-    """Sign of an elementwise result."""
+
+def elementwise_sign(
+    name: str, params: dict, signs: Sequence[int], kinds: Sequence[str] = ("f",)
+) -> int:
+    """Sign of an elementwise result.
+
+    Args:
+      name: Of the primitive.
+      params: Of the equation.
+      signs: Of the operands.
+      kinds: NumPy's letters for the kinds of the operands' and the result's dtypes. Nothing is
+        known of complex numbers, nor of integers that may overflow.
+    """
+    if "c" in kinds:
+        return NONNEGATIVE if name == "abs" and kinds[-1] == "f" else ANY
+    if kinds[-1] in "iu" and name not in _NO_OVERFLOW and not (name == _CAST and kinds[0] == "b"):
+        return ANY
+    return _real_sign(name, params, signs)
+
+
+def _real_sign(name, params, signs):
     if name in _POSITIVE:
         return POSITIVE
     if name in _NONNEGATIVE or (name == "integer_pow" and params["y"] % 2 == 0):

@@ -16,7 +16,8 @@ from plprune.graph.biases import added_leaf
 from plprune.graph.bottlenecks import Bottleneck, bottleneck
 from plprune.graph.factors import Factoring, factoring
 from plprune.graph.origins import Origin, origins
-from plprune.graph.tracing import STRUCTURAL, Graph, Variable, trace
+from plprune.graph.parameters import is_structural
+from plprune.graph.tracing import Graph, Variable, trace
 
 
 class Term(NamedTuple):
@@ -24,7 +25,7 @@ class Term(NamedTuple):
 
     leaves: tuple[int, ...]  # One, or a weight and the bias added to its product.
     sizes: tuple[int, int, int, int] | None  # Of the outer products: g, s, i, o; None: a Jacobian.
-    is_lookup: bool
+    is_lookup: bool  # Rows of a table are gathered: the operand holds their numbers.
     num_parameters: int
     uses: tuple["Use", ...]
     narrow: Bottleneck | None  # Through which the outputs see what is produced, if there is one.
@@ -70,31 +71,52 @@ def leaf_is_output(taps: Taps) -> bool:
 
 def uses_dynamic_loop(graph: Graph, num_leaves: int) -> bool:
     """Whether a while loop works on values that depend on parameters: no reverse derivative."""
+    return any(e.name == "while" for e in _computed(graph, num_leaves))
+
+
+def uses_complex_numbers(graph: Graph, num_leaves: int) -> bool:
+    """Whether complex numbers depend on parameters: taps, which are real, would not see them."""
+    results = (v for e in _computed(graph, num_leaves) for v in e.outputs)
+    return any(jnp.issubdtype(_dtype(graph, v), jnp.complexfloating) for v in results)
+
+
+def _computed(graph, num_leaves):
+    """Equations on values that depend on parameters, and all those inside of them."""
     moved = set(graph.inputs[:num_leaves])
     for equation in graph.equations:
         if not moved.isdisjoint(equation.inputs):
-            if _has_while(equation):
-                return True
-            moved.update(v for v in equation.outputs if is_real(graph, v))
-    return False
+            yield from _with_inner(equation)
+            moved.update(v for v in equation.outputs if _has_derivative(graph, v))
 
 
-def _has_while(equation):
-    inner = (e for body in equation.subgraphs for e in body.equations)
-    return equation.name == "while" or any(_has_while(e) for e in inner)
+def _with_inner(equation):
+    yield equation
+    for body in equation.subgraphs:
+        for inner in body.equations:
+            yield from _with_inner(inner)
+
+
+def _dtype(graph, variable):
+    return getattr(graph.avals[variable], "dtype", jnp.int32)
+
+
+def _has_derivative(graph, variable):
+    return jnp.issubdtype(_dtype(graph, variable), jnp.inexact)
 
 
 def is_real(graph: Graph, variable: Variable) -> bool:
-    """Whether a variable can have a derivative."""
-    return jnp.issubdtype(getattr(graph.avals[variable], "dtype", jnp.int32), jnp.floating)
+    """Whether a variable holds real numbers, which can have a derivative."""
+    return jnp.issubdtype(_dtype(graph, variable), jnp.floating)
 
 
 def _uses(graph, found, num_leaves):
     """Per leaf, the equations that compute with it."""
     uses = [[] for _ in range(num_leaves)]
     for index, equation in enumerate(graph.equations):
-        if equation.name in STRUCTURAL and equation.inputs[0] in found:
+        if is_structural(graph, equation) and equation.inputs[0] in found:
             continue
+        if not any(is_real(graph, v) for v in equation.outputs):
+            continue  # Comparisons and casts to integers have no derivative.
         positions = defaultdict(list)
         for position, variable in enumerate(equation.inputs):
             if variable in found:
@@ -113,7 +135,7 @@ def _terms(graph, found, uses, join):
     sizes = [_size(graph.shape(v)) for v in graph.inputs[: len(uses)]]
     for leaf, own in enumerate(uses):
         form = _common_factoring(graph, found, own)
-        if form is None:
+        if form is None or 0 in form.sizes:
             continue
         group, _, inner, produced = form.sizes
         positions = sum(use.factoring.sizes[1] for use in own)
@@ -126,7 +148,7 @@ def _terms(graph, found, uses, join):
         narrow = _bottleneck(graph, own)
         terms.append(Term(leaves, shape, form.is_lookup, count, tuple(own), narrow))
     for leaf, own in enumerate(uses):
-        if leaf not in taken and own:
+        if leaf not in taken and own and sizes[leaf]:
             terms.append(Term((leaf,), None, False, sizes[leaf], tuple(own), None))
     return terms
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core, source_info_util
+from jax.extend.core import primitives
 
 from plprune.graph.paths import leaf_paths
 
@@ -146,12 +147,22 @@ class _Builder:
                 equations += body
             else:
                 outputs = tuple(self.new(v.aval) for v in eqn.outvars)
-                bodies = tuple(self.subgraph(body, source) for body in _bodies(eqn))
-                equations.append(
-                    Equation(eqn.primitive, eqn.params, arguments, outputs, bodies, source)
-                )
+                equations += self.single(eqn, arguments, outputs, source)
             names.update(zip(eqn.outvars, outputs, strict=True))
         return equations, tuple(map(read, jaxpr.outvars))
+
+    def single(self, eqn, arguments, outputs, source) -> list[Equation]:
+        """The equation; a reshape that moves axes first is written as the two steps that it is."""
+        moved, params = [], eqn.params
+        if eqn.primitive is primitives.reshape_p and params.get("dimensions") is not None:
+            order, (source_array,) = tuple(map(int, params["dimensions"])), arguments
+            shape = self.avals[source_array].shape
+            aval = self.avals[source_array].update(shape=tuple(shape[d] for d in order))
+            arguments, params = (self.new(aval),), {**params, "dimensions": None}
+            move = {"permutation": order}
+            moved = [Equation(primitives.transpose_p, move, (source_array,), arguments, (), source)]
+        bodies = tuple(self.subgraph(body, source) for body in _bodies(eqn))
+        return [*moved, Equation(eqn.primitive, params, arguments, outputs, bodies, source)]
 
     def subgraph(self, jaxpr, callers) -> Graph:
         inputs = tuple(self.new(v.aval) for v in _opened(jaxpr)[0].invars)

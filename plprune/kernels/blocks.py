@@ -27,6 +27,7 @@ class Factors(NamedTuple):
     """A tile of examples, ready to be multiplied with another: K is the sum over all parts."""
 
     grams: tuple[OuterProducts, ...]  # Leaves [t, g, s, i] and [t, r, g, s, o].
+    lookups: tuple[OuterProducts, ...]  # The same with row numbers [t, g, s].
     shared: tuple[Shared, ...]
     jacobian: Float[Array, "t r p"] | None
 
@@ -63,9 +64,9 @@ def factors(
       dtype: Of the kernel.
       sums_outputs: For the kernel's sum over outputs instead of the kernel.
     """
-    grams, shared, jacobians = [], [], []
+    grams, lookups, shared, jacobians = [], [], [], []
     for term, value, route in zip(terms, values, routes, strict=True):
-        value = _cast(value, dtype)
+        value = _cast(term, value, dtype)
         if route == "shared":
             shared.append(_shared_form(value, sums_outputs))
             continue
@@ -73,21 +74,19 @@ def factors(
             value = jax.vmap(SharedProducts.expanded)(value)
         value = _traced(value) if sums_outputs else value
         if route == "gram":
-            grams.append(value)
+            (lookups if term.is_lookup else grams).append(value)
         else:
             is_product = isinstance(value, OuterProducts)
             jacobians.append(_materialised(term, value) if is_product else value)
     joined = jnp.concatenate(jacobians, axis=-1) if jacobians else None
-    return Factors(tuple(grams), tuple(shared), joined)
+    return Factors(tuple(grams), tuple(lookups), tuple(shared), joined)
 
 
-def _cast(value, dtype):
-    """All but the row numbers of a lookup."""
-
-    def cast(a):
-        return a if jnp.issubdtype(a.dtype, jnp.integer) else a.astype(dtype)
-
-    return jax.tree.map(cast, value)
+def _cast(term, value, dtype):
+    """All but the row numbers of a lookup; the inputs of a layer may be integers too."""
+    if term.is_lookup:
+        return value._replace(cotangent=value.cotangent.astype(dtype))
+    return jax.tree.map(lambda a: a.astype(dtype), value)
 
 
 def _shared_form(value, sums_outputs):
@@ -111,27 +110,31 @@ def _materialised(term, value):
 
 def block(left: Factors, right: Factors) -> Float[Array, "t r u q"]:
     """The kernel between two tiles."""
-    parts = [_gram(a, b) for a, b in zip(left.grams, right.grams, strict=True)]
+    parts = [_gram(a, b, _products) for a, b in zip(left.grams, right.grams, strict=True)]
+    parts += [_gram(a, b, _matches) for a, b in zip(left.lookups, right.lookups, strict=True)]
     parts += [_shared(a, b) for a, b in zip(left.shared, right.shared, strict=True)]
     if left.jacobian is not None:
         parts.append(_einsum("trp,uqp->truq", left.jacobian, right.jacobian))
     return sum(parts[1:], start=parts[0])
 
 
-def _gram(left, right):
+def _gram(left, right, operands):
     (a, c), (b, d) = left, right
     if a.shape[1] * a.shape[2] * b.shape[2] == 1:  # One position: two plain products.
-        inner = _operands(a, b, c.dtype)[0, :, 0, :, 0]
+        inner = operands(a, b)[0, :, 0, :, 0].astype(c.dtype)
         return inner[:, None, :, None] * _einsum("tro,uqo->truq", c[:, :, 0, 0], d[:, :, 0, 0])
     outer = _einsum("trgso,uqgvo->gtsruvq", c, d)
-    return _einsum("gtsuv,gtsruvq->truq", _operands(a, b, c.dtype), outer)
+    return _einsum("gtsuv,gtsruvq->truq", operands(a, b).astype(c.dtype), outer)
 
 
-def _operands(a, b, dtype):
-    if jnp.issubdtype(a.dtype, jnp.integer):
-        rows, columns = jnp.swapaxes(a, 0, 1), jnp.swapaxes(b, 0, 1)
-        return (rows[:, :, :, None, None] == columns[:, None, None]).astype(dtype)
+def _products(a, b):
     return _einsum("tgsi,ugvi->gtsuv", a, b)
+
+
+def _matches(a, b):
+    """Products of one-hot rows, from the rows' numbers."""
+    rows, columns = jnp.swapaxes(a, 0, 1), jnp.swapaxes(b, 0, 1)
+    return rows[:, :, :, None, None] == columns[:, None, None]
 
 
 def _shared(left, right):

@@ -38,7 +38,7 @@ def leaf_contractions(problem: Problem, tile: int | None) -> list[Float[Array, "
 def _paired(problem, combine, tile):
     if tile is None:
         numbers = problem.num_outputs * sum(p.size for p in problem.leaves)
-        tile = max(1, _TILE_BYTES // (numbers * problem.dtype.itemsize))
+        tile = max(1, _TILE_BYTES // max(1, numbers * problem.dtype.itemsize))
     tile = min(tile, *problem.sizes)
 
     make = jax.jit(partial(example_jacobians, problem))  # Traced once for all its calls.
@@ -51,6 +51,8 @@ def _paired(problem, combine, tile):
 
 def example_jacobians(problem: Problem, inputs: Inputs) -> list[Float[Array, "t r p"]]:
     """Per-example Jacobians of every leaf, or with all outputs in one row for the trace."""
+    if not problem.leaves:
+        return []
     derivative = jax.jacfwd if problem.forward else jax.jacrev
 
     def one(example):
@@ -58,7 +60,11 @@ def example_jacobians(problem: Problem, inputs: Inputs) -> list[Float[Array, "t 
         return derivative(lambda p: problem.apply(p, batch)[0])(problem.leaves)
 
     jacobians = jax.vmap(one)(inputs)
-    return [j.reshape(j.shape[0], problem.num_seeds, -1).astype(problem.dtype) for j in jacobians]
+    summed = problem.num_outputs // max(problem.num_seeds, 1)
+    return [
+        j.reshape(len(j), problem.num_seeds, summed * p.size).astype(problem.dtype)
+        for j, p in zip(jacobians, problem.leaves, strict=True)
+    ]
 
 
 def contractions(left: list[Array], right: list[Array]) -> list[Float[Array, "t r u q"]]:

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,8 @@ def leaf_kernels(
 ) -> PyTree[Float[Array, "b c b2 c2"]]:
     """A tree like `params` with each leaf's own kernel; their sum is `tangent_kernel`.
 
-    Arguments and errors are those of `tangent_kernel`. Integer and unused leaves have kernel zero.
-    Memory is one kernel per leaf.
+    Arguments and errors are those of `tangent_kernel`. Leaves that are unused or not real have
+    kernel zero. Memory is one kernel per leaf.
     """
     with jax.default_matmul_precision("highest"):
         problem = make_problem(
@@ -118,7 +119,7 @@ def _member_kernels(left, right, shape, member: Member, size: int):
     left, right = (
         jnp.moveaxis(j.reshape(*j.shape[:2], *shape), 2 + member.axis, 2) for j in (left, right)
     )
-    left, right = (j.reshape(*j.shape[:3], -1) for j in (left, right))
+    left, right = (j.reshape(*j.shape[:3], prod(j.shape[3:])) for j in (left, right))
     slices = _einsum("trxp,uqxp->xtruq", left, right)
     # Positions of no node go to a bin of their own, which is dropped.
     bins = jnp.where(member.index < 0, size, member.index)

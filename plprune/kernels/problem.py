@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plprune.graph.taps import Taps, find_taps, leaf_is_output, uses_dynamic_loop
+from plprune.graph.taps import (
+    Taps,
+    find_taps,
+    leaf_is_output,
+    uses_complex_numbers,
+    uses_dynamic_loop,
+)
 from plprune.graph.tracing import trace
 from plprune.independence import alone, batch_size, check_independent, read_or_refuse, settle
 from plprune.kernels.routes import Route, cheapest_route, outer_route
@@ -90,7 +96,8 @@ def make_problem(
     (num_outputs,) = taps.output.shape
     seeds = 1 if sums_outputs else num_outputs
     forward = uses_dynamic_loop(taps.graph, len(leaves))
-    by_layer = method != "contraction" and not forward and not leaf_is_output(taps)
+    whole = forward or leaf_is_output(taps) or uses_complex_numbers(taps.graph, len(leaves))
+    by_layer = method != "contraction" and not whole
     # "layerwise" never materialises what can stay outer products; "auto" where that is cheaper.
     kept = method == "layerwise"
     routes = tuple(

@@ -29,7 +29,7 @@ def cheapest_route(term: Term, num_seeds: int, num_outputs: int, num_examples: i
     """
     if term.sizes is None:
         return "jacobian"
-    summed = num_outputs // num_seeds
+    summed = num_outputs // max(num_seeds, 1)
     costs: dict[Route, float] = {
         "gram": _gram_cost(term, num_seeds, summed),
         "jacobian": _jacobian_cost(term, num_seeds, summed, num_examples),

@@ -24,8 +24,9 @@ def tangent_kernel(
 ) -> Float[Array, "b c b2 c2"]:
     """K[i, r, j, s] = <d f_r(x_i)/d params, d f_s(x'_j)/d params>, without normalisation.
 
-    Parameters of fewer than 32 bits are raised to float32 first and integer leaves are held
-    constant. All products run at full precision. Differentiable, and works under jit and vmap.
+    Parameters of fewer than 32 bits are raised to float32 first; leaves that hold no real numbers
+    (integers, booleans, keys, complex numbers) are held constant. All products run at full
+    precision. Differentiable, and works under jit and vmap.
 
     Args:
       apply: ``(params, inputs) -> outputs`` [b, ...], flattened to [b, c]; example i's output
@@ -38,7 +39,8 @@ def tangent_kernel(
         "contraction" multiplies whole per-example Jacobians; "auto" takes for each layer the
         cheapest by counted operations and memory traffic of these two and, where the outputs see
         each channel as one number, one sum over positions that all outputs share. Functions that
-        hold a loop of unknown length are contracted from forward-mode Jacobians in any case.
+        hold a loop of unknown length are contracted from forward-mode Jacobians in any case, and
+        those with complex numbers between parameters and outputs from reverse-mode ones.
       tile: Examples per tile, at least 1; if None chosen to bound memory. Static under jit.
       independent: Your word that example i's output depends on example i's input only, in the same
         way for every i; skips the check.
@@ -49,9 +51,10 @@ def tangent_kernel(
     where it does not, the batch and its rows are run once and compared.
 
     Raises:
-      ValueError: an unknown method, a tile below 1, inputs without a common batch axis, or a model
-        that does not treat examples independently, by the operation's name and line; one that is
-        not proven to, where values are not at hand (under jit, vmap or grad).
+      ValueError: an unknown method, a tile below 1, inputs without a common batch axis, outputs
+        that are not one real array [b, ...], or a model that does not treat examples
+        independently, by the operation's name and line; one that is not proven to, where values
+        are not at hand (under jit, vmap or grad).
 
     References:
       [Jacot 2018] for the kernel, [Novak 2022] for the costs of its algorithms; the outer products
@@ -107,7 +110,7 @@ def projected_kernel(
     num_outputs = jax.eval_shape(model, params, inputs).shape[1]
     if len(projection) != num_outputs:
         raise ValueError(f"projection must have {num_outputs} rows, got {len(projection)}.")
-    directions = projection.reshape(num_outputs, -1)
+    directions = projection if projection.ndim == 2 else projection[:, None]
 
     def projected(p, x):
         outputs = model(p, x)

@@ -14,12 +14,12 @@ from plprune.graph.labels import Labels
 from plprune.graph.roles import LeafAxis, Roles, roles
 from plprune.graph.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
+from plprune.nodes.families import Slots, families
 from plprune.nodes.kinds import STATISTICS, statistic_leaves
 from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
 from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params, Typed
 
 MODES = ("strict", "baked")
-Slots = dict[LeafAxis, np.ndarray]  # (leaf, axis) -> positions of one node.
 
 
 class Found:
@@ -119,15 +119,15 @@ class _Drafts:
         self.streams = stream_atoms(graph, labels)
         self.slots, self.full = _slots(graph, labels)
         self.unread = _read_without_parameter(labels, self.roles)
+        self.shared: dict[Label, tuple[LeafAxis, int]] = {}
         self.atoms_by_name: dict[str, list[Label]] = {}
 
     def named(self) -> dict[str, list[Label]]:
         """Families by name, in order of the first equation that uses them."""
-        families = defaultdict(list)
-        for atom, slots in self.slots.items():
-            shape = tuple((key, len(slots[key])) for key in sorted(slots))
-            families[shape, self.refusal(atom) is None].append(atom)
-        for (shape, _), atoms in sorted(families.items(), key=self._first_use):
+        found, self.shared = families(
+            self.graph, self.labels, self.slots, lambda atom: self.refusal(atom) is None
+        )
+        for (shape, *_), atoms in sorted(found.items(), key=self._first_use):
             if self._is_window(atoms[0]):
                 continue
             first = shape[0][0]
@@ -141,7 +141,7 @@ class _Drafts:
         return self.atoms_by_name
 
     def _first_use(self, family):
-        (shape, _), _ = family
+        (shape, *_), _ = family
         made = [
             key for key, _ in shape if key in self.roles.produced and key[0] in self.roles.makers
         ]
@@ -165,6 +165,10 @@ class _Drafts:
             if len(positions) == self.full[leaf, axis]:
                 name = f"{paths[leaf]}[{axis}]"
                 return lambda: f"every position of {name} belongs to the same node"
+        if atom in self.shared:
+            (leaf, axis), position = self.shared[atom]
+            name = f"{paths[leaf]}[{axis}]"
+            return lambda: f"position {position} of {name} belongs to two nodes of the group"
         return None
 
     def kind(self, atom):
