@@ -7,8 +7,7 @@ batch or on the number of examples. The graphs prove most models; where they do 
 values at hand decides. Explained in docs/mathematics/graph.md.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from plprune.compilation import run_once
 from plprune.graph.independence import Read, Verdict, compared, read_batch, trace_single
 from plprune.graph.tracing import Graph, trace
 from plprune.types import Apply, Inputs, Params
@@ -42,6 +42,23 @@ def batch_size(inputs: PyTree) -> int:
     if len(sizes) != 1 or () in sizes:
         raise ValueError(f"inputs must share one leading batch axis, got shapes {shapes}.")
     return shapes[0][0]
+
+
+def run_where_independent(
+    function: Callable, static: Mapping[str, Any], dynamic: Mapping[str, Any]
+) -> Any:
+    """`run_once` of a function of apply, params and inputs that calls `check_independent` itself.
+
+    Where the graphs do not prove independence the values at hand decide, and the program that is
+    kept takes that for granted; the next call tries its own values.
+    """
+    try:
+        return run_once(function, static, dynamic)
+    except NotProvenError:
+        for name in ("inputs", "other"):
+            if dynamic.get(name) is not None:
+                check_independent(static["apply"], dynamic["params"], dynamic[name])
+    return run_once(function, {**static, "independent": True}, dynamic)
 
 
 def check_independent(
@@ -151,11 +168,12 @@ def _agree_if_known(read, apply, params, inputs) -> bool | None:
     if any(isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) for a in leaves):
         return None
     names = {e.name for e in _equations(read.graph)}
-    compare = partial(_by_rows, apply, _tolerance(read.graph), "custom_vjp_call" in names)
+    options = {"tolerance": _tolerance(read.graph), "backward": "custom_vjp_call" in names}
+    values = {"params": params, "inputs": inputs}
     try:
         # Values that are at hand while something else is being traced serve as well.
         with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
-            return bool(jax.jit(compare)(params, inputs))
+            return bool(run_once(_by_rows, {"apply": apply, **options}, values))
     except jax.errors.ConcretizationTypeError:
         return None
 

@@ -7,8 +7,8 @@ function reads and by shapes, or, where the function is new, by the program that
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from hashlib import sha256
 from inspect import signature
 from threading import RLock
@@ -57,31 +57,34 @@ def forget_compiled() -> None:
             kept.entries.clear()
 
 
-def compile_once(*arrays: str) -> Callable[[Function], Function]:
+def compile_once(
+    *arrays: str, run: Callable[..., Any] | None = None
+) -> Callable[[Function], Function]:
     """Let plain calls of a function run as compiled programs that are kept.
 
     Args:
       *arrays: Names of the arguments that are trees of arrays. All others are static: functions,
         numbers, strings, node groups.
+      run: ``(function, static, dynamic) -> result`` in place of `run_once`.
     """
-
-    def mark(function: Function) -> Function:
-        order = signature(function)
-
-        @wraps(function)
-        def plain(*args, **kwargs):
-            given = dict(order.bind(*args, **kwargs).arguments)
-            dynamic = {name: given.pop(name) for name in arrays if name in given}
-            if not _are_concrete(jax.tree.leaves(dynamic)):
-                return function(*args, **kwargs)
-            return run(function, given, dynamic)
-
-        return plain
-
-    return mark
+    return partial(_marked, arrays, run or run_once)
 
 
-def run(function: Callable, static: Mapping[str, Any], dynamic: Mapping[str, Any]) -> Any:
+def _marked(arrays, run, function):
+    order = signature(function)
+
+    @wraps(function)
+    def plain(*args, **kwargs):
+        given = dict(order.bind(*args, **kwargs).arguments)
+        dynamic = {name: given.pop(name) for name in arrays if name in given}
+        if not are_concrete(dynamic):
+            return function(*args, **kwargs)
+        return run(function, given, dynamic)
+
+    return plain
+
+
+def run_once(function: Callable, static: Mapping[str, Any], dynamic: Mapping[str, Any]) -> Any:
     """``function(**static, **dynamic)`` as a compiled program, from memory where it is known.
 
     Args:
@@ -145,10 +148,10 @@ def _digest(text, constants):
     return digest.digest()
 
 
-def _are_concrete(leaves: Sequence[Any]) -> bool:
-    """Whether all are arrays or numbers with values."""
+def are_concrete(tree: Any) -> bool:
+    """Whether all leaves are arrays or numbers with values."""
     numbers = (np.ndarray, np.generic, bool, int, float, complex)
-    return all(isinstance(x, numbers) or is_concrete(x) for x in leaves)
+    return all(isinstance(x, numbers) or is_concrete(x) for x in jax.tree.leaves(tree))
 
 
 class _Leaf(NamedTuple):

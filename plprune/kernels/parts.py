@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from plprune.compilation import compile_once
 from plprune.graph.tracing import leaf_paths
+from plprune.independence import run_where_independent
 from plprune.kernels.contraction import example_jacobians, leaf_contractions
 from plprune.kernels.layerwise import term_kernels
 from plprune.kernels.problem import Problem, make_problem
@@ -18,6 +20,7 @@ from plprune.types import Apply, Inputs, Member, NodeGroup, Params
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
+@compile_once("params", "inputs", "other", run=run_where_independent)
 def leaf_kernels(
     apply: Apply,
     params: Params,
@@ -43,6 +46,7 @@ def leaf_kernels(
     return jax.tree.unflatten(treedef, [kernels.get(k, zero) for k in range(treedef.num_leaves)])
 
 
+@compile_once("params", "inputs", "other", run=run_where_independent)
 def node_kernels(
     apply: Apply,
     params: Params,

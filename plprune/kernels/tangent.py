@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from plprune.compilation import compile_once
+from plprune.independence import run_where_independent
 from plprune.kernels.contraction import contracted_kernel
 from plprune.kernels.layerwise import layerwise_kernel
 from plprune.kernels.problem import Problem, make_problem
@@ -12,6 +14,7 @@ from plprune.operators import flat_outputs
 from plprune.types import Apply, Inputs, Params
 
 
+@compile_once("params", "inputs", "other", run=run_where_independent)
 def tangent_kernel(
     apply: Apply,
     params: Params,
@@ -66,6 +69,7 @@ def tangent_kernel(
         return _kernel(problem, tile)
 
 
+@compile_once("params", "inputs", "other", run=run_where_independent)
 def traced_kernel(
     apply: Apply,
     params: Params,
@@ -87,6 +91,7 @@ def traced_kernel(
         return _kernel(problem, tile)[:, 0, :, 0]
 
 
+@compile_once("params", "inputs", "projection", "other", run=run_where_independent)
 def projected_kernel(
     apply: Apply,
     params: Params,
