@@ -8,7 +8,9 @@ import sys
 
 import benchmarks
 
-_INTERNAL = {"__main__", "contestants", "environments", "problems", "race"}
+_INTERNAL = {
+    "__main__", "contestants", "environments", "modules", "problems", "race", "workloads",
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

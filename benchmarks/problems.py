@@ -34,6 +34,35 @@ def cnn(num_examples: int, seed: int = 0, *, pooled: bool = True) -> dict[str, n
     return {name: a.astype(np.float32) for name, a in arrays.items()}
 
 
+def transformer(
+    num_examples: int, *, layers: int = 4, width: int = 64, tokens: int = 32, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Causal transformer with 4 heads, its layers stacked; x [n, tokens] of 128 kinds, 10 outputs.
+
+    The layers have no biases, which leaves the matrices: all that takes time.
+    """
+    rng, heads = np.random.default_rng(seed), 4
+    shapes = {
+        "embedding": (128, width), "positions": (tokens, width), "output": (width, 10),
+        "heads": (layers, 3, width, heads, width // heads),
+        "mix": (layers, heads, width // heads, width),
+        "up": (layers, width, 4 * width), "down": (layers, 4 * width, width),
+    }  # fmt: skip
+    arrays = {
+        name: rng.normal(size=shape) / np.sqrt(4 * width if name == "down" else width)
+        for name, shape in shapes.items()
+    }
+    arrays |= {f"norm_{k}": np.ones((layers, width)) for k in range(2)}
+    single = {name: a.astype(np.float32) for name, a in arrays.items()}
+    return single | {"x": rng.integers(0, 128, (num_examples, tokens), np.int32)}
+
+
+def images(num_examples: int, side: int = 32, seed: int = 0) -> dict[str, np.ndarray]:
+    """Images x [n, side, side, 3] for a net that brings its own parameters."""
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(num_examples, side, side, 3)).astype(np.float32)}
+
+
 def kernel_factor(size: int, seed: int = 0) -> dict[str, np.ndarray]:
     """J [size, 2 size] of a kernel J J' with condition number of some thousands."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 """Runs contestants one after the other on the same arrays and prints their table."""
 
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -33,8 +34,16 @@ class Outcome(NamedTuple):
     reason: str
 
 
-def run(contestant: Contestant, arrays: Mapping[str, np.ndarray], repeats: int) -> Outcome:
-    """Run one contestant in a process of its own, so that peak memory is its own too."""
+def run(
+    contestant: Contestant,
+    arrays: Mapping[str, np.ndarray],
+    repeats: int,
+    settings: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run one contestant in a process of its own, so that peak memory is its own too.
+
+    The process gets this one's environment variables, changed by `settings`.
+    """
     python, reason = interpreter(contestant.environment)
     if python is None:
         return Outcome(None, None, reason)
@@ -45,6 +54,7 @@ def run(contestant: Contestant, arrays: Mapping[str, np.ndarray], repeats: int) 
         command = [python, str(program), contestant.method, str(source), str(result), str(repeats)]
         own = {"PYTHONPATH": f"{ROOT}:{CONTESTANTS}"}
         environment = _environment() | (own if contestant.environment == "own" else {})
+        environment |= settings or {}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment, timeout=_SECONDS
@@ -52,7 +62,7 @@ def run(contestant: Contestant, arrays: Mapping[str, np.ndarray], repeats: int) 
         except subprocess.TimeoutExpired:
             return Outcome(None, None, f"stopped after {_SECONDS} s")
         if done.returncode:
-            return Outcome(None, None, (done.stderr.strip().splitlines() or ["failed"])[-1][:90])
+            return Outcome(None, None, _reason(done.stderr))
         return Outcome(json.loads(done.stdout.splitlines()[-1]), np.load(result), "")
 
 
@@ -85,6 +95,13 @@ def _line(outcome, own, reference):
     products = f"   {numbers['products']} products" if numbers.get("products") else ""
     median, memory = numbers["median"], numbers["mib"]
     return f"{median:9.4f}s{ratio:9.2f}{memory:10.0f}{difference:12.1e}{products}"
+
+
+def _reason(stderr):
+    """The line that names the exception; jax may write others after it."""
+    lines = stderr.strip().splitlines() or ["failed"]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (named or lines)[-1][:90]
 
 
 def _environment():

@@ -5,12 +5,13 @@ Arguments: METHOD ARRAYS RESULT REPEATS.
 """
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from clock import arrays, report
-from jax import lax
+from networks import jacobian_kernel, net
 
 data = arrays()
 if sys.argv[1] == "float64":
@@ -18,34 +19,6 @@ if sys.argv[1] == "float64":
 x = jnp.asarray(data.pop("x"), float)
 data.pop("y", None)
 params = {name: jnp.asarray(a, float) for name, a in data.items()}
-
-
-def apply(p, x):
-    """The net of `benchmarks.problems`, dense or convolutional."""
-    depth = len(p) // 2
-    for k in range(depth):
-        last = k == depth - 1
-        if p[f"w{k}"].ndim == 4:
-            x = lax.conv_general_dilated(
-                x, p[f"w{k}"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            x = jax.nn.relu(x + p[f"b{k}"])
-            x = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
-        else:
-            if x.ndim == 4:
-                pooled = x.shape[-1] == p[f"w{k}"].shape[0]
-                x = jnp.mean(x, (1, 2)) if pooled else x.reshape(len(x), -1)
-            x = x @ p[f"w{k}"] + p[f"b{k}"]
-            x = x if last else jax.nn.relu(x)
-    return x
-
-
-def jacrev(p, x):
-    """The kernel from whole Jacobians."""
-    jacobian = jax.vmap(lambda e: jax.jacrev(lambda q: apply(q, e[None])[0])(p))(x)
-    leaves = [j.reshape(*j.shape[:2], -1) for j in jax.tree_util.tree_leaves(jacobian)]
-    rows = jnp.concatenate(leaves, -1)
-    return jnp.einsum("brp,dsp->brds", rows, rows, precision="highest")
 
 
 def neural_tangents(structured):
@@ -58,9 +31,7 @@ def neural_tangents(structured):
         if structured
         else implementations.JACOBIAN_CONTRACTION
     )
-    kernel = nt.empirical_ntk_fn(
-        lambda p, x: apply(p, x), trace_axes=(), vmap_axes=0, implementation=chosen
-    )
+    kernel = nt.empirical_ntk_fn(net, trace_axes=(), vmap_axes=0, implementation=chosen)
     return lambda p, x: jnp.transpose(kernel(x, None, p), (0, 2, 1, 3))
 
 
@@ -68,13 +39,13 @@ def plprune(p, x):
     """Ours."""
     from plprune.kernels import tangent_kernel
 
-    return tangent_kernel(apply, p, x)
+    return tangent_kernel(net, p, x)
 
 
 methods = {
     "plprune": lambda: plprune,
     "float64": lambda: plprune,
-    "jacrev": lambda: jacrev,
+    "jacrev": lambda: partial(jacobian_kernel, net),
     "structured": lambda: neural_tangents(True),
     "contraction": lambda: neural_tangents(False),
 }

@@ -9,19 +9,11 @@ import sys
 import numpy as np
 import torch
 from clock import arrays, report
+from torch_networks import from_arrays
 
 data = arrays()
 x, y = torch.from_numpy(data.pop("x")), torch.from_numpy(data.pop("y"))
-depth = len(data) // 2
-layers = []
-for k in range(depth):
-    weight = data[f"w{k}"]
-    dense = torch.nn.Linear(*weight.shape)
-    with torch.no_grad():
-        dense.weight.copy_(torch.from_numpy(weight.T))
-        dense.bias.copy_(torch.from_numpy(data[f"b{k}"]))
-    layers += [dense] if k == depth - 1 else [dense, torch.nn.ReLU()]
-model, loss = torch.nn.Sequential(*layers), torch.nn.CrossEntropyLoss()
+model, loss = from_arrays(data), torch.nn.CrossEntropyLoss()
 count = [0]
 
 

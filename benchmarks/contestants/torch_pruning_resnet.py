@@ -11,47 +11,7 @@ import numpy as np
 import torch
 import torch_pruning as tp
 from clock import arrays, report
-from torch import nn
-
-
-def convolution(inputs, outputs, size, stride):
-    """Without a bias, followed by BatchNorm."""
-    conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected where shapes differ [He 2016, option B]."""
-
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.first = convolution(inputs, outputs, 3, stride)
-        self.second = convolution(outputs, outputs, 3, 1)
-        same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else convolution(inputs, outputs, 1, stride)
-
-    def forward(self, x):
-        """Relu of the sum of both paths."""
-        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
-
-
-class ResNet20(nn.Module):
-    """Three stages of three blocks, mean, linear output."""
-
-    def __init__(self):
-        super().__init__()
-        blocks, inputs = [], 16
-        for stage, outputs in enumerate((16, 32, 64)):
-            for block in range(3):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Block(inputs, outputs, stride))
-                inputs = outputs
-        self.stem, self.blocks = convolution(3, 16, 3, 1), nn.Sequential(*blocks)
-        self.output = nn.Linear(64, 10)
-
-    def forward(self, x):
-        """Logits of images."""
-        return self.output(self.blocks(torch.relu(self.stem(x))).mean((2, 3)))
+from torch_networks import ResNet20
 
 
 def count(model):
