@@ -82,6 +82,7 @@ class NodeGroups(Mapping[str, NodeGroup]):
     closed_values: dict[tuple[str, str], float] = field(default_factory=dict)
     # (group, leaf path) -> value of a closed node's slice where it is not 0.
     held: frozenset[str] | None = None  # Paths of statistics; None: those that the names tell.
+    dependence: str = ""  # Why examples are not proven independent; empty where they are.
 
     def __getitem__(self, name: str) -> NodeGroup:
         return self.by_name[name]
@@ -113,7 +114,10 @@ class NodeGroups(Mapping[str, NodeGroup]):
         rows += [_row(group) for group in self.by_name.values()]
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]
         lines = ("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        table = "\n".join(line.rstrip() for line in lines)
+        if not self.dependence:
+            return table
+        return f"{table}\nexamples are not proven independent: {self.dependence}"
 
 
 def _row(group):

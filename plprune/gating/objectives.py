@@ -29,6 +29,7 @@ class Setting(NamedTuple):
     labels: Any  # None where the probe has none.
     loss: Callable | None  # Per example, as in `plprune.losses`.
     key: PRNGKeyArray
+    independent: bool = False  # Examples are known to be independent: kernels need not check.
 
 
 # (setting, soft gates, hard gates) -> scalar. Soft gates have mean 1 in each group; hard gates are
@@ -142,12 +143,16 @@ def probe_kernel(
         return setting.model(params, inputs, gates)
 
     if num_combinations is None:
-        kernel = tangent_kernel(model, setting.params, setting.inputs)
+        kernel = tangent_kernel(
+            model, setting.params, setting.inputs, independent=setting.independent
+        )
     else:
         outputs = jax.eval_shape(flat_outputs(model), setting.params, setting.inputs)
         shape = outputs.shape[1], num_combinations
         signs = jax.random.rademacher(setting.key, shape, outputs.dtype)
-        kernel = projected_kernel(model, setting.params, setting.inputs, signs)
+        kernel = projected_kernel(
+            model, setting.params, setting.inputs, signs, independent=setting.independent
+        )
     return kernel.reshape((kernel.shape[0] * kernel.shape[1],) * 2)
 
 

@@ -3,14 +3,15 @@
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Bool, Int
 
 from plprune.gating.budgets import BUDGETS, keep_within, kept_fraction
 from plprune.gating.relaxations import Choose
 from plprune.nodes.checks import as_patterns
-from plprune.types import NodeGroups
+from plprune.types import Apply, NodeGroups
 
 
 class Options(NamedTuple):
@@ -26,6 +27,12 @@ class Options(NamedTuple):
     node_costs: Mapping[str, float] | None
     probe_size: int
     loss: Callable | None
+    independent: bool
+
+    def examples(self, probe: Any) -> Any:
+        """As many inputs of a probe as a gate update draws."""
+        inputs = probe if self.loss is None else next(iter(probe))
+        return jax.tree.map(lambda a: a[: self.probe_size], inputs)
 
     def is_due(self, step: Int[Array, ""]) -> Bool[Array, ""]:
         """Whether the call at `step` updates gates."""
@@ -75,6 +82,11 @@ class Options(NamedTuple):
             missing = sorted(set(sizes) - set(self.node_costs or {}))
             if missing:
                 raise ValueError(f"node_costs must name every gated group; missing: {missing}.")
+
+
+def with_state(apply: Callable, model_state: Any) -> Apply:
+    """``apply(params, inputs)`` of a model that is called with a state where there is one."""
+    return apply if model_state is None else lambda p, x: apply(p, model_state, x)
 
 
 def check_counts(**counts: tuple[int, int]) -> None:

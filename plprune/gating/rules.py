@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules that turn a probe into one number per node: learned gates, or a score."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,8 +94,11 @@ def scored(groups: NodeGroups, sizes: dict[str, int], score: Score) -> Rule:
 
     def update(memory, prepared, apply, setting, choose):
         del prepared, choose
-        _, params, inputs, labels, loss, key = setting
-        scores = score(apply, params, groups, inputs=inputs, labels=labels, loss=loss, key=key)
+        _, params, inputs, labels, loss, key, independent = setting
+        options = {"inputs": inputs, "labels": labels, "loss": loss, "key": key}
+        if independent and "independent" in inspect.signature(score).parameters:
+            options["independent"] = True  # Only scores of single examples ask for it.
+        scores = score(apply, params, groups, **options)
         return {name: jnp.asarray(scores[name], jnp.float32) for name in sizes}, memory
 
     return Rule(lambda _: (), lambda *_: (), update)

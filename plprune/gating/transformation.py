@@ -2,6 +2,7 @@
 """The optax transformation that learns gates, closes nodes and trains the open ones."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from plprune.gating.networks import gating_network
 from plprune.gating.objectives import Objective, Setting, log_condition_number
-from plprune.gating.options import Options, check_counts, gated_sizes
+from plprune.gating.options import Options, check_counts, gated_sizes, with_state
 from plprune.gating.relaxations import Relaxation, sigmoids
 from plprune.gating.rules import Rule, Score, learned, scored
 from plprune.gating.trees import check_trained, open_gradient, shifted, towards
+from plprune.independence import on_its_word
 from plprune.nodes import mask
 from plprune.nodes.gated_apply import gated
 from plprune.types import Apply, NodeGroups
@@ -62,6 +64,7 @@ def pl_gating(
     relaxation: Relaxation | None = None,
     gate_optimizer: optax.GradientTransformation | None = None,
     loss: Callable | None = None,
+    independent: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Train the open nodes with `inner`, and choose them by the condition number of the model.
 
@@ -107,6 +110,7 @@ def pl_gating(
       gate_optimizer: Moves the network's weights; if None ``optax.adam``, at 0.2 for "logits" and
         0.03 for "mlp".
       loss: Given a loss, the probe is a pair (inputs, labels).
+      independent: Your word that `apply` treats examples independently, as for `tangent_kernel`.
 
     Returns:
       A transformation with a `GatingState` and
@@ -117,7 +121,8 @@ def pl_gating(
     Raises:
       ValueError: an argument out of range, or no group that can be gated; `init` of a tree that is
         not the groups', lacks a weight of a gated node or holds a random key; `update` without
-        params or probe.
+        params or probe, or, for an objective with a kernel, with a model that `tangent_kernel`
+        refuses.
 
     Cost: one gate update takes about as long as a few training steps at batch `probe_size`. Under
     `vmap` every call pays for one, since a batched condition runs both of its branches: gate seed
@@ -133,7 +138,7 @@ def pl_gating(
     check_counts(initial_updates=(initial_updates, 0))
     options = Options(
         keep_fraction, initial_updates, period, freeze_at, schedule, budget, min_fraction,
-        node_costs, probe_size, loss,
+        node_costs, probe_size, loss, independent,
     )  # fmt: skip
     return _gated(inner, apply, groups, rule, sizes, options, key)
 
@@ -155,6 +160,7 @@ def score_gating(
     exclude: str | tuple[str, ...] = (),
     probe_size: int = 64,
     loss: Callable | None = None,
+    independent: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """As `pl_gating`, but nodes are ranked by a score: the baselines under the same schedule.
 
@@ -166,7 +172,7 @@ def score_gating(
     rule = scored(groups, sizes, score)
     options = Options(
         keep_fraction, 1, period, freeze_at, schedule, budget, min_fraction, node_costs,
-        probe_size, loss,
+        probe_size, loss, independent,
     )  # fmt: skip
     return _gated(inner, apply, groups, rule, sizes, options, key)
 
@@ -194,9 +200,9 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
             raise ValueError("update needs probe=, the inputs that the gates are learned on.")
 
         # Values and masks change where an update is due only; other steps skip both.
-        def reopened():
+        def reopened(independent):
             full = _where(_open_entries(params, groups, state.keep), params, state.saved)
-            gates, keep, memory = refreshed(state, full, probe, model_state)
+            gates, keep, memory = refreshed(state, full, probe, model_state, independent)
             zeros, stays = optax.tree.zeros_like(params), _open_entries(params, groups, keep)
             values, saved = _where(stays, full, zeros), _where(stays, zeros, full)
             return Chosen(gates, keep, memory, values, saved)
@@ -204,7 +210,11 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
         def unchanged():
             return Chosen(state.gates, state.keep, state.network.rule, params, state.saved)
 
-        now = jax.lax.cond(options.is_due(state.step), reopened, unchanged)
+        def chosen(word):
+            return jax.lax.cond(options.is_due(state.step), partial(reopened, word), unchanged)
+
+        values = with_state(apply, model_state), params, options.examples(probe)
+        now = on_its_word(chosen, options.independent, values)
         is_open = _open_entries(params, groups, now.keep)
         gradients = jax.tree.map(open_gradient, is_open, gradients, params)
         updates, inner_state = inner.update(gradients, state.inner, now.values, **extra)
@@ -235,8 +245,9 @@ class Chosen(NamedTuple):
 def _refresher(apply, groups, rule: Rule, options: Options, choose_at):
     """(state, params, probe, model_state) -> gates, keep and the rule's state after updates."""
 
-    def refreshed(state, params, probe, model_state):
-        model = apply if model_state is None else lambda p, x: apply(p, model_state, x)
+    def refreshed(state, params, probe, model_state, independent):
+        model = with_state(apply, model_state)
+        soft = gated(model, groups)
         batch = probe if options.loss is not None else (probe, None)
         draws = jax.random.fold_in(state.network.key, state.step)
         choose = choose_at(state.step)
@@ -244,7 +255,7 @@ def _refresher(apply, groups, rule: Rule, options: Options, choose_at):
         def setting(i):
             key_probe, key_rule = jax.random.split(jax.random.fold_in(draws, i))
             inputs, labels = _sub_batch(tuple(batch), options.probe_size, key_probe)
-            return Setting(gated(model, groups), params, inputs, labels, options.loss, key_rule)
+            return Setting(soft, params, inputs, labels, options.loss, key_rule, independent)
 
         prepared = rule.prepare(model, setting(max(options.initial_updates, 1)))
 

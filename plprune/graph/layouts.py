@@ -47,6 +47,8 @@ def aligned(axes: Sequence[Axis]) -> list[tuple[int, tuple[str, ...]]] | None:
     would be split.
     """
     lengths = set(map(length, axes))
+    if len(lengths) == 1 and all(len(axis) == 1 for axis in axes):
+        return [(axes[0][0].size, tuple(axis[0].kind for axis in axes))]
     if 0 in lengths:
         return [(0, (OWN,) * len(axes))]
     longest = max(lengths)

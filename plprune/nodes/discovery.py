@@ -2,6 +2,7 @@
 """Node groups of any function, from its labelled graph."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from plprune.graph.labels import Labels
 from plprune.graph.roles import LeafAxis, Roles, roles
 from plprune.graph.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
+from plprune.independence import doubt
 from plprune.nodes.families import Slots, families
 from plprune.nodes.kinds import STATISTICS, statistic_leaves
 from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
@@ -59,13 +61,17 @@ def find_nodes(
 
     Returns:
       A mapping from names, taken from the module paths, to `NodeGroup`s, in order of evaluation.
+      Masked equals shrunk for any function; what measures or gates nodes by single examples does
+      not. So if the graph does not prove that examples are treated independently, the reason is
+      kept as `dependence` and printed under the table.
 
     Raises:
       ValueError: the mode is unknown.
 
-    Cost: one trace and two passes over its equations, on the host.
+    Cost: two traces and a few passes over their equations, on the host.
     """
-    return analyse(apply, params, inputs, mode=mode, statistics=statistics).groups
+    found = analyse(apply, params, inputs, mode=mode, statistics=statistics)
+    return replace(found.groups, dependence=doubt(found.graph, apply, params, inputs))
 
 
 def analyse(apply, params, inputs, *, mode, statistics) -> Found:
