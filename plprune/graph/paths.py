@@ -27,25 +27,31 @@ def leaves_with_keys(tree: Any, is_leaf: Callable[[Any], bool] | None = None) ->
     A dict, a FrozenDict, a dataclass and an `nnx.State` of the same names give the same keys:
     entries of paths count by their names alone, and Flax's boxes around an array count for nothing.
     """
-    boxes = _boxes()
+    boxes, known = _boxes(), {}
+
+    def is_box(node):
+        kind = type(node)
+        if kind not in known:  # Asking Flax's classes costs more than all the rest.
+            known[kind] = issubclass(kind, boxes)
+        return known[kind]
 
     def stops(node):
-        return isinstance(node, boxes) or (is_leaf is not None and is_leaf(node))
+        return is_box(node) or (is_leaf is not None and is_leaf(node))
 
-    return list(_leaves(tree, stops if boxes or is_leaf else None, boxes))
+    return list(_leaves(tree, stops if boxes or is_leaf else None, is_box))
 
 
-def _leaves(tree, stops, boxes, before: Keys = (), box=None) -> Iterator[Leaf]:
+def _leaves(tree, stops, is_box, before: Keys = (), box=None) -> Iterator[Leaf]:
     for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=stops)[0]:
         keys = before + tuple(map(_key, path))
-        if not isinstance(node, boxes):
+        if not is_box(node):
             yield Leaf(keys, node, box)
             continue
         inside = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x, n=node: x is not n)[0]
         for step, value in inside:
             # A box has one content; a class with more is a container like any other.
             inner = keys if len(inside) == 1 else keys + tuple(map(_key, step))
-            yield from _leaves(value, stops, boxes, inner, box or type(node))
+            yield from _leaves(value, stops, is_box, inner, box or type(node))
 
 
 def _boxes() -> tuple[type, ...]:

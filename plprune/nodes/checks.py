@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool
 from plprune.types import NodeGroups
 
 
-def check_names(per_group: Mapping[str, Any], groups: NodeGroups, argument: str) -> None:
+def check_names(per_group: Any, groups: NodeGroups, argument: str) -> None:
     """ValueError unless every entry is a group's, with one real number per node."""
     if not isinstance(per_group, Mapping):
         raise ValueError(
@@ -61,7 +61,8 @@ def _on_host(values, argument):
     try:
         return np.asarray(values)
     except (ValueError, TypeError):  # Rows of several lengths; random keys.
-        raise ValueError(f"{argument} must be one row of numbers, got {values!r:.60}.") from None
+        shown = " ".join(repr(values).split())[:60]
+        raise ValueError(f"{argument} must be one row of numbers, got {shown}.") from None
 
 
 def keep_mask(kept: Any, argument: str, size: int) -> Bool[Array | np.ndarray, " g"]:

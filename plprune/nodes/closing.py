@@ -7,13 +7,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from plprune.graph.paths import leaf_is
 from plprune.nodes.checks import check_names, keep_masks, vector
 from plprune.nodes.matching import axes_of, edit_leaves
 from plprune.nodes.scaling import along, scale_slices
-from plprune.types import Gates, Keep, NodeGroups
+from plprune.types import Keep, NodeGroups
 
 
 def gate(params: PyTree, groups: NodeGroups, gates: Mapping[str, Any]) -> PyTree:
@@ -39,7 +39,7 @@ def gate(params: PyTree, groups: NodeGroups, gates: Mapping[str, Any]) -> PyTree
     return scale_slices(params, groups, factors)
 
 
-def checked_gates(gates: Mapping[str, Any], groups: NodeGroups) -> Gates:
+def checked_gates(gates: Mapping[str, Any], groups: NodeGroups) -> dict[str, Array]:
     """Gates as arrays; ValueError as `gate`."""
     check_names(gates, groups, "gates")
     for name in gates:

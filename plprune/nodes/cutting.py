@@ -2,6 +2,7 @@
 """Shrinking trees to the kept nodes, and back."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +68,6 @@ def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     def spread(path, leaf):
         if jnp.shape(leaf) == full[path]:
             return leaf
-        if leaf_is(leaf, jax.dtypes.prng_key):
-            raise ValueError(f"tree: leaf {path} holds random keys, which have no zero.")
         return _spread(leaf, axes[path], full[path])
 
     return edit_leaves(tree, groups, spread, small_shapes(axes), _cut(axes, full), argument="tree")
@@ -99,7 +98,7 @@ def small_shapes(axes: Mapping[str, Axes]) -> dict[str, tuple[int, ...]]:
     return {path: tuple(map(len, positions)) for path, positions in axes.items()}
 
 
-def cut_leaf(leaf: jax.Array | np.ndarray, axes: Axes) -> jax.Array:
+def cut_leaf(leaf: Any, axes: Axes) -> jax.Array:
     """The positions `axes` of a leaf."""
     if leaf_is(leaf, jax.dtypes.prng_key):
         left = leaf

@@ -6,7 +6,7 @@ Trees are compared by the keys that lead to their leaves, not by the classes of 
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -116,6 +116,7 @@ def is_hole(node: Any) -> bool:
     return node is None or isinstance(node, optax.MaskedNode)
 
 
+@lru_cache(maxsize=16)
 def parameter_leaves(groups: NodeGroups) -> list[Leaf]:
     """Leaves of the parameters that groups were found on; their values are positions."""
     return leaves_with_keys(jax.tree.unflatten(groups.structure, range(len(groups.paths))))
@@ -152,16 +153,14 @@ def _roots(leaves, patterns, cuts, argument) -> Iterator[tuple[_Pattern, dict[Ke
         if any(root[:depth] in taken for depth in range(len(root))):
             continue
         same = [p for p in patterns if _is_whole(p, root, present[root], holes)]
-        if not same:
-            continue
-        below = _below(leaves, root)
+        below = _below(leaves, root) if same else {}
         same = [p for p in same if _all_known(leaves, below, p)]
         fitting = [p for p in same if _fit(leaves, below, p)]
         if fitting:
             _check_one(f"{argument}{_at(root)}", fitting, below, cuts)
             taken.add(root)
             yield fitting[0], below
-        elif () not in same[0].paths or not root:
+        elif same and (() not in same[0].paths or not root):
             raise ValueError(_mismatch(argument, root, leaves, below, same[0]))
 
 

@@ -2,16 +2,16 @@
 """Slices of parameters multiplied by one factor per node."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree, Real
 
 from plprune.graph.paths import leaf_is
 from plprune.nodes.matching import edit_leaves
 from plprune.types import Member, NodeGroups
 
-Factor = tuple[Member, Float[Array, " _"]]
+Factor = tuple[Member, Real[Array, " _"]]
 Factors = Mapping[str, Sequence[Factor]]  # By leaf path.
 
 
@@ -33,7 +33,7 @@ def scale_slices(params: PyTree, groups: NodeGroups, factors: Factors) -> PyTree
     )
 
 
-def scaled_leaf(leaf: Array | np.ndarray, factors: Iterable[Factor]) -> Array | np.ndarray:
+def scaled_leaf(leaf: Any, factors: Iterable[Factor]) -> Any:
     """A leaf with its nodes' slices multiplied, in its own dtype; integers and keys stay.
 
     Half precision is multiplied in float32, so that a factor is not rounded before the product.
@@ -49,7 +49,7 @@ def scaled_leaf(leaf: Array | np.ndarray, factors: Iterable[Factor]) -> Array | 
     return leaf
 
 
-def per_position(values: Float[Array, " g"], member: Member) -> Float[Array, " n"]:
+def per_position(values: Real[Array, " g"], member: Member) -> Real[Array, " n"]:
     """The factor at each position of a member's axis; 1 where no node lies."""
     return jnp.where(member.index < 0, 1, values[member.index])
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool
 
 from plprune.nodes.checks import as_patterns, check_fraction, check_names, vector
 from plprune.types import NodeGroups
@@ -18,7 +19,7 @@ BUDGETS = ("group", "global")
 def keep_top(
     scores: Mapping[str, Any],
     groups: NodeGroups,
-    keep_fraction: float | Float[Array, ""],
+    keep_fraction: ArrayLike,
     *,
     budget: str = "group",
     round_to: int = 1,

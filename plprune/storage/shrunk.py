@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from plprune.nodes import shrink
 from plprune.storage.trees import read_manifest, read_tree, write_tree
@@ -24,7 +24,7 @@ class Shrunk(NamedTuple):
 def save_shrunk(
     path: str | Path,
     tree: PyTree,
-    keep: Mapping[str, Array | np.ndarray],
+    keep: Keep,
     *,
     overwrite: bool = False,
 ) -> None:
