@@ -131,7 +131,7 @@ class Atoms:
         if differ.any():
             pairs = np.unique(np.stack([left[differ], right[differ]], 1), axis=0)
             for x, y in pairs.tolist():
-                self._unify(self.basic(x), self.basic(y), reason)
+                self._unify(x, y, reason)
 
     def _split_alike(self, left, right, reason):
         """Split the factors of two products whose inner sizes divide, as a reshape of both would.
@@ -163,27 +163,45 @@ class Atoms:
             return None
         return rows if np.array_equal(np.tile(rows[1], len(rows[0])), inner) else None
 
-    def _unify(self, left, right, reason):
+    def _unify(self, x: Label, y: Label, reason: Reason) -> None:
+        left, right = self.basic(x), self.basic(y)
         if set(left) == set(right):
             return
         if len(left) == len(right) == 1:
             self._merge(left[0], right[0])
             return
-        why = next((self.pinned[a] for a in left + right if a in self.pinned), reason)
         # Common factors cancel: (a, b) with (a, c) says b with c; (a, b) with (a) pins b.
-        left, right = _without(left, right), _without(right, left)
-        if len(left) == len(right):
-            for a, b in zip(left, right, strict=True):
-                self._unify(self.basic(a), self.basic(b), reason)
-            return
-        x, y = (tuple(a for a in s if a not in self.pinned) for s in (left, right))
+        rest = _without(left, right), _without(right, left)
+        for one, other in self._pairings(x, y, rest):
+            if len(one) == len(other) > 0:
+                for a, b in zip(one, other, strict=True):
+                    self._unify(a, b, reason)
+                return
+        why = next((self.pinned[a] for a in left + right if a in self.pinned), reason)
+        self._unify_unlike(*map(self._open, rest), why)
+
+    def _pairings(self, x, y, rest):
+        """Ways to pair the factors of two labels, the best first."""
+        removable = tuple(map(self._open, rest))
+        if len(rest[0]) == len(rest[1]):  # Pinned ones with pinned ones, wherever they stand.
+            yield removable
+        # As the axes that made them, themselves perhaps products: a batch of two is one as well.
+        yield tuple(self._factors.get(self.root(label), ()) for label in (x, y))
+        yield rest
+        yield removable
+
+    def _open(self, atoms):
+        return tuple(a for a in atoms if a not in self.pinned)
+
+    def _unify_unlike(self, x, y, why):
+        """Different numbers of factors, none of which both have."""
         if not x or not y:
             self._pin_atoms(x + y, why)
         elif min(len(x), len(y)) == 1:
             self._bind(*((x[0], y) if len(x) == 1 else (y[0], x)))
         else:  # No common factors are known: one class is conservative.
             for a in (x + y)[1:]:
-                self._unify(self.basic(a), self.basic(x[0]), reason)
+                self._unify(a, x[0], why)
 
     def _merge(self, atom, into):
         self._parent[atom] = into
