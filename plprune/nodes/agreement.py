@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plprune.nodes.sampling import Sampler, other_shapes
+from plprune.nodes.sampling import MILD, NEAR, OWN, RANDOM, Draw, Sampler, other_shapes
 from plprune.types import Apply, Inputs
 
 SLACK = 300  # Multiples of the coarsest type's eps that two orders of summation may differ by.
@@ -58,7 +58,7 @@ def check_agreement(
       Disagreement: as above, or where no random draw gives finite outputs.
     """
     narrow = sampler(False)
-    _check_types(own, narrow.own(), inputs)
+    _check_types(own, narrow.variables(OWN), inputs)
     shapes = [inputs] if brief else [inputs, *_other_shape(own, narrow, inputs)]
     try:
         # Some draws overflow, on both sides alike: that is no error of the user's.
@@ -98,7 +98,7 @@ def _spell(leaf):
 
 def _other_shape(sides, sampler, inputs) -> list[Inputs]:
     """The first other shape that the reference accepts, if any; the smaller module must too."""
-    variables = sampler.own()
+    variables = sampler.variables(OWN)
     for other in other_shapes(inputs, sampler.reach):
         try:
             jax.eval_shape(sides.reference, variables, other)
@@ -113,16 +113,13 @@ def _compare(sides, sampler, shapes, brief):
     """Values at the first shape, then at the last one, then wherever outputs are finite."""
     pairs = [_Pair(sides, sampler, shape) for shape in shapes]
     first, last = pairs[0], pairs[-1]
-    seen = first.agree(next(sampler.draws()), seed=0)
+    seen = first.agree(RANDOM[0])
     if not brief:
-        first.agree(sampler.own(), seed=1)
-        for k, variables in enumerate(sampler.draws()):
-            seen |= last.agree(variables, seed=k + 2)
-    if not seen.all() and not sampler.may_loop_on:
-        seen |= last.agree(sampler.variables(0.5, seed=9, positive=True), seed=9, positive=True)
-    if not seen.all():
-        seen |= last.agree(sampler.jittered(seed=10), seed=10)
-        seen |= last.agree(sampler.jittered(seed=11), seed=11, positive=True)
+        first.agree(OWN)
+        for draw in RANDOM[0 if len(pairs) > 1 else 1 :]:
+            seen |= last.agree(draw)
+    for draw in NEAR if sampler.may_loop_on else (*MILD, *NEAR):
+        seen |= seen.all() or last.agree(draw)
     if not seen.all():
         raise Disagreement("cannot be compared, as no random weights give finite outputs")
 
@@ -132,7 +129,7 @@ class _Pair:
 
     def __init__(self, sides, sampler, shapes):
         self.sampler, self.shapes = sampler, shapes
-        args = (sampler.own(), sampler.inputs(shapes, seed=0))
+        args = (sampler.variables(OWN), sampler.inputs(shapes, OWN))
         try:
             lowered = jax.jit(sides.reference).lower(*args)
             self.compiled = lowered.compile(_QUICK)
@@ -149,9 +146,9 @@ class _Pair:
         except Exception as error:
             raise _Unavailable from error
 
-    def agree(self, variables, *, seed, positive=False) -> np.ndarray:
+    def agree(self, draw: Draw) -> np.ndarray:
         """Per output, whether this draw says anything; Disagreement if it speaks against."""
-        inputs = self.sampler.inputs(self.shapes, seed=seed, positive=positive)
+        variables, inputs = self.sampler.variables(draw), self.sampler.inputs(self.shapes, draw)
         theirs = self.reference(variables, inputs)
         ours = _arrays(_attempt(self.native, variables, inputs))
         gaps = [_gap(a, b) for a, b in zip(ours, theirs, strict=True)]

@@ -42,11 +42,12 @@ def shrink_model(
 
     The result is compared with `resize` in evaluation mode: at the model's own weights and at
     random parameters and state of several sizes, so that small or zero weights hide nothing; on
-    random inputs of the shapes that `groups` were found with and of one other batch size and
-    length, if the model takes another; in float64, dtypes that modules hold included, unless the
-    model does not run in it. Where a model casts to float32 itself, differences below 4e-5 of the
-    largest output are not seen, in half precision those below a tenth. What training mode, other
-    shapes or other integer and random state bring in is the caller's to check.
+    random inputs, some of them zero, of the shapes that `groups` were found with and of one other
+    batch size and length, if the model takes another; in float64, dtypes that modules hold
+    included, unless the model does not run in it. Where a model casts to float32 itself,
+    differences below 4e-5 of the largest output are not seen, in half precision those below a
+    tenth. What training mode, other shapes and values out of the ordinary (a token that switches
+    branches) bring in is the caller's to check.
 
     Args:
       model: Any NNX module, left as it was.
@@ -60,8 +61,8 @@ def shrink_model(
         its arithmetic (the mean of a layer normalisation). Then use `resize`, or leave the groups
         out that the message names.
 
-    Cost: some analyses; two compilations, not optimised, and about six evaluations of both the
-    module and the resized function in float64, with one draw of the parameters at a time. Upon
+    Cost: about six analyses; of both the module and the resized function two compilations, not
+    optimised, and twelve evaluations in float64, with one draw of the parameters in memory. Upon
     failure up to eight groups are tried alone.
     """
     parts = functional(model, call=call)

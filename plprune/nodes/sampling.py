@@ -2,7 +2,7 @@
 """Random parameters, state and inputs at which every part of a model shows."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,28 @@ import numpy as np
 from plprune.nodes.lookups import index_bounds
 from plprune.types import Inputs, NodeGroups
 
-GAINS = (1.0, 0.1, 10.0, 100.0, 1e-3)  # Logits that spread, thresholds that are passed.
+
+class Draw(NamedTuple):
+    """What to draw."""
+
+    seed: int
+    kind: str = "random"  # "own": the model's variables; "near": within a third of them.
+    gain: float = 1.0  # Deviation of the parameters; inputs follow it from 1 to 10.
+    negated: bool = False  # Parameters change sign, some inputs are zero, integer state changes.
+    positive: bool = False  # Parameters and inputs are; integer inputs are 0 or 1.
+
+
+# Logits that spread, thresholds that are passed; then what is linear in its weights.
+GAINS = (1.0, 0.1, 10.0, 100.0, 1e-3)
+OWN = Draw(seed=0, kind="own")
+RANDOM = tuple(
+    Draw(seed=k, gain=gain, negated=negated)
+    for k, gain in enumerate(GAINS)
+    for negated in (False, True)
+)
+# Where no others give finite outputs: logarithms, roots, poles.
+MILD = (Draw(seed=7, gain=0.5, positive=True),)
+NEAR = tuple(Draw(seed=8, kind="near", positive=positive) for positive in (False, True))
 
 
 class Sampler:
@@ -19,8 +40,9 @@ class Sampler:
 
     Weights are normal with a deviation of gain / sqrt(fan-in), all other parameters with one of
     gain, and floating-point state lies between gain / 2 and 3/2 gain: nothing is zero or small as
-    it may be in a model that was just initialised. Integers, booleans and keys among the variables
-    stay as they are. Integer inputs run over the whole table that they are looked up in.
+    it may be in a model that was just initialised. Integer inputs run over the whole table that
+    they are looked up in. Keys stay as they are, and so do integers and flags in the state, but for
+    draws whose parameters are negated: there a count may be up to a million higher.
     """
 
     def __init__(self, graph: Any, groups: NodeGroups, variables: Any, wide: bool):
@@ -29,73 +51,82 @@ class Sampler:
         self.fans = fan_ins(groups, self.leaves)
         self.state = _state_leaves(variables)
         self.bounds = index_bounds(graph)
+        self.wide = wide
         self.may_loop_on = _has_while(graph)
         sizes = zip(groups.shapes, map(np.shape, self.leaves), strict=True)
         cut = (n for full, left in sizes for n, m in zip(full, left, strict=True) if n != m)
         self.reach = max(cut, default=0)  # The widest axis that shrinks.
-        self.wide = wide
 
-    def own(self) -> Any:
-        """The model's own values."""
-        return self._tree(lambda _, leaf: leaf)
+    def variables(self, draw: Draw) -> Any:
+        """Parameters and state; near the model's own where a loop might never end elsewhere."""
+        if draw.kind == "random" and self.may_loop_on:
+            draw = draw._replace(kind="near", negated=False)
+        leaves = [self._leaf(draw, k, leaf) for k, leaf in enumerate(self.leaves)]
+        return self.structure.unflatten(leaves)
 
-    def variables(self, gain: float, *, seed: int, positive: bool = False) -> Any:
-        """Random values, all of them positive on request."""
-        draws = np.random.default_rng(seed)
-
-        def draw(k, leaf):
-            if k in self.state:
-                return gain * draws.uniform(0.5, 1.5, np.shape(leaf))
-            values = gain / np.sqrt(self.fans[k]) * _normal(draws, np.shape(leaf), leaf.dtype)
-            return np.abs(values) if positive else values
-
-        return self._tree(draw)
-
-    def jittered(self, *, seed: int) -> Any:
-        """The model's own values, each changed by up to a third, and none of them zero."""
-        draws = np.random.default_rng(seed)
-
-        def draw(k, leaf):
-            del k
+    def _leaf(self, draw, k, leaf):
+        rng = np.random.default_rng((draw.seed, k))
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return _other_number(rng, leaf) if draw.negated else leaf
+        if draw.kind == "own":
+            return self._array(leaf, leaf.dtype)
+        if draw.kind == "near":
             own = np.asarray(leaf).astype(_widest(leaf.dtype))
-            noise = 0.1 * _normal(draws, own.shape, own.dtype)
-            return np.where(own == 0, noise, own * draws.uniform(2 / 3, 4 / 3, own.shape))
+            values = own * rng.uniform(2 / 3, 4 / 3, own.shape)
+            return self._array(
+                np.where(own == 0, 0.1 * _normal(rng, own.shape, own.dtype), values), leaf.dtype
+            )
+        if k in self.state:
+            values = draw.gain * rng.uniform(0.5, 1.5, np.shape(leaf))
+        else:
+            values = draw.gain / np.sqrt(self.fans[k]) * _normal(rng, np.shape(leaf), leaf.dtype)
+            values = np.abs(values) if draw.positive else -values if draw.negated else values
+        return self._array(values, leaf.dtype)
 
-        return self._tree(draw)
-
-    def draws(self) -> Iterator[Any]:
-        """Variables of several sizes; near the model's own where a loop might never end."""
-        for k, gain in enumerate(GAINS):
-            yield self.jittered(seed=k) if self.may_loop_on else self.variables(gain, seed=k)
-
-    def inputs(self, shapes: Inputs, *, seed: int, positive: bool = False) -> Inputs:
+    def inputs(self, shapes: Inputs, draw: Draw) -> Inputs:
         """Random inputs of given shapes and types."""
         leaves, structure = jax.tree.flatten(shapes)
-        draws = np.random.default_rng(seed)
+        rng = np.random.default_rng(draw.seed + 100 * draw.negated)
         pairs = zip(leaves, self.bounds, strict=True)
-        return structure.unflatten([self._input(draws, *pair, positive) for pair in pairs])
+        return structure.unflatten([self._input(rng, draw, *pair) for pair in pairs])
 
-    def _input(self, draws, leaf, bound, positive):
+    def _input(self, rng, draw, leaf, bound):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.split(jax.random.key(0), leaf.shape)
+            return jax.random.split(jax.random.key(draw.seed), leaf.shape)
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            values = _normal(draws, leaf.shape, leaf.dtype)
-            return self._array(np.abs(values) if positive else values, leaf.dtype)
-        if positive or leaf.dtype == bool:
-            return jnp.asarray(draws.integers(0, 2, leaf.shape), leaf.dtype)
-        bound = bound or (256 if leaf.dtype == np.uint8 else 8)
-        last = min(bound - 1, int(jnp.iinfo(leaf.dtype).max))
-        return jnp.asarray(draws.integers(0, last, leaf.shape, endpoint=True), leaf.dtype)
-
-    def _tree(self, draw):
-        def new(k, leaf):
-            inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-            return self._array(draw(k, leaf), leaf.dtype) if inexact else leaf
-
-        return self.structure.unflatten([new(k, leaf) for k, leaf in enumerate(self.leaves)])
+            values = np.clip(draw.gain, 1, 10) * _normal(rng, leaf.shape, leaf.dtype)
+            values = np.abs(values) if draw.positive else values
+            return self._array(_padded(rng, values) if draw.negated else values, leaf.dtype)
+        if draw.positive or leaf.dtype == bool:
+            last = 1
+        else:
+            bound = bound or (256 if leaf.dtype == np.uint8 else 8)
+            last = min(bound - 1, int(jnp.iinfo(leaf.dtype).max))
+        values = rng.integers(0, last, leaf.shape, endpoint=True)
+        return jnp.asarray(_padded(rng, values) if draw.negated else values, leaf.dtype)
 
     def _array(self, values, dtype):
         return jnp.asarray(values, _widest(dtype) if self.wide else dtype)
+
+
+def _padded(rng, values):
+    """A fifth of the entries is zero, and all of the last example and the first one's last row."""
+    values = np.where(rng.random(values.shape) < 0.2, 0, values)
+    if values.ndim:
+        values[-1:] = 0
+    if values.ndim > 2:
+        values[:1, -1:] = 0
+    return values
+
+
+def _other_number(rng, leaf):
+    """A later count or another flag; keys stay."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    if leaf.dtype == bool:
+        return jnp.asarray(rng.random(leaf.shape) < 0.5)
+    later = np.asarray(leaf).astype(np.int64) + (10 ** rng.uniform(0, 6, leaf.shape)).astype(int)
+    return jnp.asarray(np.minimum(later, int(jnp.iinfo(leaf.dtype).max)), leaf.dtype)
 
 
 def fan_ins(groups: NodeGroups, leaves: list[Any]) -> list[int]:

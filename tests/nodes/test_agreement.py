@@ -69,6 +69,7 @@ class Hiding(nnx.Module):
         self.a, self.b = nnx.Linear(3, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)
         self.zero, self.tiny, self.low = (nnx.Param(jnp.float32(x)) for x in (0, 1e-9, -99))
         self.state = nnx.Variable(jnp.float32(0))
+        self.step, self.flag = nnx.Variable(jnp.int32(0)), nnx.Variable(jnp.array(False))
 
     def __call__(self, inputs):
         h = jnp.tanh(self.a(self.table(inputs)))
@@ -113,6 +114,9 @@ HIDDEN = {
     "behind a single example": lambda _, h, x: h * (width(h) if len(x) == 2 else 1),
     "where only float32 runs": lambda m, h, _: h + carried(m.zero[...]) * h / width(h),
     "in a loop": lambda m, h, _: h + counted(m.low[...] ** 2) * m.zero[...] * h / width(h),
+    "behind a late step": lambda m, h, _: h * jnp.where(m.step[...] > 9, width(h), 1),
+    "behind a flag": lambda m, h, _: h * jnp.where(m.flag[...], width(h), 1),
+    "behind padding": lambda _, h, x: jnp.where((x != 0).any(1)[:, None, None], h, h * width(h)),
     "in single precision": lambda m, h, _: h + (m.zero[...] * h / width(h)).astype(jnp.float32),
     "in half precision": lambda m, h, _: h + (m.zero[...] * h / width(h)).astype(jnp.bfloat16),
     "behind 1e-6": lambda _, h, __: h / jnp.sqrt(h**2 + 1e-6 * width(h)),

@@ -10,7 +10,7 @@ from zoo import conv, normal
 from plprune.graph.tracing import trace
 from plprune.nodes import find_nodes
 from plprune.nodes.lookups import index_bounds
-from plprune.nodes.sampling import Sampler, fan_ins, other_shapes
+from plprune.nodes.sampling import NEAR, OWN, RANDOM, Draw, Sampler, fan_ins, other_shapes
 
 ROWS = {"table": normal(9, 3), "few": normal(4, 3), "w": normal(3, 3)}
 LOOKUPS = {
@@ -36,7 +36,7 @@ def test_integers_are_bounded_by_the_table_that_they_index(name):
     assert index_bounds(graph) == [bound]
     groups = find_nodes(apply, ROWS, tokens)
     shape = jax.ShapeDtypeStruct((40, 40), jnp.int32)
-    drawn = np.unique(Sampler(graph, groups, ROWS, True).inputs(shape, seed=0))
+    drawn = np.unique(Sampler(graph, groups, ROWS, True).inputs(shape, RANDOM[0]))
     assert drawn.tolist() == list(range(bound or 8))
 
 
@@ -51,7 +51,7 @@ def test_inputs_have_their_own_types_and_bounds():
     graph = trace(apply, ROWS, inputs)
     assert index_bounds(graph)[:3] == [9, None, None]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    drawn = Sampler(graph, find_nodes(apply, ROWS, inputs), ROWS, True).inputs(shapes, seed=0)
+    drawn = Sampler(graph, find_nodes(apply, ROWS, inputs), ROWS, True).inputs(shapes, RANDOM[0])
     assert jax.tree.map(lambda x: x.dtype, drawn) == jax.tree.map(lambda x: x.dtype, inputs)
     assert drawn["b"].max() > 200
     assert 0 < drawn["c"].mean() < 1
@@ -75,13 +75,40 @@ def test_weights_are_scaled_by_what_is_added_up():
     fans = dict(zip(groups.paths, fan_ins(groups, jax.tree.leaves(VARIABLES)), strict=True))
     assert fans == {"0.b": 1, "0.k": 18, "0.o": 64, "1.n": 1, "1.seed": 1, "1.var": 1}
     sampler = Sampler(trace(model, VARIABLES, images), groups, VARIABLES, True)
-    params, state = sampler.variables(10.0, seed=0)
+    params, state = sampler.variables(Draw(seed=0, gain=10.0))
     for leaf, deviation in ((params["k"], 10 / 18**0.5), (params["o"], 10 / 8), (params["b"], 10)):
         assert jnp.std(leaf) == pytest.approx(deviation, rel=0.3)
     assert 5 < state["var"].min() < state["var"].max() < 15
     assert (state["n"], state["seed"]) == (7, jax.random.key(3))
-    near, _ = sampler.jittered(seed=0)
+    near, _ = sampler.variables(NEAR[0])
     assert all(jnp.all(leaf != 0) for leaf in jax.tree.leaves(near))
+    other, later = sampler.variables(Draw(seed=0, gain=10.0, negated=True))
+    assert jnp.all(other["k"] == -params["k"])
+    assert jnp.all(later["var"] == state["var"])
+    assert later["n"] > 7
+    assert later["seed"] == state["seed"]
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, sampler.variables(OWN), VARIABLES))
+
+
+def test_variables_stay_near_the_models_own_where_a_loop_might_not_end():
+    def apply(p, x):
+        return jax.lax.while_loop(lambda h: h.sum() < 9, lambda h: h + p["w"] ** 2, x)
+
+    params = {"w": jnp.full(3, 2.0)}
+    graph, groups = trace(apply, params, jnp.ones(3)), find_nodes(apply, params, jnp.ones(3))
+    for draw in RANDOM:
+        drawn = Sampler(graph, groups, params, True).variables(draw)["w"]
+        assert 1.3 < drawn.min() < drawn.max() < 2.7
+
+
+def test_padding_zeroes_some_inputs():
+    images = normal(4, 3, 3, 2)
+    groups = find_nodes(model, VARIABLES, images)
+    sampler = Sampler(trace(model, VARIABLES, images), groups, VARIABLES, True)
+    for draw in RANDOM:
+        zero = sampler.inputs(images, draw) == 0
+        assert zero[-1].all() == zero[0, -1].all() == zero[0].any() == draw.negated
+        assert not zero[0].all()
 
 
 def test_stacked_layers_do_not_count_as_fan_in():
@@ -102,7 +129,7 @@ def test_a_narrow_draw_keeps_the_types():
     tokens = jnp.zeros(2, int)
     graph, groups = trace(apply, params, tokens), find_nodes(apply, params, tokens)
     types = [
-        [leaf.dtype for leaf in jax.tree.leaves(draws.variables(1.0, seed=0))]
+        [leaf.dtype for leaf in jax.tree.leaves(draws.variables(RANDOM[0]))]
         for draws in (Sampler(graph, groups, params, wide) for wide in (False, True))
     ]
     assert types == [[jnp.bfloat16, jnp.complex64], [jnp.float64, jnp.complex128]]
