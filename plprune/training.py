@@ -42,7 +42,8 @@ Step = Callable[..., tuple[TrainState, Any]]
 def start(
     params: Params, state: PyTree, optimizer: optax.GradientTransformation, *, key: PRNGKeyArray
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; the key is copied, so that the state may be donated."""
+    key = jnp.array(key, copy=True)
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
 
 

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plprune.gating.objectives import Setting, kernel_weights, probe_kernel
+from plprune.gating.objectives import Setting, kernel_weights, lowest_of, probe_kernel
 from plprune.losses import risk
 from plprune.scores.slices import gating, node_norms, producing
 from plprune.types import NodeGroups
 
 NUM_STATISTICS = 9
-_LOWEST = 5  # Eigenvalues that stand for the lower end.
 
 
 def node_statistics(
@@ -60,7 +59,7 @@ def _log_norms(tree, groups):
 
 def _kernel_slopes(setting, ones):
     kernel, pull = jax.vjp(lambda gates: probe_kernel(setting, gates), ones)
-    weights = kernel_weights(kernel, min(_LOWEST, len(kernel)))
+    weights = kernel_weights(kernel, lowest_of(None, kernel))
     return [pull(weight)[0] for weight in weights]
 
 
