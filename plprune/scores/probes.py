@@ -90,7 +90,8 @@ def _are_known_integers(labels):
 
 def _not_a_number(loss, outputs, labels):
     """Where the loss at equal outputs is NaN; None where that cannot be told."""
-    with jax.ensure_compile_time_eval():
+    # NaN is the answer that is looked for; gathers fill with it on the way, too.
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
         equal = jnp.full(outputs.shape, 1 / outputs.shape[-1] if outputs.ndim else 1, outputs.dtype)
         return known(jnp.isnan(loss(equal, labels)))
 
