@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from plprune.norms import unit
@@ -19,7 +20,7 @@ class AdagradNormMaxState(NamedTuple):
 
 
 def adagrad_norm_max(
-    step_size: float, *, initial: float = 1.0
+    step_size: ArrayLike, *, initial: ArrayLike = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with gamma_k = gamma / b_k.
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from plprune.nodes.closing import along
@@ -13,6 +14,7 @@ from plprune.nodes.matching import edit_leaves
 from plprune.norms import at_least_float32, is_real
 from plprune.optimizers.penalties import SmoothForm, factors_of, group_penalty, penalty_factors
 from plprune.optimizers.scaling import ratio
+from plprune.scores.probes import known
 from plprune.scores.slices import member_norms
 from plprune.types import NodeGroups, Params
 
@@ -92,7 +94,7 @@ def group_lasso(
     *,
     strength: optax.ScalarOrSchedule,
     form: str = "rational",
-    beta: float = 1e-3,
+    beta: ArrayLike = 1e-3,
     step_size: optax.ScalarOrSchedule | None = None,
     slices: str = "producers",
 ) -> optax.GradientTransformation:
@@ -150,9 +152,11 @@ def _check(strength, form, beta, step_size, slices):
         raise ValueError(f"form must be rational, convex or proximal, got {form!r}.")
     if slices not in ("producers", "members"):
         raise ValueError(f"slices must be producers or members, got {slices!r}.")
-    if not callable(strength) and not strength >= 0:
+    amount = None if callable(strength) else known(strength)
+    if amount is not None and not amount >= 0:
         raise ValueError(f"strength must be at least 0, got {strength}.")
-    if form != "proximal" and not beta > 0:
+    smoothing = known(beta)
+    if form != "proximal" and smoothing is not None and not smoothing > 0:
         raise ValueError(f"beta must be positive, got {beta}.")
     if (form == "proximal") != (step_size is not None):
         raise ValueError(

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 from plprune.norms import at_least_float32, is_real, unit
-from plprune.optimizers.scaling import descend
+from plprune.optimizers.scaling import check_positive, descend
+from plprune.scores.probes import known
 
 
 class NsgdState(NamedTuple):
@@ -20,7 +22,7 @@ class NsgdState(NamedTuple):
 
 
 def nsgd(
-    step_size: optax.ScalarOrSchedule, *, momentum: float = 0.9
+    step_size: optax.ScalarOrSchedule, *, momentum: ArrayLike = 0.9
 ) -> optax.GradientTransformationExtraArgs:
     """Steps of length `step_size` against a running mean of gradients.
 
@@ -41,9 +43,10 @@ def nsgd(
     References:
       [Cutkosky 2020]; convergence: `plprune.optimizers.bounds.nsgd_bound`.
     """
-    if not callable(step_size) and not step_size > 0:
-        raise ValueError(f"step_size must be positive, got {step_size}.")
-    if not 0 <= momentum < 1:
+    if not callable(step_size):
+        check_positive(step_size=step_size)
+    share = known(momentum)
+    if share is not None and not 0 <= share < 1:
         raise ValueError(f"momentum must lie in [0, 1), got {momentum}.")
 
     def init(params):

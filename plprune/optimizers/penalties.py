@@ -4,13 +4,14 @@
 from typing import Literal
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from plprune.norms import raised, root
 from plprune.optimizers.scaling import ratio
 
 SmoothForm = Literal["rational", "convex"]
-Scalar = float | Float[Array, ""]
+Scalar = ArrayLike
 
 
 def group_penalty(

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from plprune.norms import raised
+from plprune.scores.probes import known
 
 Scalar = Float[Array, ""]
 
@@ -70,8 +71,12 @@ def accumulator(number: ArrayLike) -> Scalar:
     return jnp.array(number, float, copy=True)
 
 
-def check_positive(**numbers: float) -> None:
-    """Raise ValueError, naming the argument, unless every number is positive."""
+def check_positive(**numbers: ArrayLike) -> None:
+    """Raise ValueError, naming the argument, unless every number is positive.
+
+    A number that is traced, as by `optax.inject_hyperparams`, is the caller's responsibility.
+    """
     for name, number in numbers.items():
-        if not number > 0:
+        value = known(number)
+        if value is not None and not (value > 0).all():
             raise ValueError(f"{name} must be positive, got {number}.")

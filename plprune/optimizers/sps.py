@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from plprune.norms import unit
@@ -19,7 +20,7 @@ class StepSizeState(NamedTuple):
 
 
 def sps_max(
-    *, c: float = 0.5, max_step_size: float = 1.0, lower_bound: float = 0.0
+    *, c: ArrayLike = 0.5, max_step_size: ArrayLike = 1.0, lower_bound: ArrayLike = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with the capped stochastic Polyak step.
 
@@ -62,7 +63,7 @@ def sps_max(
 
 
 def dec_sps(
-    *, c: float = 1.0, max_step_size: float = 1.0, lower_bound: float = 0.0
+    *, c: ArrayLike = 1.0, max_step_size: ArrayLike = 1.0, lower_bound: ArrayLike = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with the decreasing stochastic Polyak step.
 
