@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of single examples, and the risk: their mean."""
+"""Losses of single examples, and the risk: their mean.
 
+Half-precision outputs are computed with in float32; losses come back in the outputs' dtype.
+"""
+
+import math
 from collections.abc import Callable
 
 import jax
@@ -8,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Integer, Num
+
+from plprune.norms import at_least_float32, raised
 
 Loss = Callable[[Float[Array, "b ..."], Num[Array, "b ..."]], Float[Array, " b"]]
 
@@ -29,8 +35,9 @@ def squared_error(
     """
     if outputs.shape != targets.shape:
         raise ValueError(f"targets must have shape {outputs.shape}, got {targets.shape}.")
-    errors = optax.losses.squared_error(outputs, targets)
-    return jnp.sum(errors.reshape(len(errors), -1), axis=1) / 2
+    dtype = jnp.result_type(outputs, targets)
+    errors = optax.losses.squared_error(raised(outputs), raised(targets))
+    return _narrowed(jnp.sum(_rows(errors), axis=1) / 2, dtype)
 
 
 def cross_entropy(
@@ -46,11 +53,12 @@ def cross_entropy(
       One number per example, the mean over its positions.
 
     Raises:
-      ValueError: If the labels' shape is not that of the outputs without the last axis.
+      ValueError: If the labels' shape is not that of the outputs without the last axis, or they are
+        not integers.
     """
-    _check_labels(outputs, labels)
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
-    return jnp.mean(losses.reshape(len(losses), -1), axis=1)
+    _check_classes(outputs, labels)
+    losses = _cross_entropies(outputs, labels)
+    return _narrowed(jnp.mean(_rows(losses), axis=1), outputs.dtype)
 
 
 def masked_cross_entropy(
@@ -66,15 +74,33 @@ def masked_cross_entropy(
       One number per example, the mean over its counted positions; 0 if there are none.
 
     Raises:
-      ValueError: If the labels' shape is not that of the outputs without the last axis.
+      ValueError: If the labels' shape is not that of the outputs without the last axis, or they are
+        not integers.
     """
-    _check_labels(outputs, labels)
-    counted = (labels != -1).reshape(len(labels), -1)
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-        outputs, jnp.maximum(labels, 0)
-    ).reshape(counted.shape)
+    _check_classes(outputs, labels)
+    counted = _rows(jnp.asarray(labels) != -1)
+    classes = jnp.where(labels == -1, 0, labels)
+    losses = _cross_entropies(outputs, classes).reshape(counted.shape)
     total = jnp.sum(jnp.where(counted, losses, 0), axis=1)
-    return total / jnp.maximum(jnp.sum(counted, axis=1), 1)
+    number = jnp.maximum(jnp.sum(counted, axis=1), 1).astype(total.dtype)
+    return _narrowed(total / number, outputs.dtype)
+
+
+def _cross_entropies(outputs, labels):
+    """Of each position, in float32 or wider; NaN for a label outside [0, c)."""
+    wide = jnp.asarray(raised(outputs))
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(wide, labels)
+    return jnp.where(labels < 0, jnp.nan, losses)  # A negative index would count from the end.
+
+
+def _rows(numbers):
+    """[b, n], of no examples too."""
+    return numbers.reshape(numbers.shape[0], math.prod(numbers.shape[1:]))
+
+
+def _narrowed(losses, dtype):
+    """Losses in the dtype of the outputs, wherever they were summed."""
+    return losses.astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else losses
 
 
 def risk(
@@ -83,7 +109,8 @@ def risk(
     labels: Num[Array | np.ndarray, "b ..."],
 ) -> Float[Array, ""]:
     """Mean over the examples of `loss(outputs, labels)`."""
-    return jnp.mean(loss(outputs, labels))
+    each = jnp.asarray(loss(outputs, labels))
+    return _narrowed(jnp.mean(raised(each)), each.dtype)
 
 
 def accuracy(
@@ -95,7 +122,9 @@ def accuracy(
       ValueError: If the labels' shape is not that of the outputs without the last axis.
     """
     _check_labels(outputs, labels)
-    return jnp.mean(jnp.argmax(outputs, axis=-1) == labels, dtype=outputs.dtype)
+    right = jnp.argmax(outputs, axis=-1) == labels
+    # In half precision the number of labels alone can overflow.
+    return jnp.mean(right, dtype=at_least_float32(outputs.dtype)).astype(outputs.dtype)
 
 
 def error(
@@ -118,6 +147,12 @@ def one_hot(
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
     return jax.nn.one_hot(labels, num_classes) - offset
+
+
+def _check_classes(outputs, labels):
+    _check_labels(outputs, labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be integer classes, got {labels.dtype}.")
 
 
 def _check_labels(outputs, labels):

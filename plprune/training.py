@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from plprune.losses import Loss, risk
+from plprune.norms import tree_norm
 from plprune.types import Params
 
 Batch = tuple[PyTree, PyTree]  # Inputs and labels, with a common leading axis.
@@ -30,7 +31,7 @@ class TrainInfo(NamedTuple):
     """What a step saw, for people."""
 
     loss: Float[Array, "..."]  # Of the batch, before the update.
-    gradient_norm: Float[Array, "..."]
+    gradient_norm: Float[Array, "..."]  # In float32 or wider.
 
 
 Train = Callable[..., tuple[Array, PyTree]]  # (params, state, inputs, *, key) -> (outputs, state).
@@ -41,7 +42,8 @@ Step = Callable[..., tuple[TrainState, Any]]
 def start(
     params: Params, state: PyTree, optimizer: optax.GradientTransformation, *, key: PRNGKeyArray
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; the key is copied, so that the state may be donated."""
+    key = jnp.array(key, copy=True)
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
 
 
@@ -75,7 +77,7 @@ def make_step(train: Train, loss: Loss, optimizer: optax.GradientTransformation)
         )
         params = optax.apply_updates(train_state.params, updates)
         count = optax.safe_increment(train_state.step)
-        info = TrainInfo(value, optax.tree.norm(gradients))
+        info = TrainInfo(value, tree_norm(gradients))
         return TrainState(count, params, state, opt_state, train_state.key), info
 
     return step

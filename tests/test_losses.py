@@ -45,7 +45,11 @@ def test_cross_entropy_averages_over_positions():
 
 
 def test_label_outside_the_classes_is_nan_not_a_number():
-    assert jnp.isnan(losses.cross_entropy(OUTPUTS, jnp.array([3, 0]))[0])
+    for label in (3, -1, -3, -4):
+        found = losses.cross_entropy(OUTPUTS, jnp.array([label, 0]))
+        np.testing.assert_array_equal(jnp.isnan(found), [True, False])
+    found = losses.masked_cross_entropy(OUTPUTS, jnp.array([-1, -2]))
+    np.testing.assert_array_equal(jnp.isnan(found), [False, True])
 
 
 def test_masked_cross_entropy_counts_the_labelled_positions_alone():
@@ -85,6 +89,30 @@ def test_losses_work_under_jit_and_vmap(loss):
     batched = jax.vmap(jax.jit(loss))(OUTPUTS[:, None], labels[:, None])
     np.testing.assert_allclose(batched[:, 0], loss(OUTPUTS, labels))
     assert loss(OUTPUTS.astype(jnp.float32), labels.astype(labels.dtype)).shape == (2,)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    outputs = jnp.array([[300.0, 1e-4, 1.0]] * 2, dtype)
+    wide = outputs.astype(jnp.float32)
+    targets = (outputs / 3).astype(dtype)
+    for found, expected in (
+        (losses.squared_error(outputs, targets), losses.squared_error(wide, targets.astype(float))),
+        (losses.cross_entropy(outputs, LABELS), losses.cross_entropy(wide, LABELS)),
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected.astype(dtype))
+    votes = jnp.zeros((70_000, 2), dtype).at[:, 0].set(1)
+    share = losses.accuracy(votes, (jnp.arange(70_000) >= 35_000).astype(int))
+    np.testing.assert_allclose(share, 0.5)
+    assert share.dtype == dtype
+
+
+def test_the_risk_of_no_examples_and_of_losses_that_count():
+    np.testing.assert_array_equal(losses.squared_error(OUTPUTS[:0], OUTPUTS[:0]), [])
+    np.testing.assert_array_equal(losses.cross_entropy(OUTPUTS[:0], LABELS[:0]), [])
+    missed = losses.risk(lambda outputs, y: outputs.argmax(-1) != y, OUTPUTS, jnp.array([2, 1]))
+    np.testing.assert_allclose(missed, 0.5)
 
 
 def test_rejects_mismatched_shapes():

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from plprune.norms import raised
+
 Numbers = Float[Array | np.ndarray, "..."]
 MARGIN = 0.1  # By how much alpha exceeds beta in the plots of [Islamov 2024].
 CHUNK = 2**22  # Numbers at a time in `worst_margins`.
@@ -63,10 +65,12 @@ def smallest_beta(
       ValueError: The shapes differ, or there is no point.
 
     References:
-      [Islamov 2024, Def. 1]; derived in docs/mathematics/alpha_beta.md. Works under jit and vmap.
+      [Islamov 2024, Def. 1]; derived in docs/mathematics/alpha_beta.md. Works under jit and vmap,
+      in float32 or wider.
     """
     _check(inner, gap, excess)
-    need, excess = alpha * jnp.asarray(gap) - jnp.asarray(inner), jnp.asarray(excess)
+    inner, gap, excess = (jnp.asarray(raised(numbers)) for numbers in (inner, gap, excess))
+    need = alpha * gap - inner
     positive = excess > 0
     quotient = jnp.where(positive, need, 0) / jnp.where(positive, excess, 1)
     beta = jnp.maximum(jnp.max(quotient), 0)

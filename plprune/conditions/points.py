@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from plprune.norms import raised_for
 from plprune.types import Params
 
 
@@ -28,7 +29,8 @@ def points_at(
     """`Points` [n] of every f_i at x = params.
 
     One forward-mode derivative along x - x_p gives all n inner products: no per-example gradient is
-    formed. Costs about three evaluations of `losses`.
+    formed. Costs about three evaluations of `losses`. Half-precision parameters are raised to
+    float32, unless `losses` refuses them.
 
     Args:
       losses: x -> (f_1(x), ..., f_n(x)).
@@ -36,6 +38,7 @@ def points_at(
       projection: x_p, the nearest minimiser of the mean, or what stands for it.
       minima: f_i*, or lower bounds.
     """
+    params, projection = raised_for(lambda p, _: losses(p), params, projection)
     direction = jax.tree.map(jnp.subtract, params, projection)
     values, inner = jax.jvp(losses, (params,), (direction,))
     return Points(inner, values - losses(projection), values - minima)

@@ -2,12 +2,15 @@
 """Ratios whose smallest value over the points is the constant of a condition.
 
 Each works elementwise, so that it can be plotted along a run. Where a ratio says nothing (its
-denominator vanishes) it is inf, which leaves the minimum alone.
+denominator vanishes) it is inf, which leaves the minimum alone. Half-precision numbers are computed
+with in float32, which is what comes back.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from plprune.norms import raised
 
 Numbers = Float[Array | np.ndarray, "..."]
 
@@ -23,8 +26,10 @@ def aiming_cosine(inner: Numbers, gradient_norm: Numbers, distance: Numbers) -> 
       gradient_norm: |grad f(x)|.
       distance: |x - x_p|.
     """
-    product = jnp.asarray(gradient_norm) * distance
-    cosine = jnp.where(product > 0, inner, 0) / jnp.where(product > 0, product, 1)
+    inner, norm, distance = (jnp.asarray(raised(a)) for a in (inner, gradient_norm, distance))
+    says = (norm > 0) & (distance > 0)
+    # Divided twice: the product of both may be out of range.
+    cosine = jnp.where(says, inner, 0) / jnp.where(says, norm, 1) / jnp.where(says, distance, 1)
     return jnp.clip(cosine, -1, 1)
 
 
@@ -53,11 +58,12 @@ def pl_ratio(gradient_norm: Numbers, excess: Numbers, *, power: float = 2.0) -> 
     """
     if not 1 <= power <= 2:
         raise ValueError(f"power must lie in [1, 2], got {power}.")
-    excess = jnp.maximum(jnp.asarray(excess), 0)
-    return _ratio(jnp.square(gradient_norm), 2 * excess ** (2 / power))
+    excess = jnp.maximum(jnp.asarray(raised(excess)), 0)
+    # The root of the quotient, squared: the squared norm may be out of range.
+    return jnp.square(_ratio(gradient_norm, 2**0.5 * excess ** (1 / power)))
 
 
 def _ratio(numerator, denominator):
-    denominator = jnp.asarray(denominator)
+    numerator, denominator = jnp.asarray(raised(numerator)), jnp.asarray(raised(denominator))
     says = denominator > 0
-    return jnp.where(says, jnp.asarray(numerator) / jnp.where(says, denominator, 1), jnp.inf)
+    return jnp.where(says, numerator / jnp.where(says, denominator, 1), jnp.inf)

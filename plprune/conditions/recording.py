@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from plprune.conditions.points import Points
+from plprune.norms import at_least_float32, is_real, tree_norm
 from plprune.types import Params
 
 
@@ -48,33 +49,37 @@ def recording(
     Returns:
       A transformation whose `update` needs `params`, the loss of the batch as `value`, and a
       params-like tree `reference`: with `plprune.training.make_step`, pass ``reference=...`` to the
-      loop. Other keywords reach `optimizer`. Costs one inner product and two norms a step, and
-      memory for 4 num_steps numbers.
+      loop. Other keywords reach `optimizer`. Records are taken and kept in float32 or wider, also
+      of half-precision parameters. Costs one inner product and two norms a step, and memory for
+      4 num_steps numbers.
 
     Raises:
-      ValueError: num_steps below 1; `update` without params.
+      ValueError: num_steps below 1; `update` without params, or with a reference of another
+        structure.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params):
-        dtype = jnp.result_type(float, *jax.tree.leaves(params))
+        real = [leaf for leaf in jax.tree.leaves(params) if is_real(leaf)]
+        dtype = at_least_float32(*map(jnp.result_type, real))
         room = Records(*(jnp.zeros(num_steps, dtype) for _ in Records._fields))
         return RecordingState(jnp.zeros((), jnp.int32), room, optimizer.init(params))
 
     def update(updates, state, params=None, *, value, reference, **extra):
         if params is None:
             raise ValueError("recording(...).update needs params: it records where they are.")
-        way = optax.tree.sub(params, reference)
-        inner = optax.tree.vdot(updates, way)  # In full precision.
-        seen = Records(inner, value, optax.tree.norm(updates), optax.tree.norm(way))
+        way = _way(params, reference)
+        inner = _inner(updates, way)
+        distance, gradient_norm = tree_norm(way), tree_norm(updates)
+        seen = Records(inner, jnp.asarray(value), gradient_norm, distance)
         records = jax.tree.map(
             lambda line, x: line.at[state.step].set(x.astype(line.dtype), mode="drop"),
             state.records,
             seen,
         )
-        updates = _after(updates, state.step, inner + seen.distance)
+        updates = _after(updates, state.step, inner + distance.astype(inner.dtype))
         updates, inner_state = optimizer.update(updates, state.inner, params, value=value, **extra)
         return updates, RecordingState(optax.safe_increment(state.step), records, inner_state)
 
@@ -123,9 +128,10 @@ def batch_losses(
 ) -> Float[Array, " steps"]:
     """f_ik(x^K) of every step, from the losses of all examples at x^K: their batch means.
 
-    For losses that depend on one example each; the step itself then needs no second evaluation.
+    For losses that depend on one example each; the step itself then needs no second evaluation. An
+    index beyond the examples makes its step NaN.
     """
-    return jnp.mean(losses[indices], axis=1)
+    return jnp.mean(losses.at[indices].get(mode="fill", fill_value=jnp.nan), axis=1)
 
 
 def recorded(
@@ -142,6 +148,27 @@ def recorded(
       minimum: f_ik*, or a lower bound; 0 for nonnegative losses.
     """
     return Points(records.inner, records.value - reference_values, records.value - minimum)
+
+
+def _way(params, reference):
+    """What leads from reference to params, over the real leaves, in float32 or wider."""
+    structures = jax.tree.structure(reference), jax.tree.structure(params)
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"reference must be a tree like params, {structures[1]}, got {structures[0]}."
+        )
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(reference), strict=True)
+    return [_raised_to(p, p) - _raised_to(r, p) for p, r in pairs if is_real(p)]
+
+
+def _inner(updates, way):
+    """<updates, way> over the real leaves, in full precision."""
+    real = [leaf for leaf in jax.tree.leaves(updates) if is_real(leaf)]
+    return optax.tree.vdot([_raised_to(u, w) for u, w in zip(real, way, strict=True)], way)
+
+
+def _raised_to(leaf, like):
+    return jnp.asarray(leaf).astype(at_least_float32(jnp.result_type(like)))
 
 
 def _after(updates, step, seen):

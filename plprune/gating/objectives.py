@@ -18,6 +18,7 @@ from plprune.types import Gates, Inputs, Params
 # Slopes to a tenth are enough: another probe changes them by half (docs/mathematics/spectra.md).
 # Exact up to 512 rows and where a tenth of all eigenvalues is asked for.
 SOLVER = "krylov"
+LOWEST = 5  # Eigenvalues that stand for the lower end where nothing else is asked for.
 
 
 class Setting(NamedTuple):
@@ -37,7 +38,9 @@ class Setting(NamedTuple):
 Objective = Callable[[Setting, Gates, Gates], Float[Array, ""]]
 
 
-def log_condition_number(num_smallest: int = 5, *, num_combinations: int | None = 1) -> Objective:
+def log_condition_number(
+    num_smallest: int | None = None, *, num_combinations: int | None = 1
+) -> Objective:
     """Log lambda_max(K) - log(mean of the `num_smallest` lowest eigenvalues of K).
 
     K [b q, b q] is the tangent kernel of q random +-1 combinations of the outputs, shared by the
@@ -49,7 +52,8 @@ def log_condition_number(num_smallest: int = 5, *, num_combinations: int | None 
 
     Args:
       num_smallest: How many of the lowest eigenvalues are averaged, at least 1: the mean is smooth
-        where eigenvalues cross, and less noisy than the lowest alone.
+        where eigenvalues cross, and less noisy than the lowest alone. None takes 5, or all of a
+        smaller kernel.
       num_combinations: q, at least 1. None takes the outputs themselves, q = c: the condition
         number that the whole model then trains with, at the cost of a K of c^2 times the size;
         with fewer examples for it (and a tenth of its b c eigenvalues in the mean) gates come
@@ -62,15 +66,15 @@ def log_condition_number(num_smallest: int = 5, *, num_combinations: int | None 
     Raises:
       ValueError: a number below 1, and when called with b q < `num_smallest`.
     """
-    if num_smallest < 1:
-        raise ValueError(f"num_smallest must be at least 1, got {num_smallest}.")
+    check_lowest(num_smallest)
     if num_combinations is not None and num_combinations < 1:
         raise ValueError(f"num_combinations must be at least 1 or None, got {num_combinations}.")
 
     def objective(setting, soft, hard):
         del hard
         kernel = probe_kernel(setting, soft, num_combinations)
-        smallest, largest = extreme_eigenvalues(kernel, num_smallest, SOLVER)
+        lowest = lowest_of(num_smallest, kernel)
+        smallest, largest = extreme_eigenvalues(kernel, lowest, SOLVER)
         low = jnp.mean(smallest)
         return safe_log(largest) - safe_log(low, floor_of(largest, len(kernel)))
 
@@ -169,6 +173,17 @@ def kernel_weights(kernel: Float[Array, "b b2"], num_smallest: int) -> Float[Arr
 def floor_of(largest: Float[Array, ""], size: int) -> Float[Array, ""]:
     """What the dtype resolves of a matrix [size, size] with that largest eigenvalue."""
     return max(10.0, size**0.5) * jnp.finfo(largest.dtype).eps * largest
+
+
+def check_lowest(num_smallest: int | None) -> None:
+    """ValueError for a number of eigenvalues below 1."""
+    if num_smallest is not None and num_smallest < 1:
+        raise ValueError(f"num_smallest must be at least 1, got {num_smallest}.")
+
+
+def lowest_of(num_smallest: int | None, kernel: Float[Array, "m m"]) -> int:
+    """How many of a kernel's eigenvalues are averaged: what was asked for, else the default."""
+    return min(LOWEST, len(kernel)) if num_smallest is None else num_smallest
 
 
 def check_labelled(name: str, setting: Setting) -> None:

@@ -29,9 +29,8 @@ class Options(NamedTuple):
     loss: Callable | None
     independent: bool
 
-    def examples(self, probe: Any) -> Any:
-        """As many inputs of a probe as a gate update draws."""
-        inputs = probe if self.loss is None else next(iter(probe))
+    def examples(self, inputs: Any) -> Any:
+        """As many of a probe's inputs as a gate update draws."""
         return jax.tree.map(lambda a: a[: self.probe_size], inputs)
 
     def is_due(self, step: Int[Array, ""]) -> Bool[Array, ""]:

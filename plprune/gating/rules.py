@@ -3,12 +3,13 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from plprune.gating.networks import GatingNetwork
 from plprune.gating.objectives import Objective, Setting
@@ -25,7 +26,8 @@ class Rule(NamedTuple):
 
     init: Callable[[PRNGKeyArray], Any]
     prepare: Callable[[Apply, Setting], Any]  # Once per call of the transformation.
-    update: Callable[[Any, Any, Apply, Setting, Choose], tuple[Gates, Any]]  # One gate update.
+    # One gate update: gates, what the rule remembers, and whether the gates came of numbers.
+    update: Callable[[Any, Any, Apply, Setting, Choose], tuple[Gates, Any, Bool[Array, ""]]]
 
 
 class Learned(NamedTuple):
@@ -66,21 +68,30 @@ def learned(
             soft = relaxation(logits, choose, memory.count, key_relaxation)
             return objective(setting, soft, hard_gates(logits, choose))
 
-        gradient = _finite(*jax.value_and_grad(value)(memory.weights))
-        updates, inner = optimizer.update(gradient, memory.optimizer, memory.weights)
-        weights = optax.apply_updates(memory.weights, updates)
+        gradient, ok = _finite(*jax.value_and_grad(value)(memory.weights))
+        with promotion():
+            updates, inner = optimizer.update(gradient, memory.optimizer, memory.weights)
+            weights = optax.apply_updates(memory.weights, updates)
         logits = network.logits(weights, statistics)
         gates = normalised({name: jax.nn.sigmoid(v) for name, v in logits.items()})
-        return gates, Learned(optax.safe_increment(memory.count), weights, inner)
+        return gates, Learned(optax.safe_increment(memory.count), weights, inner), ok
 
     return Rule(init, prepare, update)
 
 
+def promotion() -> AbstractContextManager:
+    """Dtypes may be promoted here, even where the caller forbids it.
+
+    Optax's own transformations ask for it: Adam raises a float to the power of an integer.
+    """
+    return jax.numpy_dtype_promotion("standard")
+
+
 def _finite(value, gradient):
-    """The gradient, or zeros where anything is not finite."""
+    """The gradient, or zeros where anything is not finite; and whether all is."""
     parts = [value, *jax.tree.leaves(gradient)]
     ok = jnp.stack([jnp.all(jnp.isfinite(part)) for part in parts]).all()
-    return jax.tree.map(lambda g: jnp.where(ok, g, 0), gradient)
+    return jax.tree.map(lambda g: jnp.where(ok, g, 0), gradient), ok
 
 
 def scored(groups: NodeGroups, sizes: dict[str, int], score: Score) -> Rule:
@@ -99,6 +110,9 @@ def scored(groups: NodeGroups, sizes: dict[str, int], score: Score) -> Rule:
         if independent and "independent" in inspect.signature(score).parameters:
             options["independent"] = True  # Only scores of single examples ask for it.
         scores = score(apply, params, groups, **options)
-        return {name: jnp.asarray(scores[name], jnp.float32) for name in sizes}, memory
+        gates = {name: jnp.asarray(scores[name], jnp.float32) for name in sizes}
+        # Infinite scores rank first or last; a NaN says nothing of its node.
+        ok = ~jnp.stack([jnp.isnan(values).any() for values in gates.values()]).any()
+        return gates, memory, ok
 
     return Rule(lambda _: (), lambda *_: (), update)

@@ -9,16 +9,19 @@ from plprune.gating.objectives import (
     SOLVER,
     Objective,
     check_labelled,
+    check_lowest,
     floor_of,
+    lowest_of,
     probe_kernel,
     safe_log,
 )
+from plprune.gating.options import check_counts
 from plprune.losses import risk
 from plprune.operators import flat, hessian_product
 from plprune.spectra import extreme_eigenvalues, ritz_ends
 
 
-def log_smoothness_ratio(num_smallest: int = 5, *, num_products: int = 12) -> Objective:
+def log_smoothness_ratio(num_smallest: int | None = None, *, num_products: int = 12) -> Objective:
     """Log L - log mu, with L the largest |eigenvalue| of the Hessian of the probe's mean loss.
 
     mu is the mean of the `num_smallest` lowest eigenvalues of K / b, K as in
@@ -28,15 +31,14 @@ def log_smoothness_ratio(num_smallest: int = 5, *, num_products: int = 12) -> Ob
     Raises:
       ValueError: a count below 1; when called, a probe without labels or loss.
     """
-    for name, value in (("num_smallest", num_smallest), ("num_products", num_products)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    check_lowest(num_smallest)
+    check_counts(num_products=(num_products, 1))
 
     def objective(setting, soft, hard):
         del hard
         check_labelled("log_smoothness_ratio", setting)
         kernel = probe_kernel(setting, soft)
-        smallest, largest = extreme_eigenvalues(kernel, num_smallest, SOLVER)
+        smallest, largest = extreme_eigenvalues(kernel, lowest_of(num_smallest, kernel), SOLVER)
         size = len(jax.tree.leaves(setting.inputs)[0])
         low, floor = jnp.mean(smallest) / size, floor_of(largest, size) / size
         return safe_log(_smoothness(setting, soft, num_products)) - safe_log(low, floor)

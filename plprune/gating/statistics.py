@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plprune.gating.objectives import Setting, kernel_weights, probe_kernel
+from plprune.gating.objectives import Setting, kernel_weights, lowest_of, probe_kernel
 from plprune.losses import risk
-from plprune.scores.slices import gating, node_sums, producing, squared
+from plprune.scores.slices import gating, node_norms, producing
 from plprune.types import NodeGroups
 
 NUM_STATISTICS = 9
-_LOWEST = 5  # Eigenvalues that stand for the lower end.
 
 
 def node_statistics(
@@ -53,15 +52,14 @@ def node_statistics(
 
 def _log_norms(tree, groups):
     """Of the slices that compute each node, and of those that read it."""
-    squares = squared(tree)
     tiny = jnp.finfo(jnp.float32).tiny
-    sums = (node_sums(squares, groups, slices) for slices in (producing, gating))
-    return [{name: jnp.log(values + tiny) / 2 for name, values in s.items()} for s in sums]
+    norms = (node_norms(tree, groups, slices) for slices in (producing, gating))
+    return [{name: jnp.log(jnp.maximum(v, tiny)) for name, v in n.items()} for n in norms]
 
 
 def _kernel_slopes(setting, ones):
     kernel, pull = jax.vjp(lambda gates: probe_kernel(setting, gates), ones)
-    weights = kernel_weights(kernel, min(_LOWEST, len(kernel)))
+    weights = kernel_weights(kernel, lowest_of(None, kernel))
     return [pull(weight)[0] for weight in weights]
 
 

@@ -7,19 +7,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from plprune.gating.networks import gating_network
 from plprune.gating.objectives import Objective, Setting, log_condition_number
 from plprune.gating.options import Options, check_counts, gated_sizes, with_state
+from plprune.gating.probes import as_batch, check_batch, check_moved, on_inputs, sub_batch
 from plprune.gating.relaxations import Relaxation, sigmoids
-from plprune.gating.rules import Rule, Score, learned, scored
+from plprune.gating.rules import Rule, Score, learned, promotion, scored
 from plprune.gating.trees import check_trained, open_gradient, shifted, towards
 from plprune.independence import on_its_word
 from plprune.nodes import mask
 from plprune.nodes.gated_apply import gated
+from plprune.norms import raised_for
 from plprune.types import Apply, NodeGroups
 
 _RATES = {"logits": 0.2, "mlp": 0.03}  # Of Adam on the gating network's weights.
@@ -30,6 +31,7 @@ class Network(NamedTuple):
 
     rule: Any
     key: PRNGKeyArray
+    skipped: Int[Array, ""]  # Gate updates so far that changed nothing because of a NaN.
 
 
 class GatingState(NamedTuple):
@@ -180,7 +182,7 @@ def score_gating(
 def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
     """The transformation around any rule."""
     inner = optax.with_extra_args_support(inner)
-    refreshed = _refresher(apply, groups, rule, options, options.chooser(groups, sizes))
+    refreshed = _refresher(groups, rule, options, options.chooser(groups, sizes))
 
     def init(params):
         check_trained(params, groups, sizes)
@@ -189,35 +191,42 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
             gates={name: jnp.ones(size, jnp.float32) for name, size in sizes.items()},
             keep={name: jnp.ones(size, bool) for name, size in sizes.items()},
             saved=optax.tree.zeros_like(params),
-            network=Network(rule.init(key), key),
+            # A copy of the key: states are donated, and the key is the caller's.
+            network=Network(rule.init(key), jnp.array(key, copy=True), jnp.zeros((), jnp.int32)),
             inner=inner.init(params),
         )
 
     def update(gradients, state, params=None, *, probe=None, model_state=None, **extra):
         if params is None:
             raise ValueError("update needs params: closed nodes move by -params.")
-        if probe is None:
-            raise ValueError("update needs probe=, the inputs that the gates are learned on.")
+        model = on_inputs(with_state(apply, model_state), groups, options.loss)
+        batch = as_batch(probe, options.loss)
+        check_batch(model, params, batch, options.loss)
 
         # Values and masks change where an update is due only; other steps skip both.
         def reopened(independent):
             full = _where(_open_entries(params, groups, state.keep), params, state.saved)
-            gates, keep, memory = refreshed(state, full, probe, model_state, independent)
+            found = refreshed(state, full, model, batch, independent)
+            gates, keep, memory, skipped, stuck = found
             zeros, stays = optax.tree.zeros_like(params), _open_entries(params, groups, keep)
             values, saved = _where(stays, full, zeros), _where(stays, zeros, full)
-            return Chosen(gates, keep, memory, values, saved)
+            return Chosen(gates, keep, memory, values, saved, skipped, stuck)
 
         def unchanged():
-            return Chosen(state.gates, state.keep, state.network.rule, params, state.saved)
+            none, never = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+            kept = (state.gates, state.keep, state.network.rule, params, state.saved)
+            return Chosen(*kept, none, never)
 
         def chosen(word):
             return jax.lax.cond(options.is_due(state.step), partial(reopened, word), unchanged)
 
-        values = with_state(apply, model_state), params, options.examples(probe)
-        now = on_its_word(chosen, options.independent, values)
+        examples = options.examples(batch[0])
+        now = on_its_word(chosen, options.independent, (model, params, examples))
+        check_moved(now.skipped, now.stuck, params, batch)
         is_open = _open_entries(params, groups, now.keep)
         gradients = jax.tree.map(open_gradient, is_open, gradients, params)
-        updates, inner_state = inner.update(gradients, state.inner, now.values, **extra)
+        with promotion():
+            updates, inner_state = inner.update(gradients, state.inner, now.values, **extra)
         moved = jax.tree.map(shifted, updates, now.values, params)
         closing = jax.tree.map(towards, params, mask(now.values, groups, now.keep))
         return _where(is_open, moved, closing), GatingState(
@@ -225,7 +234,7 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
             gates=now.gates,
             keep=now.keep,
             saved=now.saved,
-            network=Network(now.memory, state.network.key),
+            network=Network(now.memory, state.network.key, state.network.skipped + now.skipped),
             inner=inner_state,
         )
 
@@ -240,47 +249,43 @@ class Chosen(NamedTuple):
     memory: Any  # Of the rule.
     values: Any  # Parameters with reopened nodes back at their saved values.
     saved: Any
+    skipped: Any  # Gate updates of this step that came of no numbers.
+    stuck: Any  # Whether all of them did.
 
 
-def _refresher(apply, groups, rule: Rule, options: Options, choose_at):
-    """(state, params, probe, model_state) -> gates, keep and the rule's state after updates."""
+def _refresher(groups, rule: Rule, options: Options, choose_at):
+    """(state, params, model, batch) -> the first three and the last two parts of `Chosen`."""
 
-    def refreshed(state, params, probe, model_state, independent):
-        model = with_state(apply, model_state)
-        soft = gated(model, groups)
-        batch = probe if options.loss is not None else (probe, None)
+    def refreshed(state, params, model, batch, independent):
+        params, inputs = raised_for(model, params, batch[0])
+        batch = (inputs, batch[1])
         draws = jax.random.fold_in(state.network.key, state.step)
         choose = choose_at(state.step)
 
         def setting(i):
             key_probe, key_rule = jax.random.split(jax.random.fold_in(draws, i))
-            inputs, labels = _sub_batch(tuple(batch), options.probe_size, key_probe)
+            inputs, labels = sub_batch(batch, options.probe_size, key_probe)
+            soft = gated(model, groups)
             return Setting(soft, params, inputs, labels, options.loss, key_rule, independent)
 
         prepared = rule.prepare(model, setting(max(options.initial_updates, 1)))
 
         def once(i, carry):
-            return rule.update(carry[1], prepared, model, setting(i), choose)
+            gates, memory, skipped = carry
+            new, memory, ok = rule.update(memory, prepared, model, setting(i), choose)
+            gates = {name: jnp.where(ok, new[name], gates[name]) for name in gates}
+            return gates, memory, jnp.where(ok, skipped, skipped + 1)
 
         count = jnp.where(state.step == 0, options.initial_updates, 1)
-        gates, memory = jax.lax.fori_loop(0, count, once, (state.gates, state.network.rule))
-        return gates, choose(gates), memory
+        start = (state.gates, state.network.rule, jnp.zeros((), jnp.int32))
+        gates, memory, skipped = jax.lax.fori_loop(0, count, once, start)
+        stuck = (skipped == count) & (count > 0)
+        # Gates that no update moved choose nothing: equal ones would close the last nodes.
+        chosen = choose(gates)
+        keep = {name: jnp.where(stuck, state.keep[name], chosen[name]) for name in state.keep}
+        return gates, keep, memory, skipped, stuck
 
     return refreshed
-
-
-def _sub_batch(batch, size, key):
-    """One example of each of `size` equal runs of the batch, or all of a smaller batch.
-
-    Distinct examples without the sort of a draw without replacement, which would cost more than
-    the gate update.
-    """
-    available = jax.tree.leaves(batch)[0].shape[0]
-    if available <= size:
-        return batch
-    edges = np.arange(size + 1) * available // size
-    chosen = jax.random.randint(key, (size,), edges[:-1], edges[1:])
-    return jax.tree.map(lambda leaf: leaf[chosen], batch)
 
 
 def _open_entries(params, groups, keep):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plain convolutional network."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ class CNN(nnx.Module):
             x, norm = getattr(self, f"conv_{i}")(x), getattr(self, f"norm_{i}")
             x = self.activation(x if norm is None else norm(x))
             x = self.pool(x, (2, 2), strides=(2, 2))
-        x = x.mean((1, 2)) if self.head == "mean" else x.reshape(len(x), -1)
+        x = x.mean((1, 2)) if self.head == "mean" else x.reshape(len(x), math.prod(x.shape[1:]))
         for i in range(self.depth):
             x = self.activation(getattr(self, f"hidden_{i}")(x))
         return self.output(x)

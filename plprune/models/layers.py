@@ -76,6 +76,11 @@ def _normal_block(key, i):
     return jax.random.normal(jax.random.fold_in(key, i), (BLOCK,), jnp.float32)
 
 
+def with_bias(outputs: Float[Array, "... o"], bias: Float[Array, "... o"]) -> Float[Array, "... o"]:
+    """Outputs plus a bias of their last axes; where ranks may not be promoted, too."""
+    return outputs + jnp.expand_dims(bias, tuple(range(outputs.ndim - bias.ndim)))
+
+
 class Dense(nnx.Module):
     """x -> scale * x @ kernel + bias, whose output variance at the start is the same either way.
 
@@ -108,7 +113,7 @@ class Dense(nnx.Module):
         """The affine map of the last axis."""
         outputs = jnp.matmul(inputs, self.kernel[...])
         outputs = outputs if self.scale == 1.0 else self.scale * outputs
-        return outputs if self.bias is None else outputs + self.bias[...]
+        return outputs if self.bias is None else with_bias(outputs, self.bias[...])
 
 
 class Embed(nnx.Module):

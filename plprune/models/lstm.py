@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from plprune.models.layers import Dense, Embed, check_sizes, fan_in_normal
+from plprune.models.layers import Dense, Embed, check_sizes, fan_in_normal, with_bias
 
 
 class LSTMLayer(nnx.Module):
@@ -93,7 +93,7 @@ class LSTMLanguageModel(nnx.Module):
         for i in range(self.layers):
             x = self._dropped(getattr(self, f"layer_{i}")(x))
         if self.bias is not None:
-            return self.embedding.attend(x) + self.bias[...]
+            return with_bias(self.embedding.attend(x), self.bias[...])
         return self.output(x)  # pyright: ignore[reportOptionalCall]
 
     def _dropped(self, x):

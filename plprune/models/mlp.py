@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The multilayer perceptron."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ class MLP(nnx.Module):
 
     def __call__(self, inputs: Float[Array | np.ndarray, "b ..."]) -> Float[Array, "b c"]:
         """Outputs of flattened inputs."""
-        x = inputs.reshape(len(inputs), -1)
+        x = inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))  # Of no examples, too.
         for i in range(self.depth):
             x = self.activation(getattr(self, f"hidden_{i}")(x))
         return self.output(x)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer
 
 from plprune.models.attention import Block, Embedding
-from plprune.models.layers import Dense, check_sizes, normal
+from plprune.models.layers import Dense, check_sizes, normal, with_bias
 
 
 class Balanced(NamedTuple):
@@ -44,9 +44,9 @@ class Switch(nnx.Module):
         probabilities = self.probabilities(inputs)
         chosen = _chosen(probabilities)
         hidden = jnp.einsum("btd,edf->btef", inputs, self.hidden_kernel[...])
-        hidden = jax.nn.relu(hidden + self.hidden_bias[...])
+        hidden = jax.nn.relu(with_bias(hidden, self.hidden_bias[...]))
         outputs = jnp.einsum("btef,efd->bted", hidden, self.output_kernel[...])
-        outputs = outputs + self.output_bias[...]
+        outputs = with_bias(outputs, self.output_bias[...])
         return jnp.einsum("bted,bte->btd", outputs, chosen * probabilities)
 
     def probabilities(self, inputs: Float[Array, "b t d"]) -> Float[Array, "b t e"]:

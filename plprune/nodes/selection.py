@@ -116,12 +116,13 @@ def _excluded(groups, patterns):
 
 def _ranks(values):
     """0 for the largest; equal values in order."""
-    return jnp.argsort(jnp.argsort(-values))
+    return jnp.argsort(jnp.argsort(-values)).astype(jnp.int32)
 
 
 def _allowed(count, size, round_to, min_nodes):
     at_least = jnp.maximum(count, min_nodes)
-    return jnp.minimum(jnp.ceil(at_least / round_to) * round_to, size)
+    # An integer, as ranks are: the two are compared where dtypes may not be promoted, too.
+    return jnp.minimum(jnp.ceil(at_least / round_to) * round_to, size).astype(jnp.int32)
 
 
 def _global_counts(ranked, keep_fraction, min_nodes):
@@ -130,7 +131,8 @@ def _global_counts(ranked, keep_fraction, min_nodes):
         return {}
     first = {name: jnp.where(_ranks(s) < min_nodes, jnp.inf, s) for name, s in ranked.items()}
     everything = jnp.concatenate(list(first.values()))
-    kept = _ranks(everything) < jnp.floor(keep_fraction * len(everything) + 0.5)
+    number = jnp.floor(keep_fraction * len(everything) + 0.5)
+    kept = _ranks(everything) < jnp.asarray(number).astype(jnp.int32)
     counts, start = {}, 0
     for name, values in first.items():
         counts[name] = kept[start : start + len(values)].sum()

@@ -5,20 +5,22 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from plprune.optimizers.scaling import check_positive, descend, ratio, squared_norm
+from plprune.norms import unit
+from plprune.optimizers.scaling import accumulator, check_positive, descend, ratio
 
 
 class AdagradNormMaxState(NamedTuple):
-    """Squares of the largest gradient norm c_k and of the accumulator b_k."""
+    """The largest gradient norm c_k and the accumulator b_k: not their squares, which overflow."""
 
-    largest: Float[Array, ""]
-    accumulated: Float[Array, ""]
+    largest_norm: Float[Array, ""]
+    accumulated_norm: Float[Array, ""]
 
 
 def adagrad_norm_max(
-    step_size: float, *, initial: float = 1.0
+    step_size: ArrayLike, *, initial: ArrayLike = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with gamma_k = gamma / b_k.
 
@@ -30,7 +32,8 @@ def adagrad_norm_max(
       initial: b_{-1} > 0.
 
     Returns:
-      A transformation whose `update` may be given `value` and ignores it. One inner product a step.
+      A transformation whose `update` may be given `value` and ignores it. One norm a step, in
+      float32 or wider and right at any scale of the gradient.
 
     Raises:
       ValueError: step_size or initial is not positive.
@@ -42,15 +45,16 @@ def adagrad_norm_max(
 
     def init(params):
         del params
-        return AdagradNormMaxState(jnp.zeros(()), jnp.asarray(initial**2, float))
+        return AdagradNormMaxState(accumulator(0.0), accumulator(initial))
 
     def update(updates, state, params=None, **extra):
         del params, extra
-        square = squared_norm(updates).astype(state.largest.dtype)
-        largest = jnp.maximum(state.largest, square)
-        accumulated = state.accumulated + largest
-        # The square of a tiny `initial` may underflow; then nothing was seen and nothing moves.
-        rate = ratio(step_size, jnp.sqrt(accumulated), otherwise=0.0)
-        return descend(updates, rate), AdagradNormMaxState(largest, accumulated)
+        directions, norm = unit(updates)
+        norm = accumulator(norm)
+        largest = jnp.maximum(state.largest_norm, norm)
+        accumulated = jnp.hypot(state.accumulated_norm, largest)
+        # A tiny `initial` may underflow; then nothing was seen and nothing moves.
+        length = step_size * ratio(norm, accumulated, otherwise=0.0)
+        return descend(directions, length, updates), AdagradNormMaxState(largest, accumulated)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -5,54 +5,37 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from plprune.graph.paths import leaf_is
 from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves
+from plprune.norms import at_least_float32, is_real
+from plprune.optimizers.penalties import SmoothForm, factors_of, group_penalty, penalty_factors
+from plprune.optimizers.scaling import ratio
+from plprune.scores.probes import known
+from plprune.scores.slices import member_norms
 from plprune.types import NodeGroups, Params
 
-SmoothForm = Literal["rational", "convex"]
 Slices = Literal["producers", "members"]
-Scalar = float | Float[Array, ""]
+
+__all__ = [
+    "GroupLassoState",
+    "SmoothForm",
+    "group_lasso",
+    "group_penalty",
+    "keep_above",
+    "node_norms",
+    "penalty_factors",
+]
 
 
 class GroupLassoState(NamedTuple):
     """The step, for strengths and step sizes that follow a schedule."""
 
     step: Int[Array, ""]
-
-
-def group_penalty(
-    squared_norms: Float[Array, " g"], *, beta: Scalar, form: SmoothForm = "rational"
-) -> Float[Array, ""]:
-    """Smooth stand-in for the sum of the norms of g groups.
-
-    With s the squared norm of a group, ``rational`` adds s / sqrt(s + beta) and ``convex`` adds
-    sqrt(s + beta) - sqrt(beta). Both vanish at 0 and tend to sqrt(s) as beta falls to 0; which one
-    and what beta are our choice.
-    """
-    root = jnp.sqrt(squared_norms + beta)
-    if form == "rational":
-        return jnp.sum(squared_norms / root)
-    # s / (root + sqrt(beta)) is the convex form without its cancellation at small s.
-    return jnp.sum(squared_norms / (root + jnp.sqrt(jnp.asarray(beta, root.dtype))))
-
-
-def penalty_factors(
-    squared_norms: Float[Array, " g"], *, beta: Scalar, form: SmoothForm = "rational"
-) -> Float[Array, " g"]:
-    """Factors c such that the gradient of `group_penalty` in group i is c_i times group i.
-
-    ``rational`` gives (s + 2 beta) / (s + beta)^(3/2), at most 2 / sqrt(beta); ``convex`` gives
-    1 / sqrt(s + beta), at most 1 / sqrt(beta). Derived in docs/mathematics/group_lasso.md.
-    """
-    shifted = squared_norms + beta
-    if form == "rational":
-        return (shifted + beta) / (shifted * jnp.sqrt(shifted))
-    return 1 / jnp.sqrt(shifted)
 
 
 def node_norms(
@@ -65,9 +48,20 @@ def node_norms(
       groups: From `find_nodes`.
       slices: ``producers``: the weights that compute the node (each weight has one such node);
         ``members``: every weight that shrinking removes, incoming and outgoing.
+
+    Returns:
+      Group name -> norms in the dtype of the group's weights. They are computed in float32 or wider
+      and right at any scale; the derivative at a zero node is zero.
     """
-    squares = _squared_norms(params, groups, slices)
-    return {name: jnp.sqrt(square) for name, square in squares.items()}
+    leaves = _leaves(params, groups)
+
+    def in_their_dtype(name, norms):
+        members = _weights(getattr(groups[name], slices), leaves, groups)
+        kinds = [jnp.result_type(leaves[m.path]) for m in members if is_real(leaves[m.path])]
+        return norms.astype(max(kinds, key=lambda kind: jnp.finfo(kind).bits, default=norms.dtype))
+
+    norms = _norms(params, groups, slices)
+    return {name: in_their_dtype(name, values) for name, values in norms.items()}
 
 
 def keep_above(
@@ -92,7 +86,8 @@ def keep_above(
     def rule(norms):
         return (norms > threshold) | (jnp.arange(norms.size) == jnp.argmax(norms))
 
-    return {name: rule(norms) for name, norms in node_norms(params, groups, slices=slices).items()}
+    # In float32 or wider: half precision would round norms onto the threshold.
+    return {name: rule(norms) for name, norms in _norms(params, groups, slices).items()}
 
 
 def group_lasso(
@@ -100,7 +95,7 @@ def group_lasso(
     *,
     strength: optax.ScalarOrSchedule,
     form: str = "rational",
-    beta: float = 1e-3,
+    beta: ArrayLike = 1e-3,
     step_size: optax.ScalarOrSchedule | None = None,
     slices: str = "producers",
 ) -> optax.GradientTransformation:
@@ -121,7 +116,8 @@ def group_lasso(
         overlap: only there is soft-thresholding the exact proximal map.
 
     Returns:
-      A transformation whose `update` requires `params`. One pass over the weights a step.
+      A transformation whose `update` requires `params`. Three passes over the weights a
+      step. All is computed in float32 or wider and returned in the dtype of the updates.
 
     Raises:
       ValueError: beta <= 0, a negative strength, an unknown form, or a proximal form without its
@@ -134,7 +130,7 @@ def group_lasso(
     change = _soft_threshold if form == "proximal" else _add_gradient
 
     def init(params):
-        _squared_norms(params, groups, slices)  # Fails here where the groups are another model's.
+        _norms(params, groups, slices)  # Fails here where the groups are another model's.
         return GroupLassoState(jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
@@ -157,9 +153,11 @@ def _check(strength, form, beta, step_size, slices):
         raise ValueError(f"form must be rational, convex or proximal, got {form!r}.")
     if slices not in ("producers", "members"):
         raise ValueError(f"slices must be producers or members, got {slices!r}.")
-    if not callable(strength) and not strength >= 0:
+    amount = None if callable(strength) else known(strength)
+    if amount is not None and not amount >= 0:
         raise ValueError(f"strength must be at least 0, got {strength}.")
-    if form != "proximal" and not beta > 0:
+    smoothing = known(beta)
+    if form != "proximal" and smoothing is not None and not smoothing > 0:
         raise ValueError(f"beta must be positive, got {beta}.")
     if (form == "proximal") != (step_size is not None):
         raise ValueError(
@@ -174,38 +172,63 @@ def _value(scalar_or_schedule, step):
 
 
 def _add_gradient(updates, params, groups, slices, *, strength, beta, form):
-    squares = _squared_norms(params, groups, slices)
-    factors = {n: strength * penalty_factors(s, beta=beta, form=form) for n, s in squares.items()}
+    norms = _norms(params, groups, slices)
+    factors = {n: _times(strength, factors_of(v, beta, form)) for n, v in norms.items()}
     scales = _spread(params, groups, slices, factors)
-    return jax.tree.map(lambda u, c, p: u + (c * p).astype(u.dtype), updates, scales, params)
+
+    def add(u, c, p):
+        if not is_real(p):
+            return u
+        return (_wide(u, c.dtype) + c * _wide(p, c.dtype)).astype(u.dtype)
+
+    return jax.tree.map(add, updates, scales, params)
 
 
 def _soft_threshold(updates, params, groups, slices, *, radius):
-    moved = optax.apply_updates(params, updates)
-    squares = _squared_norms(moved, groups, slices)
+    moved = jax.tree.map(_moved, params, updates)
     # The factor minus one: exactly -1 where the node closes, so that the sum is exactly zero.
-    drops = {name: -jnp.minimum(1.0, radius / _safe_norm(s)) for name, s in squares.items()}
-    scales = _spread(params, groups, slices, drops)
+    drops = {
+        name: -jnp.minimum(1.0, ratio(_times(radius, jnp.ones_like(v)), v, otherwise=1.0))
+        for name, v in _norms(moved, groups, slices).items()
+    }
+    scales = _spread(moved, groups, slices, drops)
 
     def land(u, c, m, p):
-        return jnp.where(c == -1, -p, u + (c * m).astype(u.dtype))
+        if not is_real(p):
+            return u
+        new = (_wide(u, c.dtype) + c * m.astype(c.dtype)).astype(u.dtype)
+        # A node closes by what is exact in its own dtype too, whatever that of the updates.
+        widest = max(u.dtype, p.dtype, key=lambda kind: jnp.finfo(kind).bits)
+        return jnp.where(c == -1, -p.astype(widest), new.astype(widest))
 
     return jax.tree.map(land, updates, scales, moved, params)
 
 
-def _safe_norm(square):
-    return jnp.maximum(jnp.sqrt(square), jnp.finfo(square.dtype).tiny)
+def _moved(param, update):
+    """Where the update leads, in float32 or wider: not yet rounded to the parameter's dtype."""
+    if not is_real(param):
+        return param
+    dtype = at_least_float32(jnp.result_type(param), jnp.result_type(update))
+    return _wide(param, dtype) + _wide(update, dtype)
 
 
-def _squared_norms(params, groups, slices):
+def _wide(leaf, dtype):
+    return jnp.asarray(leaf).astype(dtype)
+
+
+def _times(scalar, values):
+    return jnp.asarray(scalar).astype(values.dtype) * values
+
+
+def _norms(params, groups, slices):
+    """Norms of the nodes of prunable groups, in float32 or wider."""
     leaves = _leaves(params, groups)
-    squares = {}
-    for name, group in groups.items():
-        if group.prunable:
-            members = _weights(getattr(group, slices), leaves, groups)
-            parts = [_member_squares(leaves[m.path], m, group.size) for m in members]
-            squares[name] = sum(parts[1:], start=parts[0])
-    return squares
+
+    def norms(group):
+        members = _weights(getattr(group, slices), leaves, groups)
+        return member_norms([(leaves[m.path], m) for m in members], group.size)
+
+    return {name: norms(groups[name]) for name in groups.prunable}
 
 
 def _leaves(params, groups):
@@ -230,14 +253,6 @@ def _weights(members, leaves, groups):
     return [m for m in at_hand if not groups.is_statistic(m.path)]
 
 
-def _member_squares(leaf, member, size):
-    other_axes = tuple(i for i in range(leaf.ndim) if i != member.axis)
-    totals = jnp.sum(jnp.square(leaf), axis=other_axes)
-    # Positions that belong to no node fall into an extra bin.
-    bins = np.where(member.index < 0, size, member.index)
-    return jnp.zeros(size + 1, totals.dtype).at[bins].add(totals)[:size]
-
-
 def _spread(params, groups, slices, factors):
     """Per-weight factors: each node's own over its slices, summed where slices cross, else 0."""
     leaves, shapes = _leaves(params, groups), dict(zip(groups.paths, groups.shapes, strict=True))
@@ -248,11 +263,12 @@ def _spread(params, groups, slices, factors):
     ]
 
     def of_leaf(path, leaf):
-        total = jnp.zeros((1,) * leaf.ndim, leaf.dtype)
+        dtype = at_least_float32(jnp.result_type(leaf))
+        total = jnp.zeros((1,) * jnp.ndim(leaf), dtype)
         for member, factor in members:
             if member.path == path:
                 line = jnp.where(member.index < 0, 0.0, factor[member.index])
-                total = total + along(line, member.axis, leaf.ndim).astype(leaf.dtype)
-        return jnp.broadcast_to(total, leaf.shape)
+                total = total + along(line, member.axis, jnp.ndim(leaf)).astype(dtype)
+        return jnp.broadcast_to(total, jnp.shape(leaf))
 
     return edit_leaves(params, groups, of_leaf, shapes)

@@ -4,7 +4,8 @@
 import jax.numpy as jnp
 import optax
 
-from plprune.optimizers.scaling import check_positive, descend, ratio, squared_norm
+from plprune.norms import unit
+from plprune.optimizers.scaling import accumulator, check_positive, descend, loss_value, ratio
 from plprune.optimizers.sps import StepSizeState
 
 
@@ -19,11 +20,12 @@ def ngn(max_step_size: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
       max_step_size: gamma > 0, or a schedule of it; see `inverse_root` for the decreasing NGN.
 
     Returns:
-      A transformation whose `update` needs the loss of the batch as `value`. One inner product a
-      step.
+      A transformation whose `update` needs the loss of the batch as `value`. One norm a step, in
+      float32 or wider and right at any scale of the gradient; a NaN of either makes the step NaN.
 
     Raises:
-      ValueError: A constant max_step_size that is not positive.
+      ValueError: A constant max_step_size that is not positive; `update` with a `value` that is not
+        one number.
 
     References:
       [Orvieto 2024]; convergence: `plprune.optimizers.bounds.ngn_bound`.
@@ -38,11 +40,15 @@ def ngn(max_step_size: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
     def update(updates, state, params=None, *, value, **extra):
         del params, extra
         gamma = max_step_size(state.step) if callable(max_step_size) else max_step_size
-        twice = 2 * jnp.maximum(value, 0)
-        shrink = ratio(twice, twice + gamma * squared_norm(updates), otherwise=1.0)
-        step_size = (gamma * shrink).astype(state.step_size.dtype)
+        gamma, (directions, norm) = accumulator(gamma), unit(updates)
+        norm, twice = accumulator(norm), 2 * jnp.maximum(loss_value(value), 0)
+        # Norm over twice the loss; a zero gradient has the step gamma, whatever the loss.
+        slope = jnp.where(norm == 0, 0, ratio(norm, twice, otherwise=jnp.inf))
+        step_size = gamma / (1 + gamma * norm * slope)
+        # The length is a harmonic sum, which is in range though the squared norm be not.
+        length = 1 / (ratio(1.0, gamma * norm, otherwise=jnp.inf) + slope)
         count = optax.safe_increment(state.step)
-        return descend(updates, step_size), StepSizeState(count, step_size)
+        return descend(directions, length, updates), StepSizeState(count, step_size)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from plprune.optimizers.scaling import check_positive, descend, ratio, squared_norm
+from plprune.norms import unit
+from plprune.optimizers.scaling import accumulator, capped, check_positive, loss_value, ratio
 
 
 class StepSizeState(NamedTuple):
@@ -18,7 +20,7 @@ class StepSizeState(NamedTuple):
 
 
 def sps_max(
-    *, c: float = 0.5, max_step_size: float = 1.0, lower_bound: float = 0.0
+    *, c: ArrayLike = 0.5, max_step_size: ArrayLike = 1.0, lower_bound: ArrayLike = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with the capped stochastic Polyak step.
 
@@ -32,11 +34,12 @@ def sps_max(
       lower_bound: f_i*, or any number below it. A loss below it gives step 0.
 
     Returns:
-      A transformation whose `update` needs the loss of the batch as `value`. One inner product a
-      step.
+      A transformation whose `update` needs the loss of the batch as `value`. One norm a step, in
+      float32 or wider and right at any scale of the gradient; a NaN of either makes the step NaN.
 
     Raises:
-      ValueError: c or max_step_size is not positive.
+      ValueError: c or max_step_size is not positive; `update` with a `value` that is not one
+        number.
 
     References:
       [Loizou 2021]; convergence: `plprune.optimizers.bounds.sps_max_bound`.
@@ -49,16 +52,18 @@ def sps_max(
 
     def update(updates, state, params=None, *, value, **extra):
         del params, extra
-        polyak = _polyak(value, lower_bound, updates)
-        step_size = jnp.minimum(polyak / c, max_step_size).astype(state.step_size.dtype)
-        count = optax.safe_increment(state.step)
-        return descend(updates, step_size), StepSizeState(count, step_size)
+        directions, norm = unit(updates)
+        length, polyak = _polyak(value, lower_bound, norm, c)
+        cap = accumulator(max_step_size)
+        step_size = jnp.minimum(polyak, cap)
+        updates = capped(updates, directions, length, cap, polyak > cap)
+        return updates, StepSizeState(optax.safe_increment(state.step), step_size)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def dec_sps(
-    *, c: float = 1.0, max_step_size: float = 1.0, lower_bound: float = 0.0
+    *, c: ArrayLike = 1.0, max_step_size: ArrayLike = 1.0, lower_bound: ArrayLike = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with the decreasing stochastic Polyak step.
 
@@ -72,11 +77,12 @@ def dec_sps(
       lower_bound: f_i*, or any number below it. A loss below it gives step 0.
 
     Returns:
-      A transformation whose `update` needs the loss of the batch as `value`. One inner product a
-      step.
+      A transformation whose `update` needs the loss of the batch as `value`. One norm a step, in
+      float32 or wider and right at any scale of the gradient; a NaN of either makes the step NaN.
 
     Raises:
-      ValueError: c or max_step_size is not positive.
+      ValueError: c or max_step_size is not positive; `update` with a `value` that is not one
+        number.
 
     References:
       [Orvieto 2022]; convergence: `plprune.optimizers.bounds.dec_sps_bound`.
@@ -85,20 +91,25 @@ def dec_sps(
 
     def init(params):
         del params
-        return StepSizeState(jnp.zeros((), jnp.int32), jnp.asarray(max_step_size, float))
+        return StepSizeState(jnp.zeros((), jnp.int32), accumulator(max_step_size))
 
     def update(updates, state, params=None, *, value, **extra):
         del params, extra
-        now, before = c * jnp.sqrt(state.step + 1.0), c * jnp.sqrt(jnp.maximum(state.step, 1.0))
-        polyak = _polyak(value, lower_bound, updates)
-        step_size = jnp.minimum(polyak, before * state.step_size) / now
-        step_size = step_size.astype(state.step_size.dtype)
-        count = optax.safe_increment(state.step)
-        return descend(updates, step_size), StepSizeState(count, step_size)
+        count = accumulator(state.step)
+        now, before = c * jnp.sqrt(count + 1), c * jnp.sqrt(jnp.maximum(count, 1))
+        directions, norm = unit(updates)
+        length, polyak = _polyak(value, lower_bound, norm, 1.0)
+        cap = before * state.step_size
+        step_size = jnp.minimum(polyak, cap) / now
+        updates = capped(updates, directions, length / now, cap / now, polyak > cap)
+        return updates, StepSizeState(optax.safe_increment(state.step), step_size)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _polyak(value, lower_bound, updates):
-    excess = jnp.maximum(value - lower_bound, 0)
-    return ratio(excess, squared_norm(updates), otherwise=jnp.inf)
+def _polyak(value, lower_bound, norm, c):
+    """Length of the uncapped step, and its size: infinite where the gradient vanishes."""
+    norm = accumulator(norm)
+    excess = jnp.maximum(loss_value(value) - lower_bound, 0) / c
+    length = ratio(excess, norm, otherwise=jnp.inf)
+    return length, ratio(length, norm, otherwise=jnp.inf)

@@ -3,7 +3,9 @@
 
 Every score is called ``score(apply, params, groups, *, inputs, labels=None, loss=None, key=None,
 init=None) -> {name: [size]}`` and ignores what it does not need. All are pure and work under jit;
-none sorts weights.
+none sorts weights. Half-precision models are evaluated in float32, unless they insist on their own
+dtype, and scores are float32 or wider. Where the loss or the outputs are NaN, so are the scores
+that derive from them.
 """
 
 from plprune.scores.saliency import grasp, snip, synflow, taylor

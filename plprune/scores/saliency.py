@@ -10,6 +10,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from plprune.independence import check_independent
 from plprune.losses import risk
+from plprune.norms import raised_for
+from plprune.scores.probes import check_probe, num_examples
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
@@ -18,6 +20,7 @@ from plprune.scores.slices import (
     scaled,
     unit_factors,
 )
+from plprune.scores.slopes import slopes, unless_nan
 from plprune.types import Apply, Inputs, NodeGroups, Params
 
 _EXAMPLES = 16  # Differentiated at once: per-example gradients are as large as the parameters.
@@ -40,15 +43,16 @@ def snip(
     [Lee 2019].
 
     Raises:
-      ValueError: no `loss` or `labels`.
+      ValueError: no `loss` or `labels`, or a probe that `check_probe` refuses.
     """
     del key, init
-    _check("snip", loss, labels)
+    _check("snip", apply, params, inputs, labels, loss)
+    params, inputs = raised_for(apply, params, inputs)
 
     def objective(factors):
         return risk(loss, apply(scaled(params, groups, factors), inputs), labels)
 
-    return jax.tree.map(jnp.abs, jax.grad(objective)(unit_factors(groups)))
+    return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
 
 
 def taylor(
@@ -69,19 +73,21 @@ def taylor(
     example.
 
     Raises:
-      ValueError: no `loss` or `labels`, or a model that does not treat examples independently, as
-        `tangent_kernel`; `independent` takes your word that it does.
+      ValueError: no `loss` or `labels`, a probe that `check_probe` refuses, or a model that does
+        not treat examples independently, as `tangent_kernel`; `independent` takes your word that
+        it does.
     """
     del key, init
-    _check("taylor", loss, labels)
+    _check("taylor", apply, params, inputs, labels, loss)
     check_independent(apply, params, inputs, independent=independent)
+    params, inputs = raised_for(apply, params, inputs)
 
     def sensitivity(example):
         def objective(factors):
             one = jax.tree.map(lambda a: a[None], example)
             return risk(loss, apply(scaled(params, groups, factors), one[0]), one[1])
 
-        return jax.tree.map(jnp.abs, jax.grad(objective)(unit_factors(groups)))
+        return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
 
     each = jax.lax.map(sensitivity, (inputs, labels), batch_size=_EXAMPLES)
     return jax.tree.map(lambda values: jnp.mean(values, axis=0), each)
@@ -105,24 +111,27 @@ def grasp(
     temperature on the logits, which `loss` may include. Two gradients.
 
     Raises:
-      ValueError: no `loss` or `labels`.
+      ValueError: no `loss` or `labels`, or a probe that `check_probe` refuses.
     """
     del key, init
-    _check("grasp", loss, labels)
+    _check("grasp", apply, params, inputs, labels, loss)
+    params, inputs = raised_for(apply, params, inputs)
 
     def objective(p):
         return risk(loss, apply(p, inputs), labels)
 
     def half_flow(factors):
-        gradient = jax.grad(objective, allow_int=True)(scaled(params, groups, factors))
+        at = scaled(params, groups, factors)
+        value, gradient = jax.value_and_grad(objective, allow_int=True)(at)
         trained = [
             leaf
             for path, leaf in leaves_by_path(gradient, groups).items()
             if jnp.issubdtype(leaf.dtype, jnp.inexact) and not is_statistic(groups, path)
         ]
-        return optax.tree.norm(trained, squared=True) / 2
+        return optax.tree.norm(trained, squared=True) / 2, value
 
-    return jax.grad(half_flow)(unit_factors(groups))
+    gradient, value = jax.grad(half_flow, has_aux=True)(unit_factors(groups))
+    return unless_nan(value, gradient)
 
 
 def synflow(
@@ -140,18 +149,24 @@ def synflow(
 
     The synaptic flow through the node [Tanaka 2020]; running statistics keep their signs. No data:
     of `inputs` only shapes and dtypes count. One gradient of one example.
+
+    Raises:
+      ValueError: `inputs` without an example.
     """
     del labels, loss, key, init
+    num_examples(inputs=inputs)
+    params, inputs = raised_for(apply, params, inputs)
     ones = jax.tree.map(lambda a: jnp.ones_like(a[:1]), inputs)
     positive = edit_trained(params, groups, lambda _, leaf: jnp.abs(leaf).astype(leaf.dtype))
 
     def flow(factors):
         return jnp.sum(apply(scaled(positive, groups, factors), ones))
 
-    return jax.grad(flow)(unit_factors(groups))
+    return slopes(flow, unit_factors(groups))
 
 
-def _check(name, loss, labels):
+def _check(name, apply, params, inputs, labels, loss):
     for argument, value in (("loss", loss), ("labels", labels)):
         if value is None:
             raise ValueError(f"{name} needs {argument}, got None.")
+    check_probe(apply, params, inputs=inputs, labels=labels, loss=loss)

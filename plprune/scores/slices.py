@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over the slices that nodes own."""
+"""Norms and sums over the slices that nodes own."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from plprune.graph.paths import leaf_is
+from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves, match_leaves
-from plprune.nodes.scaling import scale_slices
+from plprune.nodes.scaling import per_position, scale_slices
+from plprune.norms import at_least_float32, is_real, raised, root, scale_of
 from plprune.types import Gates, Member, NodeGroup, NodeGroups
 
 NodeScores = dict[str, Float[Array, " g"]]
@@ -34,29 +36,57 @@ def gating(group: NodeGroup) -> tuple[Member, ...]:
     return group.consumers if group.gateable else producing(group)
 
 
-def node_sums(tree: PyTree, groups: NodeGroups, slices: Slices) -> NodeScores:
-    """Sum of the entries of each node's slices, for every prunable group.
+def node_norms(tree: PyTree, groups: NodeGroups, slices: Slices) -> NodeScores:
+    """l2 norm of each node's slices, for every prunable group, in float32 or wider.
 
+    Right at any scale whose norm is a number of that dtype, with derivative zero at a zero node.
     Running statistics count for nothing: they are not trained.
 
     Args:
       tree: The parameters that the groups were found on, a gradient, or the params of the pair
         (params, state) that they were found on.
       groups: From `find_nodes`.
-      slices: Which members of a group to sum over.
+      slices: Which members of a group to take the norm over.
 
     Raises:
       ValueError: `tree` lacks a leaf that a group needs.
     """
     leaves = leaves_by_path(tree, groups)
-    return {
-        name: sum(
-            (_member_sums(leaves, m, groups[name].size) for m in slices(groups[name])
-             if not is_statistic(groups, m.path)),
-            start=jnp.zeros(groups[name].size),
-        )
-        for name in groups.prunable
-    }  # fmt: skip
+
+    def norms(group):
+        members = [m for m in slices(group) if not is_statistic(groups, m.path)]
+        for member in members:
+            if member.path not in leaves:
+                raise ValueError(f"params must hold the leaf {member.path}, got {list(leaves)}.")
+        return member_norms([(leaves[m.path], m) for m in members], group.size)
+
+    return {name: norms(groups[name]) for name in groups.prunable}
+
+
+def member_norms(pairs: Sequence[tuple[Any, Member]], size: int) -> Float[Array, " g"]:
+    """l2 norms of g nodes over pairs of a leaf and the member of a group that lies in it.
+
+    Leaves that are not floating count for nothing. Each node is scaled by its own largest entry
+    first. Two passes over the leaves.
+    """
+    real = [(jnp.asarray(raised(leaf)), m) for leaf, m in pairs if is_real(leaf)]
+    dtype = at_least_float32(*(leaf.dtype for leaf, _ in real))
+    peaks = jnp.zeros(size, dtype)
+    for leaf, member in real:
+        largest = jnp.max(jnp.abs(leaf), axis=_others(leaf, member), initial=0)
+        positions = np.flatnonzero(member.index >= 0)
+        peaks = peaks.at[member.index[positions]].max(largest[positions].astype(dtype))
+    scales, total = scale_of(jax.lax.stop_gradient(peaks)), jnp.zeros(size, dtype)
+    for leaf, member in real:
+        per_entry = per_position(scales.astype(leaf.dtype), member)
+        squares = jnp.square(leaf / along(per_entry, member.axis, leaf.ndim))
+        sums = jnp.sum(squares, axis=_others(leaf, member)).astype(dtype)
+        total = total + per_node(sums, member, size)
+    return scales * root(total)
+
+
+def _others(leaf, member):
+    return tuple(d for d in range(leaf.ndim) if d != member.axis)
 
 
 def is_statistic(groups: NodeGroups, path: str) -> bool:
@@ -106,30 +136,8 @@ def _shapes(groups):
     return dict(zip(groups.paths, groups.shapes, strict=True))
 
 
-def _member_sums(leaves, member, size):
-    if member.path not in leaves:
-        raise ValueError(f"params must hold the leaf {member.path}, got {list(leaves)}.")
-    leaf = jnp.asarray(leaves[member.path])
-    others = tuple(d for d in range(leaf.ndim) if d != member.axis)
-    # Bfloat16 parameters are summed in float32.
-    sums = jnp.sum(leaf, axis=others, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
-    return per_node(sums, member, size)
-
-
 def per_node(values: Float[Array, "n ..."], member: Member, size: int) -> Float[Array, "g ..."]:
     """Values per position of a member's axis, summed over the positions of each node."""
     positions = np.flatnonzero(member.index >= 0)
     total = jnp.zeros((size, *values.shape[1:]), values.dtype)
     return total.at[member.index[positions]].add(values[positions])
-
-
-def squared(tree: PyTree) -> PyTree:
-    """Squared magnitudes, at least in float32; integers and keys are not trained and count zero."""
-
-    def square(leaf):
-        if not leaf_is(leaf, jnp.inexact):
-            return jnp.zeros(jnp.shape(leaf))
-        wide = jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
-        return jnp.square(jnp.real(wide)) + jnp.square(jnp.imag(wide))
-
-    return jax.tree.map(square, tree)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from plprune.independence import check_independent
+from plprune.norms import raised_for
 from plprune.operators import flat_outputs
+from plprune.scores.probes import num_examples
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
@@ -21,6 +23,7 @@ from plprune.scores.slices import (
     scaled,
     unit_factors,
 )
+from plprune.scores.slopes import slopes, unless_nan
 from plprune.types import Apply, Inputs, NodeGroups, Params
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -57,13 +60,15 @@ def ntk_sap(
       init: ``init(key) -> params`` draws fresh weights w; without it w is `params`.
 
     Raises:
-      ValueError: no `key`.
+      ValueError: no `key`, or `inputs` without an example.
     """
     del labels, loss
     if key is None:
         raise ValueError("ntk_sap needs key, got None.")
+    num_examples(inputs=inputs)
     key_weights, key_noise, key_inputs = jax.random.split(key, 3)
     weights = params if init is None else init(key_weights)
+    weights, inputs = raised_for(apply, weights, inputs)
     places = {path: k for k, path in enumerate(groups.paths)}
 
     def perturb(path, leaf):
@@ -78,7 +83,7 @@ def ntk_sap(
         near, far = (apply(scaled(w, groups, factors), drawn) for w in (weights, noisy))
         return jnp.sum(jnp.square(near - far))
 
-    return jax.tree.map(jnp.abs, jax.grad(distance)(unit_factors(groups)))
+    return jax.tree.map(jnp.abs, slopes(distance, unit_factors(groups)))
 
 
 def _gaussian(inputs, key):
@@ -108,13 +113,15 @@ def node_lambda_max(
     number in [Shi 2023]. Costs a gradient per example and holds b gradients and g b^2 numbers.
 
     Raises:
-      ValueError: no `key`, or a model that does not treat examples independently, as
-        `tangent_kernel`; `independent` takes your word that it does.
+      ValueError: no `key`, `inputs` without an example, or a model that does not treat examples
+        independently, as `tangent_kernel`; `independent` takes your word that it does.
     """
     del labels, loss, init
     if key is None:
         raise ValueError("node_lambda_max needs key, got None.")
+    num_examples(inputs=inputs)
     check_independent(apply, params, inputs, independent=independent)
+    params, inputs = raised_for(apply, params, inputs)
     model = flat_outputs(apply)
     outputs = jax.eval_shape(model, params, inputs)
     signs = jax.random.rademacher(key, outputs.shape[1:], outputs.dtype)
@@ -123,8 +130,8 @@ def node_lambda_max(
         one = jax.tree.map(lambda a: a[None], example)
         return jnp.vdot(signs, model(p, one)[0])
 
-    gradient = jax.grad(combined, allow_int=True)
-    jacobians = jax.vmap(gradient, in_axes=(None, 0))(params, inputs)
+    gradient = jax.value_and_grad(combined, allow_int=True)
+    values, jacobians = jax.vmap(gradient, in_axes=(None, 0))(params, inputs)
     leaves = leaves_by_path(params, groups, jacobians)
     kernels = [_node_kernels(leaves, groups, groups[name]) for name in groups.prunable]
     if not kernels:
@@ -133,7 +140,8 @@ def node_lambda_max(
     # each holds one of the threads that the other's parts wait for.
     largest = jnp.linalg.eigvalsh(jnp.concatenate(kernels))[:, -1]
     ends = list(accumulate(groups.prunable.values()))
-    return dict(zip(groups.prunable, jnp.split(largest, ends[:-1]), strict=True))
+    scores = dict(zip(groups.prunable, jnp.split(largest, ends[:-1]), strict=True))
+    return unless_nan(values, scores)
 
 
 def _node_kernels(leaves, groups, group):

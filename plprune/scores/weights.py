@@ -4,10 +4,9 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from plprune.scores.slices import NodeScores, node_sums, owned, producing, squared
+from plprune.scores.slices import NodeScores, node_norms, owned, producing
 from plprune.types import Apply, Inputs, NodeGroups, Params
 
 
@@ -50,10 +49,11 @@ def magnitude(
 
     For a neuron these are its incoming weights and its bias, for a channel its kernel and the
     scale and bias of its normalisation; not the weights that read it, nor running statistics. Norms
-    of filters as a score: [Li 2017].
+    of filters as a score: [Li 2017]. In float32 or wider, right at any scale of the weights; the
+    derivative at a zero node is zero.
     """
     del apply, inputs, labels, loss, key, init
-    return _norms(params, groups, producing)
+    return node_norms(params, groups, producing)
 
 
 def group_lasso_norm(
@@ -70,11 +70,7 @@ def group_lasso_norm(
     """l2 norm of every parameter of the node, incoming and outgoing.
 
     The term of the node in a group-lasso penalty over all slices that shrinking removes
-    [Yuan 2006]; training with that penalty makes it a score.
+    [Yuan 2006]; training with that penalty makes it a score. Computed as `magnitude` is.
     """
     del apply, inputs, labels, loss, key, init
-    return _norms(params, groups, owned)
-
-
-def _norms(params, groups, slices):
-    return jax.tree.map(jnp.sqrt, node_sums(squared(params), groups, slices))
+    return node_norms(params, groups, owned)

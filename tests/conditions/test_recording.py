@@ -24,6 +24,7 @@ from plprune.conditions import (
     recorded,
     recording,
     replay,
+    smallest_beta,
 )
 from plprune.data import minibatches
 from plprune.losses import squared_error
@@ -215,6 +216,30 @@ def test_ratios_where_they_say_nothing():
     assert quasar_ratio(one, -one) == jnp.inf
     assert aiming_cosine(zero, zero, one) == 0
     assert aiming_cosine(-2 * one, one, one) == -1
+
+
+def test_ratios_neither_overflow_on_the_way_nor_in_half_precision():
+    for dtype, size in ((jnp.float32, 1e25), (jnp.float32, 1e-25), (jnp.float16, 300.0)):
+        norm, one = jnp.asarray([size], dtype), jnp.ones(1, dtype)
+        excess = jnp.asarray([size], dtype)
+        expected = float(norm[0]) ** 2 / (2 * float(excess[0]))
+        np.testing.assert_allclose(pl_ratio(norm, excess), expected, rtol=1e-6)
+        np.testing.assert_allclose(aiming_cosine(norm, norm, one), 1, rtol=1e-6)
+        np.testing.assert_allclose(aiming_cosine(-norm, norm, 2 * one), -0.5, rtol=1e-6)
+    half = jnp.array([300.0], jnp.float16)
+    np.testing.assert_allclose(smallest_beta(300.0, -half, half, half / 300), 300**2 + 300)
+
+
+def test_points_of_half_precision_parameters_are_taken_in_float32():
+    x, end = jnp.full(3, 300.0, jnp.float16), jnp.full(3, 100.0, jnp.float16)
+    found = points_at(lambda p: jnp.sum(p**2)[None], x, end)
+    np.testing.assert_allclose(found.inner, [3 * 2 * 300 * 200])
+    np.testing.assert_allclose(found.gap, [3 * (300**2 - 100**2)])
+
+
+def test_an_index_beyond_the_examples_is_nan():
+    found = batch_losses(jnp.arange(4.0), jnp.array([[0, 1], [3, 4]]))
+    np.testing.assert_array_equal(found, [0.5, jnp.nan])
 
 
 def test_refuses_what_cannot_be_recorded():

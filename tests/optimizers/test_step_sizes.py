@@ -92,6 +92,19 @@ def test_updates_have_the_gradients_dtype_and_a_zero_gradient_moves_nothing(dtyp
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+def test_hyper_parameters_may_be_injected_under_jit():
+    builds = (
+        (sps_max, {"max_step_size": 0.3}),
+        (dec_sps, {"c": 0.7}),
+        (ngn, {"max_step_size": 0.8}),
+        (adagrad_norm_max, {"step_size": 0.5}),
+        (nsgd, {"step_size": 0.1, "momentum": 0.6}),
+    )
+    for build, options in builds:
+        injected = updates_of(optax.inject_hyperparams(build)(**options))
+        np.testing.assert_allclose(injected, updates_of(build(**options)), rtol=1e-6)
+
+
 def test_step_size_at_a_minimum_and_below_the_bound():
     zero, one = jnp.zeros(1), jnp.ones(1)
     for tx in (sps_max(max_step_size=0.7), dec_sps(max_step_size=0.7), ngn(0.7)):
