@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import devices
+from experiments import devices, interruption
 from experiments.carrying import Advance, Here, Infos, Store, carried
 from plprune.data.files import content
 from plprune.records import write_file
@@ -75,6 +75,7 @@ class OnDisk:
 
     def once(self, name: str, work: Callable[[], Mapping]) -> Arrays:
         """The arrays of `work`, or those that an interrupted run of it left behind."""
+        interruption.check()
         path = self._path(name).with_suffix(".part")
         found = devices.shared(lambda: self._part(path, name))
         if found:
