@@ -31,16 +31,19 @@ def save_shrunk(
     """Write what `shrink` returned, and the `keep` it was given, to the folder `path`.
 
     The arrays are written by orbax, the rest is JSON with a SHA-256 sum of every file; nothing is
-    pickled, and the folder appears complete or not at all.
+    pickled, and the folder appears complete or not at all: a process killed while it replaces one
+    leaves the old or the new for `load_shrunk`, and the next save tidies up. One process writes to
+    a path at a time.
 
     Args:
-      path: The folder; must not exist unless `overwrite`.
+      path: The folder; must not exist unless `overwrite`. Where it is a link, the folder that the
+        link points to is written.
       tree: Shrunk parameters, `(params, state)`, or any tree that `shrink` returned.
       keep: Which nodes were kept, by group.
-      overwrite: Whether to replace what is there.
+      overwrite: Whether to replace what is there, a folder or a file.
 
     Raises:
-      ValueError: If the folder exists, or a group's `keep` is not a vector of booleans.
+      ValueError: If something is there already, or a group's `keep` is not a vector of booleans.
     """
     kept = {name: np.asarray(mask) for name, mask in keep.items()}
     for name, mask in kept.items():
