@@ -15,7 +15,7 @@ import dataclasses
 import io
 import json
 import shlex
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -177,22 +177,18 @@ def _write_table(folder: Path, grid: list[Cell], standing: Standing) -> list[str
     Returns:
       What is wrong with records that could not be read, or do not belong with the others.
     """
-    runs, unread = {}, []
-    for cell in grid:
-        if standing[cell.name]["state"] != DONE:
-            continue
-        place = folder_of(cell.command)
-        try:
-            record, _ = read_record(place)
-            _check_alike(place, cell, record, next(iter(runs.values()), (None, record))[1])
-        except ValueError as error:
-            unread.append(str(error))
-        else:
-            runs[cell.name] = cell, record
+    done = [cell for cell in grid if standing[cell.name]["state"] == DONE]
+    runs, unread = _read(done)
+    common = Counter(_flags(record) for _, record in runs if "numerics" in record).most_common(1)
     lines = io.StringIO()
     table = csv.writer(lines)
     table.writerow([*grid[0].settings, "method", "metric", "mean", "stderr", "seeds"])
-    for cell, record in runs.values():
+    for cell, record in runs:
+        if change := "numerics" in record and first_change(
+            dict(_flags(record)), dict(common[0][0])
+        ):
+            unread.append(_foreign(cell, change))
+            continue
         for method, metrics in record["results"].items():
             for metric, entry in metrics.items():
                 numbers = [entry["mean"], entry["stderr"], len(entry["values"])]
@@ -201,16 +197,31 @@ def _write_table(folder: Path, grid: list[Cell], standing: Standing) -> list[str
     return unread
 
 
-def _check_alike(place, cell, record, first):
-    """The record is of this cell, with the flags of the first; devices may differ."""
-    config = normalised(dataclasses.asdict(cell.command.config))
-    found = {key: value for key, value in record["config"].items() if key in config}
-    change = first_change(found, config)
-    if not change:
-        flags = [one.get("numerics") for one in (first, record)]
-        change = "" if None in flags else first_change(*({**one, "device": ""} for one in flags))
-    if change:
-        raise ValueError(f"{place} holds a run that does not belong here ({change}).")
+def _read(done):
+    """The records of cells, and what is wrong with those that are not theirs."""
+    runs, unread = [], []
+    for cell in done:
+        try:
+            record, _ = read_record(folder_of(cell.command))
+        except ValueError as error:
+            unread.append(str(error))
+            continue
+        config = normalised(dataclasses.asdict(cell.command.config))
+        change = first_change({key: record["config"].get(key) for key in config}, config)
+        if change:
+            unread.append(_foreign(cell, change))
+        else:
+            runs.append((cell, record))
+    return runs, unread
+
+
+def _flags(record):
+    """What changes numbers, but for the device, in which cells may differ."""
+    return tuple(sorted((record["numerics"] | {"device": ""}).items()))
+
+
+def _foreign(cell, change):
+    return f"{folder_of(cell.command)} holds a run that does not belong here ({change})."
 
 
 def _show(folder, grid, standing, console):
