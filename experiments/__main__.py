@@ -3,63 +3,94 @@
 
 Bad input is one line on stderr; with PLPRUNE_TRACEBACK set, the traceback stands above it. An error
 of the program itself is one line too, and exit code 1. SIGTERM, with which schedulers end a job, is
-an interruption as Ctrl-C is.
+an interruption as Ctrl-C is. Where nobody reads the output any more (``| head``) the command ends
+as if interrupted, without a word and with exit code 141, as the system's own tools do.
 """
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from experiments.command_line import Command, SweepCommand, ToolCommand, overview, parse
+from experiments.interruption import (
+    INTERRUPTED,
+    ClosedPipe,
+    asked,
+    complain,
+    flushed,
+    is_read,
+    leave,
+    listen,
+    listening,
+)
 
-DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+if TYPE_CHECKING:
+    from experiments.command_line import Command, SweepCommand, ToolCommand
+
+DONE, FAULT, BAD_INPUT, CLOSED_PIPE = 0, 1, 2, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(overview())
-        return DONE
+    with listening():
+        return _main(sys.argv[1:] if argv is None else list(argv))
+
+
+def _main(argv):
     command = None
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-        command = parse(argv)
-        _carry_out(command)
-    except (ValueError, OSError) as error:
-        return _complain(error, "", command, BAD_INPUT)
+        from experiments.command_line import overview, parse
+
+        if not argv or argv[0] in ("-h", "--help"):
+            print(overview())
+        else:
+            command = parse(argv)
+            _carry_out(command)
+        return DONE if flushed() else CLOSED_PIPE
+    except ClosedPipe:
+        return _ended(CLOSED_PIPE)
     except KeyboardInterrupt:
-        print(f"experiments: interrupted{_state(command)}", file=sys.stderr)
-        return INTERRUPTED
+        return _ended(INTERRUPTED, f"interrupted{_state(command)}")
     except SystemExit as stop:  # tyro printed the help that was asked for.
-        return stop.code or DONE
+        return _ended(stop.code or DONE)
     except Exception as error:
-        what = f"{type(error).__name__}, which is an error of this program: "
-        return _complain(error, what, command, FAULT)
-    return DONE
+        if asked():  # What it became on its way through a library.
+            return _ended(INTERRUPTED, f"interrupted{_state(command)}")
+        if isinstance(error, BrokenPipeError) and not is_read():
+            return _ended(CLOSED_PIPE)
+        return _complain(error, command)
 
 
-def _complain(error, what, command, code):
+def _ended(code, line=""):
+    """`code`, once all is said that can be."""
+    if line:
+        complain(line)
+    try:
+        return code if flushed() or code != DONE else CLOSED_PIPE
+    except OSError:
+        return code or BAD_INPUT
+
+
+def _complain(error, command):
+    bad_input = isinstance(error, ValueError | OSError)
+    what = "" if bad_input else f"{type(error).__name__}, which is an error of this program: "
     if os.environ.get("PLPRUNE_TRACEBACK"):
         traceback.print_exc()
     elif what:
         what += "(PLPRUNE_TRACEBACK=1 shows where) "
     saved = ""
-    if (isinstance(error, OSError) or code == FAULT) and _has_state(command):
+    if (isinstance(error, OSError) or not bad_input) and _has_state(command):
         saved = _state(command)
     said = " ".join(str(error).split())
-    print(f"experiments: {what}{said}{saved}", file=sys.stderr)
-    return code
+    return _ended(BAD_INPUT if bad_input else FAULT, f"{what}{said}{saved}")
 
 
-def _carry_out(command: Command | SweepCommand | ToolCommand) -> None:
-    from rich.console import Console
+def _carry_out(command: "Command | SweepCommand | ToolCommand") -> None:
+    from experiments.command_line import Command, SweepCommand
+    from experiments.console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     if isinstance(command, Command):
         from experiments.running import carry_out
 
@@ -94,10 +125,11 @@ def _state(command) -> str:
 
 
 def _folder(command):
-    if isinstance(command, SweepCommand):
-        return command.base.out
-    return command.out if isinstance(command, Command) else None
+    """Of an experiment or a sweep; tools have none."""
+    base = getattr(command, "base", command)
+    return getattr(base, "out", None)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    listen()
+    leave(_main(sys.argv[1:]))

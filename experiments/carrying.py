@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from experiments import interruption
+
 PARTS = 100  # Stretches of a loop, about, where `every` does not say.
 
 Infos = dict[str, np.ndarray]
@@ -73,6 +75,7 @@ def carried(
         for stop in (stop for stop in stops if stop > here.done):
             if here.over:
                 break
+            interruption.check()
             steps = stop - here.done
             state, seen = advance(here.state, _rows(inputs, here.done, stop))
             seen = _as_infos(seen, steps)

@@ -83,12 +83,16 @@ def mesh() -> Any:
     return _Team.mesh
 
 
+def count() -> int:
+    """How many devices the run is spread over."""
+    return 1 if _Team.mesh is None else _Team.mesh.size
+
+
 def check_divide(sizes: Mapping[str, int]) -> None:
     """Raise ValueError where the devices of the run divide none of the named sizes."""
-    count = 1 if _Team.mesh is None else _Team.mesh.size
-    if sizes and all(size % count for size in sizes.values()):
+    if sizes and all(size % count() for size in sizes.values()):
         name, size = next(iter(sizes.items()))
-        raise ValueError(f"devices must divide {name}, which is {size}, got {count}.")
+        raise ValueError(f"devices must divide {name}, which is {size}, got {count()}.")
 
 
 def writes() -> bool:

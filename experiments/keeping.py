@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import devices
+from experiments import devices, interruption
 from experiments.carrying import Advance, Here, Infos, Store, carried
+from plprune.data.files import content
 from plprune.records import write_file
 
 Arrays = dict[str, np.ndarray]
@@ -68,15 +69,17 @@ class OnDisk:
 
     def __init__(self, state: Path, identity: str, tell: Tell, save_every: float = SAVE_EVERY):
         self.state, self.identity, self.tell, self.save_every = state, identity, tell, save_every
+        self.header: dict[str, Any] = {}  # The record to come, where it is known.
         self._loops: dict[str, Path] = {}
         self._in_piece: list[Path] = []
 
     def once(self, name: str, work: Callable[[], Mapping]) -> Arrays:
         """The arrays of `work`, or those that an interrupted run of it left behind."""
+        interruption.check()
         path = self._path(name).with_suffix(".part")
-        content = devices.shared(lambda: self._part(path, name))
-        if content:
-            return _arrays_of(content)
+        found = devices.shared(lambda: self._part(path, name))
+        if found:
+            return _arrays_of(found)
         self._in_piece = []
         arrays = as_arrays(work())
         if devices.writes():
@@ -111,15 +114,15 @@ class OnDisk:
 
     def _part(self, path, name):
         """The content of a finished piece, whole; empty where there is none."""
-        if not path.exists():
-            return b""
         try:
-            content = path.read_bytes()
-            _arrays_of(content)
+            found = content(path)
+            _arrays_of(found)
+        except FileNotFoundError:
+            return b""
         except (ValueError, OSError, KeyError, EOFError) as error:
             self.tell(f"{path} ({name}) is damaged and is done again: {error}")
             return b""
-        return content
+        return found
 
 
 class Loop:
@@ -156,7 +159,7 @@ class Loop:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is KeyboardInterrupt and self._here is not None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._here is not None:
             self._store.save(self._here)
         self._store.finish()
 
@@ -251,13 +254,14 @@ def _write_part(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_file(path, lambda file: file.write(digest + buffer.getvalue()))
 
 
-def _arrays_of(content):
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
+def _arrays_of(found):
+    if hashlib.sha256(found[32:]).digest() != found[:32]:
         raise ValueError("its checksum does not match")
-    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as archive:
+    with np.load(io.BytesIO(found[32:]), allow_pickle=False) as archive:
         return {key.removeprefix("value "): archive[key] for key in archive.files}
 
 
 def identity_of(header: Mapping[str, Any]) -> str:
     """What pieces of one run have in common and those of others have not."""
-    return json.dumps([header["config"], header["versions"]], sort_keys=True)
+    keys = ("config", "versions", "numerics")
+    return json.dumps([header.get(key) for key in keys], sort_keys=True)

@@ -4,11 +4,13 @@
 import base64
 import csv
 import io
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -57,13 +59,17 @@ def write_reports(path: str | Path) -> list[Path]:
     pages, runs, sound, faults = [], [], [], {}
     for folder in folders:
         try:
-            pages.append(write_report(folder))
-            runs.append(_index_row(path, folder))
-            sound.append(folder)
-        except ValueError as error:
+            page, row = write_report(folder), _index_row(path, folder)
+        except (ValueError, OSError) as error:
             faults[folder.relative_to(path).as_posix()] = str(error)
+        else:
+            pages, runs, sound = [*pages, page], [*runs, row], [*sound, folder]
     index = path / "index.html"
-    pictures, caption = _draw_pooled(path, sound)
+    pictures, caption = {}, ""
+    try:
+        pictures, caption = _draw_pooled(path, sound)
+    except Exception as error:
+        faults["runs together"] = f"Together they cannot be drawn: {_named(error)}."
     page = _template("index.html.j2")
     _write_text(index, page.render(runs=runs, faults=faults, pictures=pictures, caption=caption))
     if faults:
@@ -80,10 +86,12 @@ def write_report(folder: Path) -> Path:
     record, curves = read_record(folder)
     try:
         return _write_report(folder, record, curves)
-    except (LookupError, TypeError, AttributeError) as error:
+    except OSError:  # Of the disk, not of the record.
+        raise
+    except Exception as error:
         raise ValueError(
             f"{folder / RECORD} cannot be drawn, as if another version had written it: "
-            f"{type(error).__name__}: {error}."
+            f"{_named(error)}."
         ) from error
 
 
@@ -184,6 +192,10 @@ def _blocks(table, width):
     return blocks
 
 
+def _named(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+
+
 def _summary(record):
     seeds = record["seeds"]
     if len(seeds) == 1:
@@ -232,7 +244,8 @@ def _seed_tables(record, metrics):
 def _index_row(root, folder) -> dict[str, Any]:
     record, _ = read_record(folder)
     return {
-        "link": (folder / "report.html").relative_to(root).as_posix(),
+        # By its bytes: a name on disk need not be text.
+        "link": quote(os.fsencode((folder / "report.html").relative_to(root))),
         "folder": folder.relative_to(root).as_posix(),
         "record": record,
         "methods": len(record["results"]),
@@ -283,4 +296,4 @@ def _template(name):
 
 
 def _write_text(path, text):
-    write_file(path, lambda file: file.write(text.encode()))
+    write_file(path, lambda file: file.write(text.encode(errors="replace")))

@@ -14,7 +14,15 @@ from rich.console import Console
 import experiments
 from experiments import devices
 from experiments.command_line import ALL, Command, folder_of, settings, words
-from experiments.folders import clear, must_run, normalised, under_way
+from experiments.folders import (
+    check_same,
+    continued,
+    discard,
+    first_change,
+    must_run,
+    normalised,
+    under_way,
+)
 from experiments.progress import reporting
 from experiments.report import is_drawn, show, write_report
 from experiments.watching import Log, Logged, logged, profiled, spent
@@ -47,18 +55,30 @@ def _all(command, figures, console):
     each = {figure: command._replace(figure=figure, out=folder / figure) for figure in figures}
     headers = {figure: _header(one, where) for figure, one in each.items()}
     if _must_run(command, header, inner=figures):
-        # All are checked before the first is run.
-        missing = [figure for figure in figures if _must_run(each[figure], headers[figure])]
-        with under_way(folder, header, overwrite=command.overwrite, tell=console.print):
-            for figure in missing if command.overwrite and devices.writes() else ():
-                clear(folder / figure)
-            for figure in missing:
-                _run(each[figure], headers[figure], console)
-            if devices.writes():
-                runs = [read_record(folder / figure) for figure in figures]
-                write_record(folder, *_merged(header, figures, runs))
-                write_report(folder)
-    _show(command, console)
+        for figure in figures:  # All are checked before the first is run.
+            _must_run(each[figure], headers[figure], alike=True)
+        options = _options(command) | {"tell": console.print, "inner": figures}
+        with under_way(folder, header, **options) as kept:
+            if kept is not None:
+                _run_all(command, each, headers, kept, console)
+    _show(command, header, console)
+
+
+def _run_all(command, each, headers, kept, console):
+    if command.overwrite:
+        if devices.writes():
+            discard(one.out for one in each.values())
+        # What another process does there from now on is not to be replaced.
+        each = {k: one._replace(overwrite=False, resume=True) for k, one in each.items()}
+    for figure, one in each.items():
+        _run(one, headers[figure], console, alike=True)
+    if devices.writes():
+        runs = [read_record(one.out) for one in each.values()]
+        for (record, _), (figure, one) in zip(runs, each.items(), strict=True):
+            check_same(one.out, headers[figure], record)
+            kept.header = continued(kept.header, record)
+        write_record(command.out, *_merged(kept.header, each, runs))
+        write_report(command.out)
 
 
 def _one(command, console):
@@ -66,19 +86,24 @@ def _one(command, console):
     header = _header(command, provenance())
     if _must_run(command, header):
         _run(command, header, console)
-    _show(command, console)
+    _show(command, header, console)
 
 
-def _must_run(command, header, inner=()):
-    options = {"resume": command.resume, "overwrite": command.overwrite}
-    return must_run(command.out, header, **options, inner=inner)
+def _options(command):
+    return {"resume": command.resume, "overwrite": command.overwrite}
 
 
-def _run(command, header, console):
+def _must_run(command, header, **options):
+    return must_run(command.out, header, **_options(command), **options)
+
+
+def _run(command, header, console, *, alike=False):
     module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
     figure = [] if command.figure is None else [command.figure]
     start = time.perf_counter()
-    with _kept(command, header, console) as (kept, log):
+    with _kept(command, header, console, alike) as (kept, log):
+        if kept is None:
+            return
         with (
             reporting(console, quiet=command.quiet, kept=kept) as shown,
             profiled(command.out, on=command.profile and devices.writes()),
@@ -87,16 +112,19 @@ def _run(command, header, console):
             results, curves = module.run(command.config, *figure, progress=progress)
         arrays = {key: np.asarray(curve) for key, curve in curves.items()}
         if devices.writes():
-            write_record(command.out, header | {"results": summarise(results)}, arrays)
+            write_record(command.out, kept.header | {"results": summarise(results)}, arrays)
             write_report(command.out)
     if not command.quiet:
         console.print(spent(time.perf_counter() - start), highlight=False)
 
 
 @contextmanager
-def _kept(command, header, console):
-    """What survives the process, and the log, which only the process that writes has."""
-    options = {"overwrite": command.overwrite, "save_every": command.save_every}
+def _kept(command, header, console, alike):
+    """What survives the process, and the log, which only the process that writes has.
+
+    None where there is nothing left to do.
+    """
+    options = _options(command) | {"save_every": command.save_every, "alike": alike}
     lines: list[str] = []
     logs: list[Log] = []
 
@@ -105,7 +133,7 @@ def _kept(command, header, console):
         logs[0].write("told", text=text) if logs else lines.append(text)
 
     with under_way(command.out, header, **options, tell=tell) as kept:
-        if not devices.writes():
+        if kept is None or not devices.writes():
             yield kept, None
             return
         with logged(command.out, **{key: header[key] for key in LOGGED}) as log:
@@ -130,6 +158,7 @@ def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:
         "versions": where["versions"] | extra,
         "commit": where["commit"],
         "device": where["device"],
+        "numerics": where["numerics"] | {"devices": str(devices.count())},
         "seeds": list(range(command.config.seed, command.config.seed + command.config.seeds)),
     }
 
@@ -151,12 +180,17 @@ def _merged(header, figures, runs) -> Run:
     return header | {"results": results}, curves
 
 
-def _show(command: Command, console: Console) -> None:
+def _show(command: Command, header: Mapping[str, Any], console: Console) -> None:
     if not devices.writes():
         return
     if not is_drawn(command.out):
         write_report(command.out)
     if not command.quiet:
-        show(read_record(command.out)[0], console)
+        record = read_record(command.out)[0]
+        show(record, console)
+        change = first_change(record.get("numerics"), header["numerics"])
+        if change:
+            told = f"These numbers are not of the flags and the device of today: {change}."
+            console.print(told, soft_wrap=True, highlight=False, markup=False)
         told = f"Record, figures and report: {command.out}"
-        console.print(told, soft_wrap=True, highlight=False)
+        console.print(told, soft_wrap=True, highlight=False, markup=False)

@@ -11,10 +11,11 @@ In the sweep's folder every cell has a folder with its record, ``logs/`` holds w
 """
 
 import csv
+import dataclasses
 import io
 import json
 import shlex
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.command_line import Command, SweepCommand, folder_of, words
-from experiments.folders import locked
+from experiments.folders import first_change, locked, normalised
 from experiments.grid import Cell, cells
 from experiments.pools import Pool, Processes, RayCluster
+from plprune.data.files import text
 from plprune.records import RECORD, read_record, write_file
 
 STATE, TABLE, LOGS = "sweep.json", "sweep.csv", "logs"
@@ -59,10 +61,10 @@ def carry_out_sweep(command: SweepCommand, console: Console) -> None:
             finally:
                 pool.stop()
                 _write(base, standing)
-        _write_table(base.out, grid, standing)
+        unread = _write_table(base.out, grid, standing)
     if not base.quiet:
         _show(base.out, grid, standing, console)
-    _complain(standing)
+    _complain(standing, unread)
 
 
 def _ray(command):
@@ -81,7 +83,7 @@ def _before(base: Command) -> Standing:
             )
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(text(path))
         command, standing = found["command"], found["cells"]
         states = {name: entry["state"] for name, entry in standing.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -169,21 +171,57 @@ def _write(base, standing):
     write_file(base.out / STATE, lambda file: file.write(text.encode()))
 
 
-def _write_table(folder: Path, grid: list[Cell], standing: Standing) -> None:
-    """One line for every metric of every method of every cell that is done."""
-    names = list(grid[0].settings)
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow([*names, "method", "metric", "mean", "stderr", "seeds"])
-    for cell in grid:
-        if standing[cell.name]["state"] != DONE:
+def _write_table(folder: Path, grid: list[Cell], standing: Standing) -> list[str]:
+    """One line for every metric of every method of every cell that is done.
+
+    Returns:
+      What is wrong with records that could not be read, or do not belong with the others.
+    """
+    done = [cell for cell in grid if standing[cell.name]["state"] == DONE]
+    runs, unread = _read(done)
+    common = Counter(_flags(record) for _, record in runs if "numerics" in record).most_common(1)
+    lines = io.StringIO()
+    table = csv.writer(lines)
+    table.writerow([*grid[0].settings, "method", "metric", "mean", "stderr", "seeds"])
+    for cell, record in runs:
+        if change := "numerics" in record and first_change(
+            dict(_flags(record)), dict(common[0][0])
+        ):
+            unread.append(_foreign(cell, change))
             continue
-        record, _ = read_record(folder_of(cell.command))
         for method, metrics in record["results"].items():
             for metric, entry in metrics.items():
                 numbers = [entry["mean"], entry["stderr"], len(entry["values"])]
                 table.writerow([*cell.settings.values(), method, metric, *numbers])
-    write_file(folder / TABLE, lambda file: file.write(text.getvalue().encode()))
+    write_file(folder / TABLE, lambda file: file.write(lines.getvalue().encode()))
+    return unread
+
+
+def _read(done):
+    """The records of cells, and what is wrong with those that are not theirs."""
+    runs, unread = [], []
+    for cell in done:
+        try:
+            record, _ = read_record(folder_of(cell.command))
+        except ValueError as error:
+            unread.append(str(error))
+            continue
+        config = normalised(dataclasses.asdict(cell.command.config))
+        change = first_change({key: record["config"].get(key) for key in config}, config)
+        if change:
+            unread.append(_foreign(cell, change))
+        else:
+            runs.append((cell, record))
+    return runs, unread
+
+
+def _flags(record):
+    """What changes numbers, but for the device, in which cells may differ."""
+    return tuple(sorted((record["numerics"] | {"device": ""}).items()))
+
+
+def _foreign(cell, change):
+    return f"{folder_of(cell.command)} holds a run that does not belong here ({change})."
 
 
 def _show(folder, grid, standing, console):
@@ -198,11 +236,16 @@ def _show(folder, grid, standing, console):
     console.print(told, soft_wrap=True, highlight=False, markup=False)
 
 
-def _complain(standing):
+def _complain(standing, unread):
     failed = [name for name, entry in standing.items() if entry["state"] == FAILED]
     if failed:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise CellsFailed(
             f"{len(failed)} of {len(standing)} cells failed: {'; '.join(failed[:3])}{more}. "
             "--resume tries them again."
+        )
+    if unread:
+        raise CellsFailed(
+            f"{TABLE} lacks {len(unread)} of {len(standing)} cells: {' '.join(unread[:3])} "
+            "Once their folders are removed, --resume runs them again."
         )

@@ -37,7 +37,10 @@ class Log:
         self._file: TextIO | None = None
         self._events: _Events | None = None
         with suppress(OSError):
-            self._file = (folder / LOG).open("a", encoding="utf-8")
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            # A pipe in its place would wait for a reader.
+            handle = os.open(folder / LOG, flags | os.O_NONBLOCK, 0o666)
+            self._file = os.fdopen(handle, "a", encoding="utf-8")
 
     def write(self, what: str, **fields: Any) -> None:
         """One line: what it is, when, and its fields; a number that is not finite is null."""

@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from plprune.data.files import content, text
+
+LARGEST_CACHED = 2**36
 Arrays = dict[str, np.ndarray]
 
 
@@ -39,30 +42,30 @@ def cached(name: str, build: Callable[[], Arrays], *, folder: str | Path | None 
 
 def _read(path):
     try:
-        content, checksum = path.read_bytes(), _checksum_path(path).read_text()
-    except OSError:
+        found, checksum = content(path, LARGEST_CACHED), text(_checksum_path(path))
+    except (OSError, ValueError):
         return None
-    if checksum != _checksum_line(content, path):
+    if checksum != _checksum_line(found, path):
         return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+    with np.load(io.BytesIO(found), allow_pickle=False) as archive:
         return dict(archive)
 
 
 def _write(path, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    content = buffer.getvalue()
+    whole = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, content)
-    _replace(_checksum_path(path), _checksum_line(content, path).encode())
+    _replace(path, whole)
+    _replace(_checksum_path(path), _checksum_line(whole, path).encode())
 
 
-def _replace(path, content):
+def _replace(path, whole):
     """Write `path` in one step, as far as readers can tell."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.write(whole)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -73,6 +76,6 @@ def _checksum_path(path):
     return path.with_suffix(".sha256")
 
 
-def _checksum_line(content, path):
+def _checksum_line(whole, path):
     """A line that `sha256sum --check` reads."""
-    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
+    return f"{hashlib.sha256(whole).hexdigest()}  {path.name}\n"

@@ -10,7 +10,13 @@ import numpy as np
 
 from plprune.data.arrays import Dataset, Text, check
 from plprune.data.cache import cached
-from plprune.data.prepared import builder_on_disk, fingerprint, records
+from plprune.data.prepared import (
+    builder_on_disk,
+    check_count,
+    fingerprint,
+    reading,
+    records,
+)
 
 TITLES = {
     "cifar10": "CIFAR-10",
@@ -88,6 +94,7 @@ def load_text(name: str, *, split: str, data_dir: str | Path | None = None) -> T
     if "text" not in builder.info.features or set(sizes.values()) != {1}:
         raise ValueError(f"{name} must hold one text per split.")
     _parse(base, sizes, name)
+    check_count(builder, base)
     (texts,) = records(builder, base, "text")
     tokens = np.frombuffer(texts[0], np.uint8)
     _, part = _parse(split, {base: len(tokens)}, name)
@@ -111,30 +118,46 @@ def _digits():
 
 def _images(name, data_dir, cache_dir):
     builder = builder_on_disk(name, data_dir)
-    features, keys = builder.info.features, builder.info.supervised_keys or ()
-    if not (len(keys) == 2 and _is_image(features[keys[0]]) and _is_label(features[keys[1]])):
+    with reading(builder.data_dir):
+        features, keys = builder.info.features, builder.info.supervised_keys or ()
+        fits = len(keys) == 2 and _is_image(features[keys[0]]) and _is_label(features[keys[1]])
+    if not fits:
         raise ValueError(f"{name} must be an image-classification set of TFDS.")
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    kind, shape = np.dtype(features[keys[0]].np_dtype), features[keys[0]].shape
 
     def read(split):
         version = builder.info.full_name.replace("/", "-")
         file = f"{version}-{split}-{fingerprint(Path(builder.data_dir))}"
         arrays = cached(file, lambda: _decode(builder, split, keys), folder=cache_dir)
+        _check_images(name, arrays["images"], kind, shape)
         return arrays["images"], arrays["labels"]
 
-    white, num_classes = np.iinfo(features[keys[0]].np_dtype).max, features[keys[1]].num_classes
+    white, num_classes = np.iinfo(kind).max, features[keys[1]].num_classes
     return _Source(sizes, read, num_classes, white, _title(name, builder), _notes(builder))
 
 
+def _check_images(name, images, kind, shape):
+    """They are what the description says, by which they are scaled."""
+    pairs = zip(images.shape[1:], shape, strict=False)
+    if images.dtype != kind or any(size not in (None, found) for found, size in pairs):
+        raise ValueError(
+            f"images of {name} must be {kind}{list(shape)}, "
+            f"got {images.dtype}{list(images.shape[1:])}."
+        )
+
+
 def _is_image(feature):
-    return feature.shape is not None and len(feature.shape) == 3
+    whole = np.issubdtype(feature.np_dtype, np.integer)
+    return whole and feature.shape is not None and len(feature.shape) == 3
 
 
 def _is_label(feature):
-    return hasattr(feature, "num_classes")
+    return bool(getattr(feature, "num_classes", None))
 
 
 def _decode(builder, split, keys):
+    check_count(builder, split)
     images, labels = records(builder, split, *keys)
     return {"images": images, "labels": labels}
 
@@ -149,7 +172,7 @@ def _title(name, builder):
 
 def _notes(builder):
     metadata = builder.info.metadata or {}
-    return "" if metadata.get("lossless", True) else metadata.get("note", "not lossless")
+    return "" if metadata.get("lossless", True) else str(metadata.get("note", "not lossless"))
 
 
 def _parse(split, sizes, name):

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from plprune.data.files import text
 
 CHUNK = 1000  # Records decoded at a time.
 
@@ -54,7 +57,8 @@ def builder_on_disk(name: str, data_dir: str | Path | None) -> Any:
 
     Raises:
       FileNotFoundError: If there is none; names the folders and the command that fetches it.
-      ValueError: If TFDS has no data set of this name, or the copy is not in array_record format.
+      ValueError: If TFDS has no data set of this name, or the copy is damaged or not in
+        array_record format; names its folder.
     """
     found = [path for folder in folders(data_dir) for path in versions(folder / name)]
     if not found:
@@ -66,13 +70,51 @@ def builder_on_disk(name: str, data_dir: str | Path | None) -> Any:
         )
     import tensorflow_datasets as tfds  # Here, because importing it takes most of a second.
 
-    builder = tfds.builder_from_directory(found[-1])
+    folder = found[-1]
+    with reading(folder):
+        _check_regular(folder)
+        builder = tfds.builder_from_directory(folder)
+        _check_info(folder, builder.info)
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"{found[-1]} must be in array_record format, got {_format(builder)}; "
+            f"{folder} must be in array_record format, got {_format(builder)}; "
             f"run: python -m experiments prepare {name}"
         )
     return builder
+
+
+@contextlib.contextmanager
+def reading(folder: str | Path) -> Iterator[None]:
+    """One line for whatever TFDS and its libraries raise at damaged files or another format."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{folder} is damaged, or not as this version of TFDS writes it: "
+            f"{type(error).__name__}: {said}"
+        ) from error
+
+
+def _check_regular(folder):
+    for path in folder.iterdir():
+        if not path.is_file() and not path.is_dir():  # A pipe would wait, a device never end.
+            raise ValueError(f"{path.name} must be a regular file.")
+    for name in ("dataset_info.json", "features.json"):
+        if not isinstance(json.loads(text(folder / name)), dict):
+            raise ValueError(f"{name} must be a JSON object.")
+
+
+def _check_info(folder, info):
+    if str(info.version) != folder.name:
+        raise ValueError(f"dataset_info.json has version {info.version}.")
+    if not info.splits or min(split.num_examples for split in info.splits.values()) < 0:
+        raise ValueError("dataset_info.json has no splits with numbers of records.")
+    for name, feature in getattr(info.features, "items", dict)():
+        classes = getattr(feature, "num_classes", None)
+        if classes and len(feature.names) != classes:
+            raise ValueError(f"{name} has {classes} classes, {len(feature.names)} names.")
 
 
 def _format(builder):
@@ -83,9 +125,9 @@ def records(builder: Any, split: str, *features: str) -> list[np.ndarray]:
     """The named features of every record of a whole split, stacked in the order stored.
 
     Raises:
-      ValueError: If the records do not have one shape.
+      ValueError: If the files are damaged, or the records do not have one shape.
     """
-    with quiet():
+    with reading(builder.info.full_name):
         source = builder.as_data_source(split=split)
         columns = [[] for _ in features]
         for start in range(0, len(source), CHUNK):
@@ -99,6 +141,19 @@ def records(builder: Any, split: str, *features: str) -> list[np.ndarray]:
                 f"{feature} of {builder.info.full_name} must have one shape, got {len(shapes)}."
             )
     return [np.asarray(column) for column in columns]
+
+
+def check_count(builder: Any, split: str) -> None:
+    """Raise ValueError unless the files of a split hold as many records as their description says.
+
+    TFDS reads as many as are described, and no more.
+    """
+    with reading(builder.data_dir):
+        described = builder.info.splits[split]
+        source = type(builder.as_data_source(split=split).data_source)
+        stored = len(source([str(path) for path in described.filepaths]))
+        if stored != described.num_examples:
+            raise ValueError(f"{split} must have {described.num_examples} records, got {stored}.")
 
 
 def fingerprint(folder: Path) -> str:

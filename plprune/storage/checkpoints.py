@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from plprune.storage.places import restored
 from plprune.storage.trees import read_manifest, read_tree, write_tree
 
 
@@ -51,6 +52,8 @@ def save_checkpoint(
         name, value, least = ("step", step, 0) if step < 0 else ("max_to_keep", max_to_keep, 1)
         raise ValueError(f"{name} must be at least {least}, got {value}.")
     folder = Path(folder)
+    for number in steps(folder):
+        restored(folder / f"step_{number:010d}")
     for leftover in folder.glob(".step_*"):
         shutil.rmtree(leftover, ignore_errors=True)
     content = {"metadata": dict(metadata or {}), "step": step}
@@ -154,8 +157,10 @@ def checkpoint_metadata(folder: str | Path, step: int) -> dict[str, Any]:
 
 def steps(folder: str | Path) -> list[int]:
     """Steps of the checkpoints in a folder, in order."""
-    names = [path.name for path in Path(folder).glob("step_*")]
-    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step_\d{10,}", name))
+    # With those that were being replaced by another of the same step.
+    names = [path.name for path in Path(folder).glob("*step_*")]
+    matches = [re.fullmatch(r"step_(\d{10,})|\.step_(\d{10,})\.old", name) for name in names]
+    return sorted({int(match[1] or match[2]) for match in matches if match})
 
 
 def _on_host(leaf):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from plprune.nodes import shrink
+from plprune.nodes.checks import keep_mask
 from plprune.storage.trees import read_manifest, read_tree, write_tree
 from plprune.types import Keep, NodeGroups
 
@@ -31,26 +32,26 @@ def save_shrunk(
     """Write what `shrink` returned, and the `keep` it was given, to the folder `path`.
 
     The arrays are written by orbax, the rest is JSON with a SHA-256 sum of every file; nothing is
-    pickled, and the folder appears complete or not at all.
+    pickled, and the folder appears complete or not at all: a process killed while it replaces one
+    leaves the old or the new for `load_shrunk`, and the next save tidies up. One process writes to
+    a path at a time.
 
     Args:
-      path: The folder; must not exist unless `overwrite`.
+      path: The folder; must not exist unless `overwrite`. Where it is a link, the folder that the
+        link points to is written.
       tree: Shrunk parameters, `(params, state)`, or any tree that `shrink` returned.
       keep: Which nodes were kept, by group.
-      overwrite: Whether to replace what is there.
+      overwrite: Whether to replace what is there, a folder or a file.
 
     Raises:
-      ValueError: If the folder exists, or a group's `keep` is not a vector of booleans: 0 and 1 are
-        not taken here, where no groups are at hand to say how many there must be.
+      ValueError: If something is there already, or a group's `keep` is no mask: a vector of
+        booleans, or of exact 0 and 1.
     """
     if not isinstance(keep, Mapping):
         raise ValueError(f"keep must map names of groups to masks, got {type(keep).__name__}.")
-    kept = {name: np.asarray(mask) for name, mask in keep.items()}
-    for name, mask in kept.items():
-        if mask.ndim != 1 or mask.dtype != bool:
-            raise ValueError(
-                f"keep of {name} must be a boolean vector, got {mask.dtype}{list(mask.shape)}."
-            )
+    kept = {
+        name: keep_mask(mask, f"keep[{name!r}]", np.size(mask)) for name, mask in keep.items()
+    }
     bits = {name: "".join("01"[int(bit)] for bit in mask) for name, mask in kept.items()}
     write_tree(Path(path), tree, {"keep": bits}, overwrite=overwrite)
 

@@ -3,50 +3,67 @@
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from plprune.data.files import LARGEST_TEXT, content, opened, text
 from plprune.data.prepared import quiet
 from plprune.graph.paths import leaves_with_keys, printed
+from plprune.storage.places import (
+    beside,
+    found,
+    hashed_name,
+    leaf_folders,
+    put,
+    quoted_name,
+    restored,
+)
 
 FORMAT = 1
 ARRAYS, MANIFEST, MANIFEST_SUM = "arrays", "manifest.json", "manifest.sha256"
 
 
-def write_tree(path: Path, tree: PyTree, content: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Write a tree of arrays (random keys included) and JSON `content` to the folder `path`.
+def write_tree(path: Path, tree: PyTree, extra: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Write a tree of arrays (random keys included) and JSON `extra` to the folder `path`.
 
-    The folder appears complete or not at all: it is written beside and renamed.
+    The folder appears complete or not at all: it is written beside and renamed. A link at `path` is
+    followed, a file there is replaced as a folder would be.
 
     Raises:
-      ValueError: If the folder exists and `overwrite` is False, or two leaves have one name.
+      ValueError: If `path` exists and `overwrite` is False, or two leaves have one name.
     """
-    if path.exists() and not overwrite:
+    place = restored(path)
+    if os.path.lexists(place) and not overwrite:
         raise ValueError(f"{path} exists; pass overwrite=True to replace it.")
     leaves = _named(tree)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    folders = leaf_folders(leaves)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=beside(place, "").name))
     try:
-        _write_arrays(temporary / ARRAYS, leaves)
+        _write_arrays(temporary / ARRAYS, leaves, folders)
+        files = _files(temporary)
         manifest = {
             "format": FORMAT,
             "leaves": {name: _described(leaf) for name, leaf in leaves.items()},
+            "hashed": [name for name in leaves if folders[name] == hashed_name(name)],
             "random": {name: _implementation(x) for name, x in leaves.items() if _is_key(x)},
-            "files": {file: _sum(temporary / file) for file in _files(temporary)},
-            **content,
+            "files": {file: _sum(temporary / file) for file in files},
+            "bytes": sum((temporary / file).stat().st_size for file in files),
+            **extra,
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         (temporary / MANIFEST_SUM).write_text(f"{_sum(temporary / MANIFEST)}  {MANIFEST}\n")
-        _move(temporary, path)
+        put(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -59,23 +76,30 @@ def read_manifest(path: Path) -> dict[str, Any]:
       FileNotFoundError: If there is no such folder.
       ValueError: If a file is damaged, missing or unknown; names the leaf it belongs to.
     """
-    if not path.is_dir():
+    place = found(path)
+    if not place.is_dir():
         raise FileNotFoundError(f"there is no folder {path}.")
     try:
-        expected, actual = (path / MANIFEST_SUM).read_text(), _sum(path / MANIFEST)
-    except (OSError, UnicodeDecodeError):
+        expected, actual = text(place / MANIFEST_SUM), _sum(place / MANIFEST, LARGEST_TEXT)
+    except (OSError, ValueError):
         raise ValueError(f"{path} is damaged: it has no readable {MANIFEST}.") from None
     if expected != f"{actual}  {MANIFEST}\n":
         raise ValueError(f"{path} is damaged: {MANIFEST} does not match its sum.")
-    manifest = _parsed(path)
-    files = set(_files(path)) - {MANIFEST, MANIFEST_SUM}
+    manifest = _parsed(path, place)
+    files = set(_files(place)) - {MANIFEST, MANIFEST_SUM}
     for file in sorted(files | manifest["files"].keys()):
         # Sums vouch for damage, not for intent: a link could lead anywhere.
-        if file not in files or (path / file).is_symlink():
-            raise ValueError(f"{path} is damaged: {_owner(file)}.")
-        if _sum(path / file) != manifest["files"].get(file):
-            raise ValueError(f"{path} is damaged: {_owner(file)}.")
+        is_ours = file in files and not (place / file).is_symlink()
+        if not is_ours or not _matches(place / file, manifest, file):
+            raise ValueError(f"{path} is damaged: {_owner(file, manifest)}.")
     return manifest
+
+
+def _matches(path, manifest, file):
+    try:
+        return _sum(path, manifest.get("bytes", sys.maxsize)) == manifest["files"].get(file)
+    except (OSError, ValueError):
+        return False
 
 
 def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
@@ -91,7 +115,7 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
             have, want = (_shown(leaves.get(name)) for leaves in (stored, expected))
             raise ValueError(f"{path}: leaf {name} must be {want}, got {have}.")
     try:
-        arrays = _read_arrays(path / ARRAYS, stored)
+        arrays = _read_arrays(found(path) / ARRAYS, stored, _folders(manifest))
         for name, implementation in manifest["random"].items():
             arrays[name] = jax.random.wrap_key_data(arrays[name], impl=implementation)
     except Exception as error:  # Whatever orbax makes of a folder whose sums were forged.
@@ -103,21 +127,24 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _parsed(path):
+def _parsed(path, place):
     """The manifest as JSON of the expected form, whoever wrote it."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        found = manifest["format"]
+        manifest = json.loads(content(place / MANIFEST, LARGEST_TEXT))
+        form = manifest["format"]
+        hashed, size = manifest.get("hashed", []), manifest.get("bytes", 0)
         parts = [manifest[part] for part in ("leaves", "random", "files")]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is damaged: {MANIFEST} is not one of ours.") from None
-    if found != FORMAT:
-        raise ValueError(f"{path} must have format {FORMAT}, got {found!r:.40}.")
+    if form != FORMAT:
+        raise ValueError(f"{path} must have format {FORMAT}, got {form!r:.40}.")
     leaves, random, files = parts
     if not all(isinstance(part, dict) for part in parts) or not (
         all(isinstance(value, str) for value in (*random.values(), *files.values()))
         and all(map(_is_description, leaves.values()))
         and random.keys() <= leaves.keys()
+        and isinstance(hashed, list)
+        and isinstance(size, int)
     ):
         raise ValueError(f"{path} is damaged: {MANIFEST} is not one of ours.")
     return manifest
@@ -166,16 +193,19 @@ def _implementation(key):
     return str(jax.random.key_impl(key))
 
 
-def _folder(name):
-    if not name.strip("."):  # A tree that is one array has no name; dots lead out of the folder.
-        return name.replace(".", "%2E") or "%"
-    return quote(name, safe="")
+def _folders(manifest):
+    """Leaf -> its folder; no name from a file leads out of where the arrays are."""
+    hashed = manifest.get("hashed", [])
+    return {
+        name: hashed_name(name) if name in hashed else quoted_name(name)
+        for name in manifest["leaves"]
+    }
 
 
-def _write_arrays(folder, leaves):
+def _write_arrays(folder, leaves, folders):
     # NumPy's arrays: of jax's own, orbax expects every process to write its part.
     arrays = {
-        _folder(name): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        folders[name]: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for name, leaf in leaves.items()
         if np.size(leaf)  # Orbax saves no empty arrays; their shape says it all.
     }
@@ -196,7 +226,7 @@ def _checkpointer():
     return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _read_arrays(folder, names):
+def _read_arrays(folder, names, folders):
     empty = {name: d for name, d in names.items() if 0 in d["shape"]}
     arrays = {name: np.zeros(d["shape"], d["dtype"]) for name, d in empty.items()}
     names = {name: described for name, described in names.items() if name not in empty}
@@ -204,14 +234,14 @@ def _read_arrays(folder, names):
         return {name: _on_device(array) for name, array in arrays.items()}
     for name, described in names.items():
         # Orbax would make room for whatever shape the file claims.
-        claimed = json.loads((folder / _folder(name) / ".zarray").read_text())["shape"]
+        claimed = json.loads(text(folder / folders[name] / ".zarray"))["shape"]
         if not _is_key_type(described["dtype"]) and claimed != described["shape"]:
             raise ValueError(f"leaf {name} is stored as {claimed!r:.80}.")
-    arguments = {_folder(name): ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    arguments = {folders[name]: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     with quiet(), _checkpointer() as checkpointer:
         options = ocp.args.PyTreeRestore(restore_args=arguments)
         restored = checkpointer.restore(folder.absolute(), args=options)
-    arrays |= {name: restored[_folder(name)] for name in names}
+    arrays |= {name: restored[folders[name]] for name in names}
     return {name: _on_device(array) for name, array in arrays.items()}
 
 
@@ -226,25 +256,14 @@ def _files(folder):
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def _owner(file):
+def _owner(file, manifest):
     parts = Path(file).parts
     if len(parts) > 2 and parts[0] == ARRAYS:
-        return f"leaf {unquote(parts[1])}"
+        leaves = {folder: name for name, folder in _folders(manifest).items()}
+        return f"leaf {leaves.get(parts[1], parts[1])}"
     return f"file {file}"
 
 
-def _sum(path):
-    with path.open("rb") as file:
+def _sum(path, largest=sys.maxsize):
+    with opened(path, largest) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _move(temporary, path):
-    """Put the finished folder in place; the one that was there goes only after that."""
-    replaced = path.exists()
-    old = path.with_name(f".{path.name}.old")
-    if replaced:
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    temporary.rename(path)
-    if replaced:
-        shutil.rmtree(old, ignore_errors=True)

@@ -138,9 +138,9 @@ with pytest.MonkeyPatch.context() as patch:
 def test_killed_by_the_system_and_resumed(whole, tmp_path):
     folder = tmp_path / "cut"
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(folder)], env={**os.environ, "PYTHONPATH": path}
-    )
+    # The precision belongs to the run: this process, which resumes it, has the same.
+    environment = {**os.environ, "PYTHONPATH": path, "JAX_ENABLE_X64": "1"}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(folder)], env=environment)
     parts = folder / "unfinished"
     for _ in range(600):
         if len(list(parts.glob("*.part"))) >= 3 or process.poll() is not None:

@@ -2,8 +2,11 @@
 """The page: everything in one file, escaped, drawn from the record alone."""
 
 import base64
+import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -219,3 +222,30 @@ def test_the_terminal_shows_every_method_whatever_the_width(tmp_path):
 
 def test_the_config_is_shown_as_json(tmp_path):
     assert "[1, null, 0.5]" in "".join(page(write_toy(tmp_path, config={"a": [1, None, 0.5]})).seen)
+
+
+def test_arrays_that_cannot_be_drawn_stop_no_index(toy, tmp_path, capsys):
+    def draw(record, curves):
+        if record["command"] != "sound":
+            np.stack([curves["gd/a/train_loss"], np.zeros(record["config"]["zero"])])  # ValueError.
+        return {}
+
+    def pooled(runs):
+        raise ZeroDivisionError(f"{len(runs)} runs")
+
+    toy("figures", draw=draw, pooled=pooled)
+    write_toy(tmp_path / "b & #1 %41 \udcff", command="sound")
+    write_toy(tmp_path / "odd", config={"zero": 0})
+    write_toy(tmp_path / "pipe", command="sound")
+    (tmp_path / "pipe" / "metrics.npz").unlink()
+    os.mkfifo(tmp_path / "pipe" / "metrics.npz")
+    assert main(["report", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    index = Page((tmp_path / "index.html").read_text())
+    told = "".join(index.seen)
+    for part in ("odd/record.json cannot be drawn", "pipe/metrics.npz is damaged", "1 runs"):
+        assert part in line
+        assert part in told
+    (link,) = [address for address in index.addresses if address.endswith("report.html")]
+    assert Path(os.fsdecode(unquote_to_bytes(link))).parent.name.startswith("b & #1 %41 ")
+    assert (tmp_path / os.fsdecode(unquote_to_bytes(link))).exists()

@@ -3,6 +3,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from experiments.command_line import parse
 from experiments.grid import cells
 from experiments.pools import Outcome
 from experiments.sweep import carry_out_sweep
-from plprune.records import read_record
+from plprune.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -232,3 +233,22 @@ def test_a_sweep_from_the_command_line_shows_its_cells(tmp_path, capsys, monkeyp
     assert "1 of 2 cells failed" in told.err
     assert entry.main(["sweep", "--help"]) == 0
     assert "--grid" in capsys.readouterr().out
+
+
+def test_a_record_that_does_not_belong_is_named_and_left_out(tmp_path):
+    sweep(tmp_path, InProcess(), grid=("keep=0.25,0.5,1.0", "steps=3,4"))
+    cells = {name: tmp_path / name for name in standing(tmp_path)}
+    damaged, other, flagged, *_, gone = cells.values()
+    (damaged / "metrics.npz").write_bytes(b"")
+    write_record(other, *read_record(cells["keep=0.5,steps=3"]))
+    record, curves = read_record(flagged)
+    write_record(flagged, record | {"numerics": record["numerics"] | {"jax_x": "1"}}, curves)
+    shutil.rmtree(gone)
+    pool = InProcess()
+    with pytest.raises(ValueError, match=r"sweep\.csv lacks 3 of 6 cells") as caught:
+        sweep(tmp_path, pool, "--resume", grid=("keep=0.25,0.5,1.0", "steps=3,4"))
+    assert pool.started == [gone.name, "stopped"]
+    for part in ("metrics.npz is damaged", "keep is 0.5 there and 0.25 here", "jax_x is"):
+        assert part in str(caught.value)
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert len(rows) == 3 * 2 * 3

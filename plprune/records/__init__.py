@@ -5,18 +5,25 @@ A record is the pair (record, curves): a dictionary written as ``record.json``, 
 first axis is the seed, written as ``metrics.npz`` under keys ``method/metric``.
 """
 
+import hashlib
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, SupportsFloat
 
 import numpy as np
 
+from plprune.data.files import LARGEST, opened, text
+from plprune.records.origin import numerics, provenance
+
+__all__ = [
+    "CURVES", "RECORD", "check_record", "differences", "numerics", "provenance", "read_arrays",
+    "read_record", "same_record", "summarise", "summary", "write_arrays", "write_file",
+    "write_record",
+]  # fmt: skip
 Record = dict[str, Any]
 Curves = Mapping[str, np.ndarray]
 PerSeed = Iterable[SupportsFloat | None]
@@ -35,7 +42,8 @@ FIELDS = {
     "seeds": list,
     "results": dict,
 }
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+OPTIONAL = {"numerics": str, "begun": (str, type(None))}  # Dictionaries of names and words.
+FORMAT, SEAL = 2, ("format", "checksum")  # The first format had no checksum.
 
 
 def summary(values: PerSeed) -> dict[str, Any]:
@@ -67,24 +75,6 @@ def summarise(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def provenance() -> Record:
-    """Versions, commit and device of this process: the fields that need no configuration.
-
-    `commit` ends in ``-dirty`` where tracked files were changed, and is None outside git.
-    """
-    import jax
-
-    import plprune
-
-    versions = {"python": ".".join(map(str, sys.version_info[:3])), "plprune": plprune.__version__}
-    versions |= {name: metadata.version(name) for name in PACKAGES}
-    devices = jax.devices()
-    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
-    if devices[0].platform == "cpu":
-        device = f"cpu, {os.cpu_count()} cores{_cpu_name()}"
-    return {"versions": versions, "commit": _commit(), "device": device}
-
-
 def check_record(record: Any, curves: Curves) -> None:
     """Raise ValueError, naming the field, unless the pair has the shape of a record."""
     if not isinstance(record, dict):
@@ -100,6 +90,7 @@ def check_record(record: Any, curves: Curves) -> None:
     for name, version in record["versions"].items():
         if not isinstance(version, str):
             raise ValueError(f"versions[{name!r}] must be a string, got {version!r}.")
+    _check_optional(record)
     _check_results(record["results"], len(seeds))
     _check_curves(curves, len(seeds))
 
@@ -108,22 +99,27 @@ def write_record(folder: Path | str, record: Record, curves: Curves) -> None:
     """Write the pair into `folder`, which is made where it is missing.
 
     Every file is written aside and renamed, and ``record.json`` comes last: a folder that has one
-    holds the whole run, whenever the process or the machine stopped.
+    holds the whole run, whenever the process or the machine stopped. Its last two keys, `format`
+    and `checksum`, are of the file and not of the record: `read_record` leaves them out.
     """
     check_record(record, curves)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    sealed = _sealed(record)
     (folder / RECORD).unlink(missing_ok=True)
     write_file(folder / CURVES, lambda file: _save_arrays(file, curves))
-    write_file(folder / RECORD, lambda file: file.write(text.encode()))
+    write_file(folder / RECORD, lambda file: file.write(sealed.encode()))
 
 
 def read_record(folder: Path | str) -> tuple[Record, dict[str, np.ndarray]]:
     """The pair in `folder`, checked; nothing in it is ever unpickled.
 
+    A record with a checksum is held against it; one of an older version has none. Whoever changes
+    a record by hand removes `format` and `checksum` and vouches for it; a file all in one line, as
+    no version wrote it, is taken as such a change.
+
     Raises:
-      ValueError: naming the file, where it is missing, damaged or not a record.
+      ValueError: naming the file, where it is missing, damaged, not a regular file or not a record.
     """
     folder = Path(folder)
     record, curves = _read_json(folder / RECORD), read_arrays(folder / CURVES)
@@ -152,7 +148,10 @@ def differences(a: tuple[Record, Curves], b: tuple[Record, Curves]) -> list[str]
 def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
     """Arrays of an ``.npz`` file; ValueError naming the file where it is missing or damaged."""
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
+            claimed = sum(member.file_size for member in archive.zip.infolist())
+            if claimed > LARGEST:  # Of zeros, a thousandth of it lies on the disk.
+                raise ValueError(f"it must hold at most {LARGEST:,} bytes, got {claimed:,}.")
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise ValueError(f"there is no {path}.") from None
@@ -187,11 +186,36 @@ def _read_json(path):
         raise ValueError(f"{token} is not a number of a record; write null.")
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        found = text(path)
+        record = json.loads(found, parse_constant=refuse)
+        if isinstance(record, dict) and not record.keys().isdisjoint(SEAL):
+            _check_seal(found.replace("\r\n", "\n"), record)
+            record = _unsealed(record)
+        return record
     except FileNotFoundError:
         raise ValueError(f"there is no {path}.") from None
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def _unsealed(record):
+    return {key: value for key, value in record.items() if key not in SEAL}
+
+
+def _sealed(record):
+    """The lines of ``record.json``, with the SHA-256 of the same lines without it."""
+
+    def lines(checksum):
+        seal = dict(zip(SEAL, (FORMAT, checksum), strict=True))
+        return json.dumps(_unsealed(record) | seal, indent=1, allow_nan=False) + "\n"
+
+    return lines(hashlib.sha256(lines("").encode()).hexdigest())
+
+
+def _check_seal(found, record):
+    # No damage joins lines: where all is in one, a program wrote it that knew of no checksum.
+    if "\n" in found.strip() and found != _sealed(record):
+        raise ValueError("it does not match its checksum.")
 
 
 def _resolved(value):
@@ -200,6 +224,13 @@ def _resolved(value):
 
 def _standard_error(numbers):
     return np.std(numbers, ddof=1) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
+
+
+def _check_optional(record):
+    for field, kind in OPTIONAL.items():
+        words = record.get(field, {})
+        if not isinstance(words, dict) or not all(isinstance(w, kind) for w in words.values()):
+            raise ValueError(f"{field} must map names to words, got {words!r:.80}.")
 
 
 def _check_results(results, num_seeds):
@@ -241,28 +272,3 @@ def _numbers(record, curves):
     for key, array in curves.items():
         named[f"{key} (curve)"] = (str(array.dtype), array.shape, array.tobytes())
     return {k: v for k, v in named.items() if not k.removesuffix(" (curve)").endswith("_seconds")}
-
-
-def _commit():
-    # A copy installed inside somebody else's repository must not name that one's commit.
-    if _git("ls-files", "--", Path(__file__).name) is None:
-        return None
-    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-
-
-def _git(*arguments):
-    command, here = ["git", *arguments], Path(__file__).parent
-    try:
-        found = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
-
-
-def _cpu_name():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f" ({names[0]})" if names else ""
