@@ -5,6 +5,7 @@ Every function returns a callable on trees of the parameters' structure or on ou
 `flat` turns one on trees into one on plain vectors, which is all that `plprune.spectra` knows.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def flat_outputs(apply: Apply) -> Apply:
         outputs = apply(params, inputs)
         if jnp.ndim(outputs) == 0:
             raise ValueError("apply must return outputs [b, ...] with a batch axis, got a scalar.")
-        return outputs.reshape(outputs.shape[0], -1)
+        return outputs.reshape(outputs.shape[0], math.prod(outputs.shape[1:]))
 
     return flattened
 
