@@ -57,6 +57,7 @@ def _ratio(top, bottom):
     least = jnp.where(resolved, bottom.value - bottom.error, 1)
     value = top.value / safe
     error = (top.value + top.error) / least - value
+    resolved = resolved & jnp.isfinite(error)
     return Estimate(
         jnp.where(resolved, value, jnp.inf), jnp.where(resolved, error, jnp.inf), resolved
     )

@@ -7,8 +7,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray
 
 from plprune.constants.ends import kernel_ends
+from plprune.constants.resolution import estimate, magnitude, real_leaves, traced
 from plprune.independence import check_independent
-from plprune.kernels.problem import differentiable
 from plprune.operators import flat_outputs, hessian_product
 from plprune.spectra import ritz_ends
 from plprune.types import Apply, Estimate, Inputs, Params
@@ -41,16 +41,17 @@ def hessian_norms(
       independent: As for `tangent_kernel`: each output is differentiated on its example alone.
 
     Returns:
-      `error` is the measured residual. A Hessian that vanishes identically, as that of a linear
-      model, has norm 0 and is resolved; one that is not finite is not.
+      `error` is that of `lipschitz_constant`. A Hessian that vanishes identically, as that of a
+      linear model, has norm 0 and is resolved; one that is not finite is not.
 
     Raises:
-      ValueError: no examples, no outputs, no parameters, a `tile` below 1, or a model that does
-        not treat examples independently, as for `tangent_kernel`.
+      ValueError: no examples, no outputs, no parameters, complex leaves, a `tile` below 1, or a
+        model that does not treat examples independently, as for `tangent_kernel`.
     """
-    function, leaves, _ = differentiable(apply, params)
+    function, leaves = real_leaves(apply, params)
     vector, unravel = ravel_pytree(leaves)
-    shape = jax.eval_shape(flat_outputs(function), leaves, inputs).shape
+    outputs, arithmetic = traced(flat_outputs(function), leaves, inputs, name="apply")
+    shape = outputs.shape
     if vector.size == 0 or 0 in shape:
         raise ValueError(f"apply must have parameters and outputs, got {vector.size} and {shape}.")
     if tile < 1:
@@ -64,15 +65,16 @@ def hessian_norms(
     def norm(place):
         product = hessian_product(output, vector, place)
         options = {"key": key, "tol": tol, "max_steps": max_steps, "which": "magnitude"}
-        ends = ritz_ends(product, vector, **options)
-        sizes = jnp.abs(ends.values)
-        return sizes.max(), ends.residuals[jnp.argmax(sizes)]
+        return magnitude(ritz_ends(product, vector, **options))
 
     with jax.default_matmul_precision("highest"):
         places = jnp.arange(shape[0] * shape[1])
         size = min(tile, len(places)) if tile > 1 else None  # A batch of one compiles for longer.
-        values, residuals = jax.lax.map(norm, places, batch_size=size)
-    return _reshaped(values, residuals, shape)
+        values, errors = jax.lax.map(norm, places, batch_size=size)
+    errors = errors + 2 * arithmetic.rounding(vector.size) * values
+    found = estimate(values, errors, arithmetic)
+    found = found._replace(resolved=found.resolved | ((values == 0) & (errors == 0)))
+    return jax.tree.map(lambda a: a.reshape(shape), found)
 
 
 def hessian_norm(
@@ -121,12 +123,3 @@ def jacobian_norm(
     least = jnp.sqrt(jnp.maximum(highest.value - highest.error, 0))
     most = jnp.sqrt(highest.value + highest.error)
     return Estimate(value, jnp.maximum(most - value, value - least), highest.resolved)
-
-
-def _reshaped(values, residuals, shape):
-    error = residuals + 10 * jnp.finfo(values.dtype).eps * values
-    finite = jnp.isfinite(values) & jnp.isfinite(error)
-    resolved = finite & (values >= error)
-    error = jnp.where(resolved, error, jnp.where(finite, values + error, jnp.inf))
-    values = jnp.where(resolved, values, 0)
-    return Estimate(values.reshape(shape), error.reshape(shape), resolved.reshape(shape))

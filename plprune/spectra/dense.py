@@ -51,6 +51,8 @@ class ExtremePairs(NamedTuple):
     lower: Float[Array, ""]
     upper: Float[Array, ""]
     slack: Float[Array, ""]
+    lower_error: Float[Array, ""]  # smallest[0] - lower, without the rounding of the difference.
+    upper_error: Float[Array, ""]  # upper - largest.
 
 
 def extreme_eigenpairs(
@@ -108,16 +110,20 @@ def _in_units(pairs, unit):
     """The pairs of ``unit * matrix``; entries that underflow may have been lost to zero."""
     n = len(pairs.largest_vector)
     lost = n * jnp.finfo(unit.dtype).tiny
+    low, high = pairs.smallest * unit, pairs.largest * unit
+    errors = pairs.lower_error * unit + lost, pairs.upper_error * unit + lost
     return ExtremePairs(
-        smallest=pairs.smallest * unit,
+        smallest=low,
         smallest_vectors=pairs.smallest_vectors,
         smallest_residuals=pairs.smallest_residuals * unit,
-        largest=pairs.largest * unit,
+        largest=high,
         largest_vector=pairs.largest_vector,
         largest_residual=pairs.largest_residual * unit,
-        lower=pairs.lower * unit - lost,
-        upper=pairs.upper * unit + lost,
+        lower=low[0] - errors[0],
+        upper=high + errors[1],
         slack=pairs.slack * unit + lost,
+        lower_error=errors[0],
+        upper_error=errors[1],
     )
 
 
@@ -174,7 +180,7 @@ def _by_krylov(matrix, k):
     first = _first_block(size, space_size(k)[0], dtype)
     bottom = _ritz(matrix, krylov_basis(solve, first, _KRYLOV))
     unknown = jnp.full((), jnp.inf, dtype)
-    return _pairs(bottom, top, k)._replace(lower=-unknown, upper=unknown)
+    return _pairs(bottom, top, k)._replace(lower_error=unknown, upper_error=unknown)
 
 
 def _ritz(matrix, basis):
@@ -256,6 +262,7 @@ def _pairs(bottom, top, k):
     low, high = bottom.values, -top.values[0]
     scale = jnp.maximum(jnp.abs(high), jnp.abs(low[0]))
     slack = relative_slack(len(bottom.vectors), low.dtype) * scale
+    errors = [value_errors(block, 1)[0] + 2 * slack for block in (bottom, top)]
     return ExtremePairs(
         smallest=low[:k],
         smallest_vectors=bottom.vectors[:, :k],
@@ -263,7 +270,9 @@ def _pairs(bottom, top, k):
         largest=high,
         largest_vector=top.vectors[:, 0],
         largest_residual=jnp.linalg.norm(top.residuals[:, 0]),
-        lower=low[0] - value_errors(bottom, 1)[0] - 2 * slack,
-        upper=high + value_errors(top, 1)[0] + 2 * slack,
+        lower=low[0] - errors[0],
+        upper=high + errors[1],
         slack=slack,
+        lower_error=errors[0],
+        upper_error=errors[1],
     )

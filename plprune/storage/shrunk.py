@@ -49,9 +49,7 @@ def save_shrunk(
     """
     if not isinstance(keep, Mapping):
         raise ValueError(f"keep must map names of groups to masks, got {type(keep).__name__}.")
-    kept = {
-        name: keep_mask(mask, f"keep[{name!r}]", np.size(mask)) for name, mask in keep.items()
-    }
+    kept = {name: keep_mask(mask, f"keep[{name!r}]", np.size(mask)) for name, mask in keep.items()}
     bits = {name: "".join("01"[int(bit)] for bit in mask) for name, mask in kept.items()}
     write_tree(Path(path), tree, {"keep": bits}, overwrite=overwrite)
 

@@ -87,8 +87,10 @@ def test_rejects_other_folders_and_bad_arguments(saved, tmp_path):
     _, shapes, groups = constructor()
     with pytest.raises(ValueError, match="exists; pass overwrite=True"):
         save_shrunk(path, small, keep)
-    with pytest.raises(ValueError, match="keep of a must be a boolean vector, got int64"):
-        save_shrunk(tmp_path / "new", small, {"a": np.ones(3, int)})
+    with pytest.raises(ValueError, match=r"keep\['a'\] must hold booleans, or exact 0 and 1"):
+        save_shrunk(tmp_path / "new", small, {"a": np.arange(3)})
+    with pytest.raises(ValueError, match=r"keep\['a'\] must have shape \(3,\), got \(3, 1\)"):
+        save_shrunk(tmp_path / "new", small, {"a": np.ones((3, 1), bool)})
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_shrunk(tmp_path / "new", shapes, groups)
     save_checkpoint(tmp_path, 0, small)
