@@ -102,8 +102,8 @@ def concrete_keep(keep: Mapping[str, Any], groups: NodeGroups) -> dict[str, np.n
       ValueError: as `keep_masks`; a traced array, a group that loses all its nodes, or a group that
         cannot be pruned loses any; the message has the reason.
     """
-    concrete = keep_masks(keep, groups)
-    for name, kept in concrete.items():
+    concrete: dict[str, np.ndarray] = {}
+    for name, kept in keep_masks(keep, groups).items():
         if not isinstance(kept, np.ndarray):
             raise ValueError(
                 f"keep[{name!r}] must be concrete, got a traced array: shapes depend on it. Call "
@@ -113,6 +113,7 @@ def concrete_keep(keep: Mapping[str, Any], groups: NodeGroups) -> dict[str, np.n
             raise ValueError(f"keep[{name!r}] must keep at least one of {kept.size} nodes, got 0.")
         if not kept.all() and not groups[name].prunable:
             raise ValueError(f"keep[{name!r}] must be all True: {groups[name].reason}.")
+        concrete[name] = kept
     return concrete
 
 

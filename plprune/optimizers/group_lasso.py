@@ -241,6 +241,9 @@ def _leaves(params, groups):
             f"params must be the tree that the groups were found on, with leaves {groups.paths}, "
             f"got {jax.tree.structure(params)}."
         )
+    for name in groups.prunable:
+        if not _weights(groups[name].producers, found, groups):
+            raise ValueError(f"params must hold the weights of the nodes {name}, got {[*found]}.")
     for path, leaf in found.items():
         if leaf_is(leaf, jnp.complexfloating):
             raise ValueError(f"params: leaf {path} must be real for a group lasso, got complex.")

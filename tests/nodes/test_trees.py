@@ -314,3 +314,19 @@ def test_scores_by_kernels_and_norms_fit_other_containers_too():
         expected = score(network, P, GROUPS, **options)
         for name, values in score(network, freeze(P), GROUPS, **options).items():
             np.testing.assert_allclose(values, expected[name])
+
+
+def test_penalties_need_the_weights_of_their_nodes():
+    def stateful(v, x):
+        return jnp.tanh(x @ v[0]["a"] / v[1]["scale"]) @ v[0]["b"]
+
+    pair = ({"a": jnp.ones((3, 6)), "b": jnp.ones((6, 2))}, {"scale": jnp.ones(6)})
+    groups = find_nodes(stateful, pair, X, statistics=("scale",))
+    group_lasso(groups, strength=0.1).init(pair[0])
+    with pytest.raises(ValueError, match="params must hold the weights of the nodes a"):
+        group_lasso(groups, strength=0.1).init(pair[1])
+    options = {"score": magnitude, "keep_fraction": 0.5, "key": jax.random.key(0)}
+    tx = score_gating(optax.sgd(0.1), stateful, groups, **options)
+    tx.init(pair[0])
+    with pytest.raises(ValueError, match=r"every weight of the nodes a: leaf 0\.a is missing"):
+        tx.init(pair[1])
