@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain calls that compile once."""
 
-from plprune.compilation.cache import are_concrete, compile_once, forget_compiled, run_once
+from plprune.compilation.cache import (
+    are_concrete,
+    compile_once,
+    forget_compiled,
+    recall,
+    run_once,
+)
 from plprune.compilation.identity import UnknownError, identity
 
 __all__ = [
@@ -10,5 +16,6 @@ __all__ = [
     "compile_once",
     "forget_compiled",
     "identity",
+    "recall",
     "run_once",
 ]

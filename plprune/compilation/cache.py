@@ -48,11 +48,12 @@ class _Kept:
 
 _BY_FUNCTION = _Kept(4 * _MOST)
 _BY_PROGRAM = _Kept(_MOST)
+_FACTS = _Kept(4 * _MOST)
 
 
 def forget_compiled() -> None:
     """Drop every program that plain calls have compiled, and with them their memory."""
-    for kept in (_BY_FUNCTION, _BY_PROGRAM):
+    for kept in (_BY_FUNCTION, _BY_PROGRAM, _FACTS):
         with kept.lock:
             kept.entries.clear()
 
@@ -105,6 +106,19 @@ def run_once(function: Callable, static: Mapping[str, Any], dynamic: Mapping[str
         if key is not None:
             _BY_FUNCTION.put(key, program)
     return program(dynamic)
+
+
+def recall(function: Callable, static: Mapping[str, Any], dynamic: Mapping[str, Any]) -> Any:
+    """``function(**static, **dynamic)``, or what it returned for such arguments before.
+
+    For facts that shapes and dtypes decide and values do not.
+    """
+    try:
+        key = (function, identity(dict(static)), _signature(dynamic))
+    except UnknownError:
+        return function(**static, **dynamic)
+    found = _FACTS.get(key)
+    return _FACTS.put(key, function(**static, **dynamic)) if found is None else found
 
 
 def _compiled(function, static, dynamic, shapes):
@@ -170,7 +184,7 @@ def _signature(dynamic):
 
 def _leaf(leaf):
     if isinstance(leaf, jax.Array):
-        place = leaf.sharding if leaf.committed else None
+        place = leaf.sharding if is_concrete(leaf) and leaf.committed else None
         return _Leaf(leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False), place)
     if isinstance(leaf, np.ndarray | np.generic):
         return _Leaf(leaf.shape, leaf.dtype, False, None)

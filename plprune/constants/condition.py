@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from plprune.compilation import compile_once
 from plprune.constants.ends import kernel_ends
 from plprune.constants.lipschitz import lipschitz_constant
 from plprune.constants.pl import pl_constant
@@ -43,14 +44,15 @@ def condition_number(
         ends = kernel_ends(
             apply, params, inputs, method="auto", key=key, tol=tol, independent=independent
         )
-        return _ratio(ends.highest, ends.lowest)
-    return _ratio(
+        return ratio(ends.highest, ends.lowest)
+    return ratio(
         lipschitz_constant(objective, params, batch, key=key, tol=tol),
         pl_constant(apply, params, inputs, tol=tol, independent=independent),
     )
 
 
-def _ratio(top, bottom):
+@compile_once("top", "bottom")
+def ratio(top: Estimate, bottom: Estimate) -> Estimate:
     """top/bottom with the worst case of both errors; infinite where either is unresolved."""
     resolved = top.resolved & bottom.resolved & (bottom.value > bottom.error)
     safe = jnp.where(resolved, bottom.value, 1)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ends of the tangent kernel's spectrum, by the method asked for, with errors."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from plprune.compilation import are_concrete, compile_once, recall
 from plprune.constants.resolution import Arithmetic, estimate, real_leaves, traced
-from plprune.independence import check_independent
+from plprune.independence import check_independent, run_where_independent
 from plprune.kernels import tangent_kernel
 from plprune.kernels.contraction import example_jacobians
 from plprune.kernels.problem import make_problem
@@ -29,6 +29,33 @@ class KernelEnds(NamedTuple):
     highest: Estimate
 
 
+class Plan(NamedTuple):
+    """What shapes decide: which ways are open, and in which arithmetic."""
+
+    outputs: jax.ShapeDtypeStruct  # [b, c].
+    arithmetic: Arithmetic
+    num_parameters: int
+
+    @property
+    def full_rank(self) -> bool:
+        """Whether the kernel may have full rank: there are no fewer parameters than outputs."""
+        return 0 < self.outputs.size <= self.num_parameters
+
+    @property
+    def may_turn_to_svd(self) -> bool:
+        """Whether singular values resolve more than the kernel, and the Jacobian is small."""
+        single = float(jnp.finfo(jnp.float32).eps)
+        wide = jnp.dtype(self.outputs.dtype) == jnp.float64 or self.arithmetic.eps > single
+        is_small = 4 * self.outputs.size * self.num_parameters <= _JACOBIAN_BYTES
+        return self.full_rank and is_small and not wide
+
+
+def _plan(apply, params, inputs) -> Plan:
+    function, leaves = real_leaves(apply, params)
+    outputs, arithmetic = traced(flat_outputs(function), leaves, inputs, name="apply")
+    return Plan(outputs, arithmetic, sum(p.size for p in leaves))
+
+
 def kernel_ends(
     apply: Apply,
     params: Params,
@@ -39,37 +66,49 @@ def kernel_ends(
     tol: float,
     independent: bool,
 ) -> KernelEnds:
-    """Both ends; see `pl_constant` for the arguments and what is resolved."""
+    """Both ends; see `pl_constant` for the arguments and what is resolved.
+
+    In a plain call the kernel, its ends and the singular values, if they are wanted at all, are
+    programs of their own: another model of as many outputs shares the second.
+    """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     if method == "matrix_free" and key is None:
         raise ValueError("key must be given for method 'matrix_free', got None.")
-    function, leaves = real_leaves(apply, params)
-    outputs, arithmetic = traced(flat_outputs(function), leaves, inputs, name="apply")
-    num_parameters = sum(p.size for p in leaves)
-    full_rank = 0 < outputs.size <= num_parameters
-    if outputs.size == 0 or num_parameters == 0:
-        dtype = jnp.promote_types(outputs.dtype, jnp.float32)
+    model = {"apply": apply, "params": params, "inputs": inputs}
+    plan = recall(_plan, {"apply": apply}, {"params": params, "inputs": inputs})
+    if plan.outputs.size == 0 or plan.num_parameters == 0:
+        dtype = jnp.promote_types(plan.outputs.dtype, jnp.float32)
         zero = Estimate(jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.zeros((), bool))
         return KernelEnds(zero, zero)
-    # Below, branches and loops see no values that could decide: once here, for all methods.
-    check_independent(apply, params, inputs, independent=independent)
     # Where the rank is short the singular values of J say no more than K does.
-    if method == "svd" and full_rank:
-        return _by_svd(arithmetic, apply, params, inputs)
+    if method == "svd" and plan.full_rank:
+        return _by_svd(**model, arithmetic=plan.arithmetic, independent=independent)
     if method == "matrix_free":
-        parts = function, leaves, inputs, outputs, arithmetic, full_rank
-        return _matrix_free(*parts, key=key, tol=tol)
-    kernel = tangent_kernel(apply, params, inputs, independent=True)
-    ends = dense_ends(kernel, full_rank, arithmetic, tol=tol)
-    single = kernel.dtype == jnp.float32 and arithmetic.eps <= jnp.finfo(jnp.float32).eps
-    is_small = 4 * outputs.size * num_parameters <= _JACOBIAN_BYTES
-    if method == "dense" or not (single and full_rank and is_small):
+        return _matrix_free(**model, key=key, plan=plan, tol=tol, independent=independent)
+    return _from_kernel(model, plan, method, tol, independent)
+
+
+def _from_kernel(model, plan: Plan, method, tol, independent) -> KernelEnds:
+    """The ends of the kernel, then for "auto" the singular values where they tell more."""
+    if not are_concrete((model["params"], model["inputs"])):
+        # Below, branches see no values that could decide: once here, for all of them.
+        check_independent(**model, independent=independent)
+        independent = True
+    kernel = tangent_kernel(**model, independent=independent)
+    ends = dense_ends(kernel, plan.full_rank, plan.arithmetic, tol=tol)
+    if method != "auto" or not plan.may_turn_to_svd:
         return ends
-    by_svd = partial(_by_svd, arithmetic, apply)
-    return jax.lax.cond(ends.lowest.resolved, lambda *_: ends, by_svd, params, inputs)
+
+    def by_svd():
+        return _by_svd(**model, arithmetic=plan.arithmetic, independent=True)
+
+    if are_concrete(ends):
+        return ends if ends.lowest.resolved else by_svd()
+    return jax.lax.cond(ends.lowest.resolved, lambda: ends, by_svd)
 
 
+@compile_once("kernel")
 def dense_ends(
     kernel: Float[Array, "b c b c"], full_rank: bool, arithmetic: Arithmetic, *, tol: float
 ) -> KernelEnds:
@@ -79,8 +118,12 @@ def dense_ends(
     return _resolved((pairs.smallest[0], pairs.largest), errors, full_rank, arithmetic)
 
 
-def _matrix_free(function, leaves, inputs, outputs, arithmetic, full_rank, *, key, tol):
+@compile_once("params", "inputs", "key", run=run_where_independent)
+def _matrix_free(apply, params, inputs, *, key, plan, tol, independent):
     """From Lanczos on products with K, with margins that hold with high probability."""
+    check_independent(apply, params, inputs, independent=independent)
+    function, leaves = real_leaves(apply, params)
+    outputs, arithmetic = plan.outputs, plan.arithmetic
     with jax.default_matmul_precision("highest"):
         like = jnp.zeros(outputs.shape, outputs.dtype)
         product = flat(tangent_kernel_product(function, leaves, inputs, independent=True), like)
@@ -89,13 +132,17 @@ def _matrix_free(function, leaves, inputs, outputs, arithmetic, full_rank, *, ke
             product, like.ravel(), key=key, tol=tol, max_steps=_MAX_STEPS, which="lowest"
         )
     rounding = 2 * arithmetic.rounding(outputs.size) * jnp.abs(ends.values[1])
-    return _resolved(tuple(ends.values), tuple(ends.margins + rounding), full_rank, arithmetic)
+    errors = tuple(ends.margins + rounding)
+    return _resolved(tuple(ends.values), errors, plan.full_rank, arithmetic)
 
 
-def _by_svd(arithmetic, apply, params, inputs):
+@compile_once("params", "inputs", run=run_where_independent)
+def _by_svd(apply, params, inputs, *, arithmetic, independent):
     """From the singular values of J, whose rounding is that of sigma, not of sigma^2."""
     with jax.default_matmul_precision("highest"):
-        problem = make_problem(apply, params, inputs, None, "contraction", None, independent=True)
+        problem = make_problem(
+            apply, params, inputs, None, "contraction", None, independent=independent
+        )
         jacobian = jnp.concatenate(example_jacobians(problem, inputs), axis=-1)
     flat_jacobian = jacobian.reshape(jacobian.shape[0] * jacobian.shape[1], -1)
     triangle = jnp.linalg.qr(flat_jacobian.T, mode="r")

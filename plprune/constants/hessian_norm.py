@@ -6,14 +6,16 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray
 
+from plprune.compilation import compile_once
 from plprune.constants.ends import kernel_ends
 from plprune.constants.resolution import estimate, magnitude, real_leaves, traced
-from plprune.independence import check_independent
+from plprune.independence import check_independent, run_where_independent
 from plprune.operators import flat_outputs, hessian_product
 from plprune.spectra import ritz_ends
 from plprune.types import Apply, Estimate, Inputs, Params
 
 
+@compile_once("params", "inputs", "key", run=run_where_independent)
 def hessian_norms(
     apply: Apply,
     params: Params,

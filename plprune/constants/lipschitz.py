@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from plprune.compilation import compile_once
 from plprune.constants.resolution import estimate, magnitude, real_leaves, traced
 from plprune.operators import flat, hessian_product
 from plprune.spectra import ritz_ends
@@ -21,6 +22,7 @@ class LargestSeen(NamedTuple):
     values: Float[Array, " points"]
 
 
+@compile_once("params", "batch", "key")
 def lipschitz_constant(
     objective: Objective,
     params: Params,
@@ -71,6 +73,7 @@ def lipschitz_constant(
     return estimate(value, error + 2 * arithmetic.rounding(like.size) * value, arithmetic)
 
 
+@compile_once("start", "end", "batch", "key")
 def lipschitz_on_path(
     objective: Objective,
     start: Params,
@@ -105,6 +108,7 @@ def lipschitz_on_path(
     return _largest(function, at, points, batch, key, tol, max_steps)
 
 
+@compile_once("center", "batch", "key")
 def lipschitz_in_ball(
     objective: Objective,
     center: Params,

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from plprune.compilation import compile_once
 from plprune.constants.ends import kernel_ends
-from plprune.independence import batch_size, is_proven
+from plprune.independence import batch_size, is_proven, run_where_independent
 from plprune.types import Apply, Estimate, Inputs, Objective, Params
 
 
@@ -54,7 +55,12 @@ def pl_constant(
     low = kernel_ends(
         apply, params, inputs, method=method, key=key, tol=tol, independent=independent
     ).lowest
-    size = max(batch_size(inputs), 1)
+    return per_example(low, max(batch_size(inputs), 1))
+
+
+@compile_once("low")
+def per_example(low: Estimate, size: int) -> Estimate:
+    """Mu = lambda_min(K)/b."""
     return Estimate(low.value / size, low.error / size, low.resolved)
 
 
@@ -65,6 +71,7 @@ class MinibatchConstants(NamedTuple):
     whole_at_most: Float[Array, ""]  # Bounds the whole data set's constant from above only.
 
 
+@compile_once("params", "inputs", run=run_where_independent)
 def minibatch_pl_constants(
     apply: Apply,
     params: Params,
@@ -110,6 +117,7 @@ def minibatch_pl_constants(
     return MinibatchConstants(batches, jnp.min(batches.value + batches.error) / num_batches)
 
 
+@compile_once("params", "batch")
 def pl_ratio(
     objective: Objective, params: Params, batch: Any, *, minimum: float = 0.0
 ) -> Float[Array, ""]:
