@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model's own weights, tokens or shapes hide from a comparison, random ones show."""
 
+from contextlib import nullcontext
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,10 @@ import pytest
 from flax import nnx
 
 from plprune.functional import functional, paired
+from plprune.graph.tracing import trace
 from plprune.nodes import find_nodes, shrink, shrink_model
+from plprune.nodes.agreement import Disagreement, Sides, check_agreement, coarsest
+from plprune.nodes.sampling import Sampler
 
 
 class Rotary(nnx.Module):
@@ -117,6 +123,7 @@ HIDDEN = {
     "behind a late step": lambda m, h, _: h * jnp.where(m.step[...] > 9, width(h), 1),
     "behind a flag": lambda m, h, _: h * jnp.where(m.flag[...], width(h), 1),
     "behind padding": lambda _, h, x: jnp.where((x != 0).any(1)[:, None, None], h, h * width(h)),
+    "beneath single precision": lambda _, h, __: h * (1 + 1e-9 * width(h)),
     "in single precision": lambda m, h, _: h + (m.zero[...] * h / width(h)).astype(jnp.float32),
     "in half precision": lambda m, h, _: h + (m.zero[...] * h / width(h)).astype(jnp.bfloat16),
     "behind 1e-6": lambda _, h, __: h / jnp.sqrt(h**2 + 1e-6 * width(h)),
@@ -158,3 +165,47 @@ def test_right_modules_are_accepted(name):
     parts = functional(model)
     (cut, _), own = shrink((parts.params, parts.state), groups, keep), functional(small).params
     assert jax.tree.map(np.array_equal, own, cut) == jax.tree.map(lambda _: True, cut)
+
+
+def iterated(sine):
+    """A map that is chaotic at large parameters and calm at small ones."""
+    return lambda p, x: jax.lax.fori_loop(0, 60, lambda _, y: sine(p["a"], y), x @ p["w"])
+
+
+@pytest.mark.parametrize(
+    ("sine", "agrees"),
+    [
+        (lambda a, y: jnp.sin(3 * a * y / 3), True),
+        (lambda a, y: jnp.sin(a * y + 1e-9), False),
+        (lambda a, y: jnp.sin(a * y) / (y > 0), False),
+    ],
+)
+def test_what_rounding_alone_changes_is_no_disagreement(sine, agrees):
+    reference = iterated(lambda a, y: jnp.sin(a * y))
+    params, inputs = {"w": jnp.ones((3, 4)), "a": jnp.ones(4)}, jnp.ones((2, 3))
+    groups = find_nodes(reference, params, inputs)
+    sampler = partial(Sampler, trace(reference, params, inputs), groups, params)
+    sides = Sides(reference, iterated(sine))
+    with nullcontext() if agrees else pytest.raises(Disagreement, match="is off by"):
+        check_agreement(sides, sides, sampler, jax.eval_shape(lambda: inputs))
+
+
+def test_a_function_without_finite_outputs_cannot_be_compared():
+    def nowhere(p, x):
+        return x @ p["w"] / 0
+
+    params, inputs = {"w": jnp.ones((3, 4))}, jnp.ones((2, 3))
+    groups = find_nodes(nowhere, params, inputs)
+    sampler = partial(Sampler, trace(nowhere, params, inputs), groups, params)
+    with pytest.raises(Disagreement, match="no random weights give finite outputs"):
+        check_agreement(*[Sides(nowhere, nowhere)] * 2, sampler, jax.eval_shape(lambda: inputs))
+
+
+def test_the_coarsest_type_of_a_program_bounds_what_is_seen():
+    def program(function):
+        return jax.jit(function).lower(jnp.ones((2, 2), jnp.float64)).as_text()
+
+    assert coarsest(program(lambda x: x @ x)) == jnp.finfo(jnp.float64).eps
+    assert coarsest(program(lambda x: x.astype(jnp.float32).sum())) == jnp.finfo(jnp.float32).eps
+    assert coarsest(program(lambda x: x.sum().astype(jnp.bfloat16))) == jnp.finfo(jnp.bfloat16).eps
+    assert coarsest(program(lambda x: x > 0)) == jnp.finfo(jnp.float64).eps
