@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from plprune.losses import Loss, risk
 from plprune.norms import tree_norm
+from plprune.scores.probes import num_examples
 from plprune.types import Params
 
 Batch = tuple[PyTree, PyTree]  # Inputs and labels, with a common leading axis.
@@ -102,6 +103,10 @@ def run_minibatches(
     Returns:
       The last state, and the infos of all steps. Under `jax.vmap` over states (and indices) many
       seeds train at once.
+
+    Raises:
+      ValueError: inputs and labels differ in their number of examples. An index beyond them gives
+        NaN, or a label that is no class.
     """
     one = _on_chosen(step)
     return jax.lax.scan(lambda s, chosen: one(s, data, chosen, **extra), train_state, indices)
@@ -164,9 +169,27 @@ def _on_chosen(step):
     """`step` on the chosen examples of the data."""
 
     def one(train_state, data, chosen, **extra):
-        return step(train_state, jax.tree.map(lambda a: a[chosen], data), **extra)
+        return step(train_state, _rows(data, chosen), **extra)
 
     return one
+
+
+def _rows(data, chosen):
+    """The chosen examples of all leaves; NaN, or no class, for one that does not exist.
+
+    A gather of JAX would clamp instead: labels that end early would repeat the last one.
+    """
+    is_pair = isinstance(data, tuple) and len(data) == 2
+    num_examples(
+        **(dict(zip(("inputs", "labels"), data, strict=True)) if is_pair else {"data": data})
+    )
+
+    def rows(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf[chosen]
+        return jnp.asarray(leaf).at[chosen].get(mode="fill")
+
+    return jax.tree.map(rows, data)
 
 
 def scans_slowly(params: Params) -> bool:
@@ -225,7 +248,7 @@ def minibatch_losses(
 
     def one(step_and_chosen):
         step, chosen = step_and_chosen
-        inputs, labels = jax.tree.map(lambda a: a[chosen], data)
+        inputs, labels = _rows(data, chosen)
         outputs, _ = train(params, unknown, inputs, key=jax.random.fold_in(key, step))
         return risk(loss, outputs, labels)
 

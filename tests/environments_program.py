@@ -47,4 +47,18 @@ for gating, probe in gatings:
         raise ValueError(f"half of the 8 nodes must be kept, got {kept}.")
 if not (bool(mu.resolved) and bool(kappa.resolved)):
     raise ValueError(f"both must be resolved, got {mu} and {kappa}.")
+# Wrong types that the type checker of the other tests would see first.
+for wrong, words in (
+    (lambda: plprune.pl_gating(optax.sgd(1.0), apply, groups, **options, period=1.5), "integer"),
+    (lambda: plprune.pl_gating(optax.sgd(1.0), apply, groups, **options, freeze_at=np.nan), "int"),
+    (lambda: plprune.keep_top({}, groups, 2.0), "keep_fraction must lie in"),
+    (lambda: cross_entropy(apply(params, inputs), labels.astype(jnp.float32)), "integer classes"),
+):
+    try:
+        wrong()
+    except ValueError as error:
+        if words not in str(error):
+            raise
+    else:
+        raise ValueError(f"a ValueError that says {words!r} was expected.")
 print(len(jax.devices()), __debug__)  # noqa: T201

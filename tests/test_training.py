@@ -247,3 +247,19 @@ def test_minibatch_losses_are_nan_where_the_state_matters(problem, key):
     assert np.isnan(found).all()
     found = minibatch_losses(train, squared_error, params, state, data, indices, key=key)
     assert np.isfinite(found).all()
+
+
+def test_examples_that_do_not_exist_are_never_other_examples(problem, key):
+    params, state, data = problem
+    optimizer = optax.sgd(0.1)
+    step = make_step(train, squared_error, optimizer)
+    first = start(params, state, optimizer, key=key)
+    uneven = (data[0], data[1][:-3])
+    indices = jnp.zeros((2, 4), jnp.int32)
+    for run in (run_minibatches, lambda *a: compile_minibatches(step, params)(*a[1:])):
+        with pytest.raises(ValueError, match=r"labels must hold as many .* inputs, 12, got 9"):
+            run(step, first, uneven, indices)
+    with pytest.raises(ValueError, match="labels must hold as many"):
+        minibatch_losses(train, squared_error, params, state, uneven, indices, key=key)
+    _, infos = run_minibatches(step, first, data, indices.at[1, 2].set(NUM_EXAMPLES))
+    np.testing.assert_array_equal(np.isnan(infos.loss), [False, True])

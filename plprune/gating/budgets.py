@@ -2,6 +2,7 @@
 """How many nodes stay open: the kept fraction over time, and over groups."""
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def kept_fraction(schedule: str, *, keep_fraction: float, num_steps: int) -> Bud
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {SCHEDULES}, got {schedule!r}.")
-    if not 0 < keep_fraction <= 1:
+    if not isinstance(keep_fraction, Real | Array | np.ndarray) or not 0 < keep_fraction <= 1:
         raise ValueError(f"keep_fraction must lie in (0, 1], got {keep_fraction}.")
     if num_steps < 0:
         raise ValueError(f"num_steps must be at least 0, got {num_steps}.")

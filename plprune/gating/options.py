@@ -2,6 +2,7 @@
 """The options that `pl_gating` and `score_gating` share, checked."""
 
 import fnmatch
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -89,8 +90,12 @@ def with_state(apply: Callable, model_state: Any) -> Apply:
 
 
 def check_counts(**counts: tuple[int, int]) -> None:
-    """ValueError for a (value, least) pair whose value is below least."""
+    """ValueError for a (value, least) pair whose value is no integer, or below least."""
     for name, (value, least) in counts.items():
+        try:
+            operator.index(value)
+        except TypeError as error:
+            raise ValueError(f"{name} must be an integer, got {value!r}.") from error
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 

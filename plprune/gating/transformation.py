@@ -11,16 +11,15 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from plprune.gating.networks import gating_network
-from plprune.gating.objectives import Objective, Setting, log_condition_number
+from plprune.gating.objectives import Objective, log_condition_number
 from plprune.gating.options import Options, check_counts, gated_sizes, with_state
-from plprune.gating.probes import as_batch, check_batch, check_moved, on_inputs, sub_batch
+from plprune.gating.probes import as_batch, check_batch, check_moved, on_inputs
+from plprune.gating.refreshing import refresher
 from plprune.gating.relaxations import Relaxation, sigmoids
 from plprune.gating.rules import Rule, Score, learned, promotion, scored
 from plprune.gating.trees import check_trained, open_gradient, shifted, towards
 from plprune.independence import on_its_word
 from plprune.nodes import mask
-from plprune.nodes.gated_apply import gated
-from plprune.norms import raised_for
 from plprune.types import Apply, NodeGroups
 
 _RATES = {"logits": 0.2, "mlp": 0.03}  # Of Adam on the gating network's weights.
@@ -123,8 +122,15 @@ def pl_gating(
     Raises:
       ValueError: an argument out of range, or no group that can be gated; `init` of a tree that is
         not the groups', lacks a weight of a gated node or holds a random key; `update` without
-        params or probe, or, for an objective with a kernel, with a model that `tangent_kernel`
-        refuses.
+        params, or with a probe that is no batch: not a pair where there is a `loss`, empty, or
+        with leaves that differ in their number of examples; or, for an objective with a kernel,
+        with a model that `tangent_kernel` refuses.
+
+    A gate update of which anything is NaN changes nothing: gates and `keep` stay as they were, and
+    ``state.network.skipped`` counts it. Outside `jit`, where values are known, it is a ValueError
+    if a parameter or the probe holds a NaN, if all gate updates of the call come to nothing, or if
+    a label is beyond the classes; under `jit` these are yours to look at. Half-precision models are
+    gated in float32, unless they insist on their own dtype.
 
     Cost: one gate update takes about as long as a few training steps at batch `probe_size`. Under
     `vmap` every call pays for one, since a batched condition runs both of its branches: gate seed
@@ -182,7 +188,7 @@ def score_gating(
 def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
     """The transformation around any rule."""
     inner = optax.with_extra_args_support(inner)
-    refreshed = _refresher(groups, rule, options, options.chooser(groups, sizes))
+    refreshed = refresher(groups, rule, options, options.chooser(groups, sizes))
 
     def init(params):
         check_trained(params, groups, sizes)
@@ -206,10 +212,10 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
         # Values and masks change where an update is due only; other steps skip both.
         def reopened(independent):
             full = _where(_open_entries(params, groups, state.keep), params, state.saved)
-            found = refreshed(state, full, model, batch, independent)
-            gates, keep, memory, skipped, stuck = found
+            gates, keep, *rest = refreshed(state, full, model, batch, independent)
             zeros, stays = optax.tree.zeros_like(params), _open_entries(params, groups, keep)
             values, saved = _where(stays, full, zeros), _where(stays, zeros, full)
+            memory, skipped, stuck = rest
             return Chosen(gates, keep, memory, values, saved, skipped, stuck)
 
         def unchanged():
@@ -251,41 +257,6 @@ class Chosen(NamedTuple):
     saved: Any
     skipped: Any  # Gate updates of this step that came of no numbers.
     stuck: Any  # Whether all of them did.
-
-
-def _refresher(groups, rule: Rule, options: Options, choose_at):
-    """(state, params, model, batch) -> the first three and the last two parts of `Chosen`."""
-
-    def refreshed(state, params, model, batch, independent):
-        params, inputs = raised_for(model, params, batch[0])
-        batch = (inputs, batch[1])
-        draws = jax.random.fold_in(state.network.key, state.step)
-        choose = choose_at(state.step)
-
-        def setting(i):
-            key_probe, key_rule = jax.random.split(jax.random.fold_in(draws, i))
-            inputs, labels = sub_batch(batch, options.probe_size, key_probe)
-            soft = gated(model, groups)
-            return Setting(soft, params, inputs, labels, options.loss, key_rule, independent)
-
-        prepared = rule.prepare(model, setting(max(options.initial_updates, 1)))
-
-        def once(i, carry):
-            gates, memory, skipped = carry
-            new, memory, ok = rule.update(memory, prepared, model, setting(i), choose)
-            gates = {name: jnp.where(ok, new[name], gates[name]) for name in gates}
-            return gates, memory, jnp.where(ok, skipped, skipped + 1)
-
-        count = jnp.where(state.step == 0, options.initial_updates, 1)
-        start = (state.gates, state.network.rule, jnp.zeros((), jnp.int32))
-        gates, memory, skipped = jax.lax.fori_loop(0, count, once, start)
-        stuck = (skipped == count) & (count > 0)
-        # Gates that no update moved choose nothing: equal ones would close the last nodes.
-        chosen = choose(gates)
-        keep = {name: jnp.where(stuck, state.keep[name], chosen[name]) for name in state.keep}
-        return gates, keep, memory, skipped, stuck
-
-    return refreshed
 
 
 def _open_entries(params, groups, keep):

@@ -14,7 +14,7 @@ from plprune.graph.paths import leaf_is
 from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves, match_leaves
 from plprune.nodes.scaling import per_position, scale_slices
-from plprune.norms import at_least_float32, is_real, raised, root, scale_of
+from plprune.norms import at_least_float32, raised, root, scale_of
 from plprune.types import Gates, Member, NodeGroup, NodeGroups
 
 NodeScores = dict[str, Float[Array, " g"]]
@@ -66,14 +66,14 @@ def node_norms(tree: PyTree, groups: NodeGroups, slices: Slices) -> NodeScores:
 def member_norms(pairs: Sequence[tuple[Any, Member]], size: int) -> Float[Array, " g"]:
     """l2 norms of g nodes over pairs of a leaf and the member of a group that lies in it.
 
-    Leaves that are not floating count for nothing. Each node is scaled by its own largest entry
+    Integers and keys count for nothing. Each node is scaled by its own largest entry
     first. Two passes over the leaves.
     """
-    real = [(jnp.asarray(raised(leaf)), m) for leaf, m in pairs if is_real(leaf)]
+    real = [(jnp.abs(raised(leaf)), m) for leaf, m in pairs if leaf_is(leaf, jnp.inexact)]
     dtype = at_least_float32(*(leaf.dtype for leaf, _ in real))
     peaks = jnp.zeros(size, dtype)
     for leaf, member in real:
-        largest = jnp.max(jnp.abs(leaf), axis=_others(leaf, member), initial=0)
+        largest = jnp.max(leaf, axis=_others(leaf, member), initial=0)
         positions = np.flatnonzero(member.index >= 0)
         peaks = peaks.at[member.index[positions]].max(largest[positions].astype(dtype))
     scales, total = scale_of(jax.lax.stop_gradient(peaks)), jnp.zeros(size, dtype)
