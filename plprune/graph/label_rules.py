@@ -207,9 +207,9 @@ def pad(labels: Labels, equation: Equation) -> None:
     for x, sources in zip(labels[equation.inputs[0]], pad_sources(labels, equation), strict=True):
         padded = np.append(x, UNIT)[sources]
         new = sources < 0
-        if new.any():
+        if new.any() and len(padded) > 1:
             padded[new] = labels.atoms.fresh(max(2, int(new.sum())))[: int(new.sum())]
-        axes.append(padded if len(padded) > 1 else np.zeros(len(padded), np.int64))
+        axes.append(padded)
     labels[equation.outputs[0]] = axes
 
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules read every parameter of their primitive, or refuse: masked == shrunk, kernel == J J'."""
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plprune.graph.factors import factoring
+from plprune.graph.filling import RULES as FILL_RULES
+from plprune.graph.label_rules import ELEMENTWISE
+from plprune.graph.labelling import RULES, label
+from plprune.graph.parameters import _HARMLESS, _READ, unread
+from plprune.graph.tracing import trace
+from plprune.kernels import tangent_kernel
+from plprune.nodes import find_nodes, mask, resize, shrink
+from tests.graph.primitives import LAYERS
+
+pytestmark = pytest.mark.usefixtures("models_broadcast")
+INPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+
+
+def model(name):
+    """A dense layer before and after the one under test, with random parameters."""
+    layer = LAYERS[name]
+    width = (2, 4, 3) if layer.on_image else (6,)
+
+    def hidden(p, x):
+        own = {key: p[key] for key in layer.shapes}
+        return layer.apply(jnp.tanh(jnp.tensordot(x, p["in"], 1)), **own)
+
+    shapes = {"in": (4, *width), **layer.shapes}
+    draws = np.random.default_rng(1)
+    params = {key: jnp.asarray(draws.normal(size=shape)) for key, shape in shapes.items()}
+    after = jax.eval_shape(hidden, params, INPUTS).shape[1:]
+    params["out"] = jnp.asarray(draws.normal(size=(*after, 2)))
+    return lambda p, x: jnp.tensordot(hidden(p, x), p["out"], len(after)), params
+
+
+@cache
+def traced(name):
+    with jax.numpy_rank_promotion("allow"):
+        return trace(*model(name), INPUTS)
+
+
+def equations(graph):
+    for equation in graph.equations:
+        yield equation
+        for body in equation.subgraphs:
+            yield from equations(body)
+
+
+def random_keep(groups):
+    draws = np.random.default_rng(2)
+    sizes = {n: size for n, size in groups.prunable.items() if size > 1}
+    return {n: np.arange(size) != draws.integers(size) for n, size in sizes.items()}
+
+
+def brute_force(apply, params):
+    loops = "while" in {e.name for e in trace(apply, params, INPUTS).equations}
+    derivative = jax.jacfwd if loops else jax.jacrev
+    jacobians = jax.tree.leaves(derivative(lambda p: apply(p, INPUTS))(params))
+    matrix = jnp.concatenate([j.reshape(6, -1) for j in jacobians], axis=1)
+    return jnp.reshape(matrix @ matrix.T, (3, 2, 3, 2))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_masked_equals_shrunk_and_the_kernel_is_that_of_whole_jacobians(name):
+    apply, params = model(name)
+    groups = find_nodes(apply, params, INPUTS, mode="baked")
+    keep = random_keep(groups)
+
+    @jax.jit  # One program: compiling takes most of the time.
+    def both(full, masked, small):
+        kernels = ()
+        if LAYERS[name].is_smooth and not LAYERS[name].mixes:
+            kernel = tangent_kernel(apply, full, INPUTS, method="layerwise")
+            kernels = kernel, brute_force(apply, full)
+        outputs = apply(masked, INPUTS), resize(apply, groups, keep)(small, INPUTS)
+        return [outputs, *([kernels] if kernels else [])]
+
+    for actual, expected in both(params, mask(params, groups, keep), shrink(params, groups, keep)):
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
+
+
+def test_layers_have_every_primitive_with_a_rule():
+    have = {e.name for name in LAYERS for e in equations(traced(name))}
+    same = {"device_put", "name", "copy", "sharding_constraint"}  # Only where a value lies.
+    assert set(RULES) | set(FILL_RULES) <= have | set(ELEMENTWISE) | same
+
+
+def test_every_parameter_is_known_and_tried_with_several_values():
+    seen = defaultdict(set)
+    for equation in (e for name in LAYERS for e in equations(traced(name))):
+        assert equation.name not in RULES or unread(equation) is None
+        for key in equation.params:
+            seen[equation.name, key].add(str(equation.params[key]))
+    pairs = {(primitive, key) for primitive, text in _READ.items() for key in text.split()}
+    assert not {pair for pair in pairs if len(seen[pair]) < 2}
+    assert not {key for _, text in _READ.items() for key in text.split()} & _HARMLESS
+
+
+@pytest.mark.parametrize("primitive", sorted({*_READ, "tanh", "select_n"} - {"iota"}))
+def test_a_parameter_that_no_rule_reads_is_refused(primitive):
+    graph = next(g for g in map(traced, LAYERS) if primitive in {e.name for e in g.equations})
+    (first, *_) = (e for e in graph.equations if e.name == primitive)
+    novel = first._replace(params={**first.params, "novel": 1})
+    changed = replace(graph, equations=tuple(novel if e is first else e for e in graph.equations))
+    labels = label(changed, len(graph.paths[0]))
+    assert unread(novel) == "novel"
+    arrays = [v for v in (*novel.inputs, *novel.outputs) if graph.shape(v)]
+    assert not any(labels.atoms.members(axis) for v in arrays for axis in labels[v])
+    shapes = [graph.shape(v) for v in (*novel.inputs, *novel.outputs)]
+    assert factoring(novel, len(novel.inputs) - 1, shapes) is None
+
+
+def test_a_parameter_that_is_absent_is_not_asked_for():
+    graph = traced("dot")
+    (dot, *_) = (e for e in graph.equations if e.name == "dot_general")
+    assert unread(dot._replace(params={**dot.params, "novel": None})) is None
