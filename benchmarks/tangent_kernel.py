@@ -53,7 +53,29 @@ def wide(repeats: int) -> int:
     return 0
 
 
-TABLES = {"mlp": mlp, "cnn": cnn, "flat": flat, "wide": wide}
+def check(repeats: int) -> int:
+    """The check of independent examples against a call that pays for it; 1 if it failed."""
+    nets = {"MLP": problems.mlp((784, 256, 256, 10), 128), "CNN": problems.cnn(64)}
+    contestant = Contestant("check", "independence_check", "plain")
+    print("\nThe check that examples are independent, of a call without jit")  # noqa: T201
+    failed = 0
+    for name, arrays in nets.items():
+        outcome = run(contestant, arrays, repeats)
+        if outcome.numbers is None:
+            failed = 1
+            print(f"{name}: failed: {outcome.reason}")  # noqa: T201
+            continue
+        numbers = outcome.numbers
+        print(  # noqa: T201
+            f"{name}: {1e3 * numbers['check']:.2f} ms of {1e3 * numbers['median']:.1f} ms = "
+            f"{numbers['check'] / numbers['median']:.1%}, {numbers['added']} compilations; a "
+            f"jitted call makes it while tracing only, and then takes "
+            f"{1e3 * numbers['compiled']:.1f} ms"
+        )
+    return failed
+
+
+TABLES = {"mlp": mlp, "cnn": cnn, "flat": flat, "wide": wide, "check": check}
 
 
 def main(repeats: int) -> int:
