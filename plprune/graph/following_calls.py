@@ -32,13 +32,14 @@ def scan(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
         return _mapped(walk, equation, fixed, start, rows)
     inner = [_row(walk, v) for v in rows]
     carry, out = _settled(walk, equation, body, fixed, start, inner)
-    how = ("scan", steps, equation.params["reverse"], _starts(start, carry), _keys(out))
-    stacked = uniform_layout((steps,), OWN)
-    ys = [v._replace(layout=stacked + v.layout, key=walk.named(*how, k)) for k, v in enumerate(out)]
-    return [
-        *(v._replace(key=y.key) for v, y in zip(carry, ys, strict=False)),
-        *ys[carries:],
+    how = ("scan", steps, equation.params["reverse"], _starts(start, carry), _keys(out[:carries]))
+    ends = [v._replace(key=walk.named(*how, k)) for k, v in enumerate(carry)]
+    lead = uniform_layout((steps,), OWN)
+    ys = [
+        v._replace(layout=lead + v.layout, key=walk.named(*how, "stacked", _keys([v])))
+        for v in out[carries:]
     ]
+    return [*ends, *ys]
 
 
 def while_(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
