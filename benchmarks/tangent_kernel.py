@@ -53,7 +53,29 @@ def wide(repeats: int) -> int:
     return 0
 
 
-TABLES = {"mlp": mlp, "cnn": cnn, "flat": flat, "wide": wide}
+def check(repeats: int) -> int:
+    """The check of independent examples against a call that pays for it; 1 if it failed."""
+    nets = {"MLP": problems.mlp((784, 256, 256, 10), 128), "CNN": problems.cnn(64)}
+    contestant = Contestant("check", "independence_check", "plain")
+    print("\nThe check that examples are independent, in calls without jit")  # noqa: T201
+    failed = 0
+    for name, arrays in nets.items():
+        outcome = run(contestant, arrays, repeats)
+        if outcome.numbers is None:
+            failed = 1
+            print(f"{name}: failed: {outcome.reason}")  # noqa: T201
+            continue
+        numbers = outcome.numbers
+        print(  # noqa: T201
+            f"{name}: {1e3 * numbers['check']:.2f} ms of the {1e3 * numbers['median']:.0f} ms of a "
+            f"first call = {numbers['check'] / numbers['median']:.1%}, {numbers['added']} "
+            f"compilations; later calls make none and take {1e3 * numbers['later']:.1f} ms, under "
+            f"jit {1e3 * numbers['jitted']:.1f} ms"
+        )
+    return failed
+
+
+TABLES = {"mlp": mlp, "cnn": cnn, "flat": flat, "wide": wide, "check": check}
 
 
 def main(repeats: int) -> int:

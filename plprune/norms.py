@@ -41,7 +41,8 @@ def raised_for(function: Callable, *trees: PyTree) -> tuple[PyTree, ...]:
 
 def is_real(leaf: Any) -> bool:
     """Whether a leaf holds real floating-point numbers, in any precision."""
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    dtype = leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating)
 
 
 def scale_of(peak: Float[Array, "..."]) -> Float[Array, "..."]:

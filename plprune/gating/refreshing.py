@@ -18,7 +18,8 @@ from plprune.types import NodeGroups
 def refresher(groups: NodeGroups, rule: Rule, options: Options, choose_at: Callable) -> Callable:
     """(state, params, model, batch, independent) -> what came of the updates of one call.
 
-    That is gates, keep, memory, how many updates failed, and whether all did. An update fails where its gates come of a NaN; where all do, gates and keep stay as they were.
+    That is gates, keep, the rule's memory, how many updates failed, and whether all did. One fails
+    where its gates come of a NaN; where all do, gates and keep stay as they were.
     """
 
     def refreshed(state, params, model, batch, independent):

@@ -32,28 +32,43 @@ def scan(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
         return _mapped(walk, equation, fixed, start, rows)
     inner = [_row(walk, v) for v in rows]
     carry, out = _settled(walk, equation, body, fixed, start, inner)
-    how = ("scan", steps, equation.params["reverse"], _starts(start, carry), _keys(out))
-    stacked = uniform_layout((steps,), OWN)
-    ys = [v._replace(layout=stacked + v.layout, key=walk.named(*how, k)) for k, v in enumerate(out)]
-    return [
-        *(v._replace(key=y.key) for v, y in zip(carry, ys, strict=False)),
-        *ys[carries:],
+    how = ("scan", steps, equation.params["reverse"], _starts(start, carry), _keys(out[:carries]))
+    ends = [v._replace(key=walk.named(*how, k)) for k, v in enumerate(carry)]
+    lead = uniform_layout((steps,), OWN)
+    ys = [
+        v._replace(layout=lead + v.layout, key=walk.named(*how, "stacked", _keys([v])))
+        for v in out[carries:]
     ]
+    return [*ends, *ys]
 
 
 def while_(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
-    """As a scan, as long as the number of steps does not depend on what is followed."""
+    """As a scan, as long as the number of steps does not depend on what is followed.
+
+    A loop under vmap has a condition for each entry, and changes only those that go on.
+    """
     count = equation.params["cond_nconsts"]
     consts = count + equation.params["body_nconsts"]
     test, body = equation.subgraphs
-    start = values[consts:]
-    carry, out = _settled(walk, equation, body, values[count:consts], start, [])
-    walk.depth += 1
-    (more,) = walk.run(test, [*values[:count], *_carried(walk, carry)])
-    walk.depth -= 1
+    start = carry = values[consts:]
+    while True:
+        carry, out = _settled(walk, equation, body, values[count:consts], carry, [])
+        walk.depth += 1
+        (more,) = walk.run(test, [*values[:count], *_carried(walk, carry)])
+        walk.depth -= 1
+        before, carry = carry, [_where(walk, equation, more, v) for v in carry]
+        if [v.layout for v in before] == [v.layout for v in carry]:
+            break
     fault = more.fault and walk.fault(LOST, equation, "runs until something holds of the rows of")
-    how = ("while", _starts(start, carry), _keys(out), more.key)
+    how = ("while", _starts(start, carry), _keys(out), _keys([more]))
     return [Value(v.layout, walk.named(*how, k), fault or v.fault) for k, v in enumerate(carry)]
+
+
+def _where(walk, equation, condition, value):
+    """An array that changes where a condition of its first axes holds."""
+    missing = len(value.layout) - len(condition.layout)
+    whole = condition._replace(layout=condition.layout + ((),) * missing, fault=None)
+    return joined(walk, equation, value, whole)
 
 
 def cond(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:

@@ -57,26 +57,21 @@ def gather(walk: Walk, equation: Equation, values: list[Value]) -> Outputs:
     operand, rows = (walk.shape(v) for v in equation.inputs)
     rank = len(walk.shape(equation.outputs[0]))
     free = [d for d in range(rank) if d not in numbers.offset_dims]
-    own: list = [("picked", *numbers.start_index_map)] * len(operand)
-    kept = [
-        d
-        for d in range(len(operand))
-        if d not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    ]
+    part = {int(d): k for k, d in enumerate(numbers.start_index_map)}  # Of the row numbers.
+    own: list = [("picked", part.get(d)) for d in range(len(operand))]
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    kept = [d for d in range(len(operand)) if d not in gone]
     for d, place in zip(kept, numbers.offset_dims, strict=True):
-        # A row number along an axis that is taken whole can only be zero.
-        own[d] = int(place) if sizes[d] == operand[d] else ("cut", sizes[d])
+        # A row number along an axis that is taken whole is zero, or out of bounds for all of it.
+        own[d] = int(place) if sizes[d] == operand[d] else ("cut", sizes[d], part.get(d))
     for d, e in zip(
         numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
     ):
         own[d] = free[e]
-    taken = [
-        None if n == full or d in numbers.operand_batching_dims else n
-        for d, (n, full) in enumerate(zip(sizes, operand, strict=True))
-    ]
-    params = _indexing(equation), tuple(taken)
+    whole = tuple(part[d] for d in kept if d in part and sizes[d] == operand[d] > 1)
+    rest = {name: equation.params.get(name) for name in ("mode", "fill_value")}
     roles = [own, [*free, ("index",)][: len(rows)]]
-    return combined(walk, equation, values, roles, how="picks along", params=params)
+    return combined(walk, equation, values, roles, how="picks along", params=(whole, frozen(rest)))
 
 
 def scatter(walk: Walk, equation: Equation, values: list[Value]) -> Outputs:

@@ -17,7 +17,11 @@ _RULE = (
 )
 
 
-class NotProvenError(ValueError):
+class DependentError(ValueError):
+    """Examples are seen to influence each other, or their place or number to enter."""
+
+
+class NotProvenError(DependentError):
     """The graphs do not prove independence, and there are no values that could decide."""
 
 
@@ -81,7 +85,7 @@ def alone(call: Callable[..., T], *args: Any, **options: Any) -> T:
     try:
         return call(*args, **options)
     except Exception as error:
-        raise ValueError(f"{_RULE}one example alone fails: {_short(error)}") from error
+        raise DependentError(f"{_RULE}one example alone fails: {_short(error)}") from error
 
 
 def settle(read: Read, single: Graph, apply: Apply, params: Params, inputs: Inputs) -> bool:
@@ -101,14 +105,14 @@ def settle(read: Read, single: Graph, apply: Apply, params: Params, inputs: Inpu
         agree = agree_if_known(read, apply, params, inputs)
     except Exception as error:
         reason = f"{found.reason}, and a run that would tell fails: {_short(error)}"
-        raise ValueError(f"{_RULE}{reason}") from error
+        raise DependentError(f"{_RULE}{reason}") from error
     if agree is None:
         raise NotProvenError(
             f"{_RULE}this is not proven ({found.reason}), and under jit, vmap or grad there are no "
             "values to try it on; independent=True takes your word for it."
         )
     if not agree:
-        raise ValueError(f"{_RULE}rows come out otherwise by themselves ({found.reason}).")
+        raise DependentError(f"{_RULE}rows come out otherwise by themselves ({found.reason}).")
     return False
 
 
@@ -117,14 +121,15 @@ def on_its_word(
 ) -> T:
     """``call(independent)`` of something that checks where it sees no values, as in a branch.
 
-    Where they are needed, the check is made out here on `arguments`, and the call has its word.
+    Where that does not suffice, the check is made out here on `arguments`, with values and with
+    the lines of the user's own code, and the call has its word.
 
     Raises:
       ValueError: as `check_independent`.
     """
     try:
         return call(independent)
-    except NotProvenError:
+    except DependentError:
         check_independent(*arguments)
         return call(True)
 
@@ -172,7 +177,7 @@ def doubt(batch: Graph, apply: Apply, params: Params, inputs: Inputs) -> str:
 
 def _refuse_mixed(found: Verdict):
     if found.outcome == "mixed":
-        raise ValueError(f"{_RULE}{found.reason}.")
+        raise DependentError(f"{_RULE}{found.reason}.")
 
 
 def _short(error):
