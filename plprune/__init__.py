@@ -11,7 +11,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "conditions": ("alpha_beta_frontier", "smallest_beta"),
-    "constants": ("condition_number", "lipschitz_constant", "pl_constant"),
+    "compilation": ("forget_compiled",),
+    "constants": (
+        "Measurement",
+        "condition_number",
+        "lipschitz_constant",
+        "measure",
+        "pl_constant",
+    ),
     "gating": ("GatingState", "pl_gating", "score_gating"),
     "kernels": (
         "leaf_kernels",
@@ -38,14 +45,21 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
-    "conditions", "constants", "costs", "data", "functional", "gating", "graph", "kernels",
-    "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers", "records",
+    "compilation", "conditions", "constants", "costs", "data", "functional", "gating", "graph",
+    "kernels", "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers", "records",
     "scores", "spectra", "storage", "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from plprune.compilation import forget_compiled
     from plprune.conditions import alpha_beta_frontier, smallest_beta
-    from plprune.constants import condition_number, lipschitz_constant, pl_constant
+    from plprune.constants import (
+        Measurement,
+        condition_number,
+        lipschitz_constant,
+        measure,
+        pl_constant,
+    )
     from plprune.gating import GatingState, pl_gating, score_gating
     from plprune.kernels import (
         leaf_kernels,
@@ -64,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Estimate",
     "GatingState",
+    "Measurement",
     "Member",
     "NodeGroup",
     "NodeGroups",
@@ -73,6 +88,7 @@ __all__ = [
     "dec_sps",
     "expand",
     "find_nodes",
+    "forget_compiled",
     "gate",
     "group_lasso",
     "hessian_product",
@@ -81,6 +97,7 @@ __all__ = [
     "lipschitz_constant",
     "load_shrunk",
     "mask",
+    "measure",
     "ngn",
     "node_kernels",
     "nsgd",

@@ -21,6 +21,7 @@ from plprune.constants.lipschitz import (
     lipschitz_in_ball,
     lipschitz_on_path,
 )
+from plprune.constants.measurement import Measurement, measure
 from plprune.constants.pl import (
     MinibatchConstants,
     minibatch_pl_constants,
@@ -46,6 +47,7 @@ __all__ = [
     "AlmostPL",
     "Certificate",
     "LargestSeen",
+    "Measurement",
     "MinibatchConstants",
     "Radii",
     "Rate",
@@ -68,6 +70,7 @@ __all__ = [
     "lipschitz_on_path",
     "log_condition_bound",
     "log_conditions",
+    "measure",
     "minibatch_pl_constants",
     "output_pl_constant",
     "pl_constant",

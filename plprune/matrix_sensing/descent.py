@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from plprune.matrix_sensing.problem import Factor, Problem, gradient
-from plprune.optimizers.group_lasso import Scalar, SmoothForm, penalty_factors
+from plprune.optimizers.penalties import Scalar, SmoothForm, penalty_factors
 
 
 class Descent(NamedTuple):
