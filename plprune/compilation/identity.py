@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plprune.types import NodeGroups
+
 Identity = Any  # Hashable; equal for functions that cannot be told apart.
 _NUMPY_BYTES = 2**16  # NumPy arrays up to this size are compared by value.
 _JAX_BYTES = 2**10  # Arrays of jax up to this size too, such as keys: nobody writes to them.
@@ -138,6 +140,11 @@ def _module(thing, seen):
     return ("module", thing.__name__)
 
 
+def _groups(thing, seen):
+    del seen
+    return ("groups", _Same(thing))  # As they are hashed: tables that nobody writes to.
+
+
 def _reference(thing, seen):
     return ("reference", _identity(thing(), seen))
 
@@ -214,6 +221,7 @@ _RULES = {
     np.ndarray: _numpy,
     np.generic: _numpy,
     weakref.ref: _reference,
+    NodeGroups: _groups,
     set: _set,
     frozenset: _set,
 }

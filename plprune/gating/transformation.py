@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from plprune.compilation import are_concrete, run_once
 from plprune.gating.networks import gating_network
 from plprune.gating.objectives import Objective, log_condition_number
 from plprune.gating.options import Options, check_counts, gated_sizes, with_state
@@ -209,6 +210,17 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
         batch = as_batch(probe, options.loss)
         check_batch(model, params, batch, options.loss)
 
+        arrays = {
+            "gradients": gradients, "state": state, "params": params,
+            "batch": batch, "model_state": model_state, "extra": extra,
+        }  # fmt: skip
+        updates, state, skipped, stuck = _run(step, options, arrays, model)
+        check_moved(skipped, stuck, params, batch)
+        return updates, state
+
+    def step(gradients, state, params, batch, model_state, extra, independent):
+        model = on_inputs(with_state(apply, model_state), groups, options.loss)
+
         # Values and masks change where an update is due only; other steps skip both.
         def reopened(independent):
             full = _where(_open_entries(params, groups, state.keep), params, state.saved)
@@ -227,15 +239,14 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
             return jax.lax.cond(options.is_due(state.step), partial(reopened, word), unchanged)
 
         examples = options.examples(batch[0])
-        now = on_its_word(chosen, options.independent, (model, params, examples))
-        check_moved(now.skipped, now.stuck, params, batch)
+        now = on_its_word(chosen, independent, (model, params, examples))
         is_open = _open_entries(params, groups, now.keep)
         gradients = jax.tree.map(open_gradient, is_open, gradients, params)
         with promotion():
             updates, inner_state = inner.update(gradients, state.inner, now.values, **extra)
         moved = jax.tree.map(shifted, updates, now.values, params)
         closing = jax.tree.map(towards, params, mask(now.values, groups, now.keep))
-        return _where(is_open, moved, closing), GatingState(
+        state = GatingState(
             step=optax.safe_increment(state.step),
             gates=now.gates,
             keep=now.keep,
@@ -243,8 +254,25 @@ def _gated(inner, apply, groups, rule: Rule, sizes, options: Options, key):
             network=Network(now.memory, state.network.key, state.network.skipped + now.skipped),
             inner=inner_state,
         )
+        return _where(is_open, moved, closing), state, now.skipped, now.stuck
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _run(step, options: Options, arrays, model):
+    """One step; in a plain call as a compiled program that is kept."""
+    if not are_concrete(arrays):
+        return step(**arrays, independent=options.independent)
+
+    def call(word):
+        return run_once(_called, {"step": step, "independent": word}, {"arrays": arrays})
+
+    examples = options.examples(arrays["batch"][0])
+    return on_its_word(call, options.independent, (model, arrays["params"], examples))
+
+
+def _called(step, independent, arrays):
+    return step(**arrays, independent=independent)
 
 
 class Chosen(NamedTuple):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from plprune.compilation import recall, run_once
 from plprune.types import Apply, Inputs, Params
 
 _LARGEST = 1 << 24  # Outputs that are worth making to look at labels.
@@ -61,7 +62,7 @@ def check_probe(
     num_examples(inputs=inputs, labels=labels)
     if loss is None or not _are_known_integers(labels):
         return
-    outputs = jax.eval_shape(apply, params, inputs)
+    outputs = recall(_outputs, {"apply": apply}, {"params": params, "inputs": inputs})
     if not isinstance(outputs, jax.ShapeDtypeStruct) or not 0 < outputs.size <= _LARGEST:
         return
     wrong = _not_a_number(loss, outputs, labels)
@@ -72,6 +73,10 @@ def check_probe(
             f"[0, {outputs.shape[-1]}) of outputs {outputs.shape}; got {_shown(labels[row])} at "
             f"example {row}."
         )
+
+
+def _outputs(apply, params, inputs):
+    return jax.eval_shape(apply, params, inputs)
 
 
 def known(array: Any) -> np.ndarray | None:
@@ -92,8 +97,12 @@ def _not_a_number(loss, outputs, labels):
     """Where the loss at equal outputs is NaN; None where that cannot be told."""
     # NaN is the answer that is looked for; gathers fill with it on the way, too.
     with jax.ensure_compile_time_eval(), jax.debug_nans(False):
-        equal = jnp.full(outputs.shape, 1 / outputs.shape[-1] if outputs.ndim else 1, outputs.dtype)
-        return known(jnp.isnan(loss(equal, labels)))
+        return known(run_once(_is_nan, {"loss": loss, "outputs": outputs}, {"labels": labels}))
+
+
+def _is_nan(loss, outputs, labels):
+    equal = jnp.full(outputs.shape, 1 / outputs.shape[-1] if outputs.ndim else 1, outputs.dtype)
+    return jnp.isnan(loss(equal, labels))
 
 
 def _shown(label):

@@ -12,6 +12,7 @@ from plprune.independence import check_independent
 from plprune.losses import risk
 from plprune.norms import raised_for
 from plprune.scores.probes import check_probe, num_examples
+from plprune.scores.running import compiled, compiled_with_loss
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
@@ -26,6 +27,7 @@ from plprune.types import Apply, Inputs, NodeGroups, Params
 _EXAMPLES = 16  # Differentiated at once: per-example gradients are as large as the parameters.
 
 
+@compiled_with_loss
 def snip(
     apply: Apply,
     params: Params,
@@ -55,6 +57,7 @@ def snip(
     return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
 
 
+@compiled_with_loss
 def taylor(
     apply: Apply,
     params: Params,
@@ -93,6 +96,7 @@ def taylor(
     return jax.tree.map(lambda values: jnp.mean(values, axis=0), each)
 
 
+@compiled_with_loss
 def grasp(
     apply: Apply,
     params: Params,
@@ -134,6 +138,7 @@ def grasp(
     return unless_nan(value, gradient)
 
 
+@compiled
 def synflow(
     apply: Apply,
     params: Params,

@@ -13,6 +13,7 @@ from plprune.independence import check_independent
 from plprune.norms import raised_for
 from plprune.operators import flat_outputs
 from plprune.scores.probes import num_examples
+from plprune.scores.running import compiled
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
@@ -30,6 +31,7 @@ _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 _PERTURBATION = 0.01  # Standard deviation of the published code.
 
 
+@compiled
 def ntk_sap(
     apply: Apply,
     params: Params,
@@ -94,6 +96,7 @@ def _gaussian(inputs, key):
     return jax.tree.unflatten(structure, leaves)
 
 
+@compiled
 def node_lambda_max(
     apply: Apply,
     params: Params,

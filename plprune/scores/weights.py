@@ -6,10 +6,12 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from plprune.scores.running import compiled
 from plprune.scores.slices import NodeScores, node_norms, owned, producing
 from plprune.types import Apply, Inputs, NodeGroups, Params
 
 
+@compiled
 def random(
     apply: Apply,
     params: Params,
@@ -34,6 +36,7 @@ def random(
     return {name: jax.random.uniform(k, (n,)) for k, (name, n) in zip(keys, sizes, strict=False)}
 
 
+@compiled
 def magnitude(
     apply: Apply,
     params: Params,
@@ -56,6 +59,7 @@ def magnitude(
     return node_norms(params, groups, producing)
 
 
+@compiled
 def group_lasso_norm(
     apply: Apply,
     params: Params,
