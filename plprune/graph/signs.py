@@ -61,7 +61,7 @@ def _real_sign(name, params, signs):
 
 
 def kind_of(dtype: Any) -> str:
-    """ "c" for complex numbers, "b" for booleans, "i" for integers, else "f"."""
+    """The letter c for complex numbers, b for booleans, i for integers, else f."""
     kinds = {"c": jnp.complexfloating, "b": jnp.bool_, "i": jnp.integer}
     return next((kind for kind, family in kinds.items() if jnp.issubdtype(dtype, family)), "f")
 

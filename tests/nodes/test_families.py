@@ -171,7 +171,11 @@ def test_groups_do_not_depend_on_the_batch_size(name):
 @pytest.mark.parametrize(
     ("apply", "params", "sizes"),
     [
-        (lambda p, x: jnp.tanh(x @ p["a"]) @ p["o"], shapes(a=(5, 4), o=(4, 2), u=(0, 3)), {"a": 4}),
+        (
+            lambda p, x: jnp.tanh(x @ p["a"]) @ p["o"],
+            shapes(a=(5, 4), o=(4, 2), u=(0, 3)),
+            {"a": 4},
+        ),
         (
             lambda p, x: jnp.tanh(x @ (p["a"] + p["u"] @ p["v"])) @ p["o"],
             shapes(a=(5, 4), o=(4, 2), u=(5, 0), v=(0, 4)),
