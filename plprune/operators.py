@@ -25,7 +25,7 @@ def flat_outputs(apply: Apply) -> Apply:
     def flattened(params, inputs):
         outputs = apply(params, inputs)
         structure = jax.tree.structure(outputs)
-        if not jax.tree_util.treedef_is_leaf(structure):
+        if structure != jax.tree.structure(0):
             raise ValueError(f"apply must return one array [b, ...], got the tree {structure}.")
         if jnp.ndim(outputs) == 0:
             raise ValueError("apply must return outputs [b, ...] with a batch axis, got a scalar.")

@@ -7,7 +7,7 @@ from plprune.graph.fills import Facts, Fill, Fills
 from plprune.graph.known_values import UndefinedError, elementwise_value
 from plprune.graph.label_rules import pad_sources
 from plprune.graph.reshaping import common_factors
-from plprune.graph.signs import NONNEGATIVE, elementwise_sign
+from plprune.graph.signs import NONNEGATIVE, elementwise_sign, kind_of
 from plprune.graph.tracing import Equation
 
 NOTHING: frozenset = frozenset()
@@ -23,7 +23,7 @@ def elementwise(fills: Fills, equation: Equation) -> None:
         except UndefinedError:
             whole = None
         signs = [fills[v].sign for v in equation.inputs]
-        kinds = [getattr(_dtype(fills, v), "kind", "") for v in (*equation.inputs, output)]
+        kinds = [kind_of(_dtype(fills, v)) for v in (*equation.inputs, output)]
         sign = elementwise_sign(equation.name, equation.params, signs, kinds)
         fills[output] = Fill(whole, axes, sign)
 

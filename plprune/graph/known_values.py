@@ -4,6 +4,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -52,7 +53,7 @@ def _value(name, params, operands, dtype):
     if None in operands:
         return _partly_known(name, operands, dtype)
     functions = _FUNCTIONS
-    if np.issubdtype(dtype, np.integer):
+    if jnp.issubdtype(dtype, jnp.integer):
         functions = _FUNCTIONS | _INTEGER_FUNCTIONS
     if name not in functions:
         return None
@@ -90,7 +91,7 @@ def _select(params, operands, dtype):
 def _cast(params, operands, dtype):
     del params
     (value,) = operands
-    if value is None or np.issubdtype(dtype, np.floating):
+    if value is None or jnp.issubdtype(dtype, jnp.inexact):  # NumPy has bfloat16 for no float.
         return value
     if dtype == np.bool_:
         return float(value != 0)

@@ -2,6 +2,9 @@
 """Which arrays have no negative entries, whatever the data."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
 
 ANY, NONNEGATIVE, POSITIVE = 0, 1, 2  # POSITIVE says nothing of masked entries.
 
@@ -29,12 +32,12 @@ def elementwise_sign(
       name: Of the primitive.
       params: Of the equation.
       signs: Of the operands.
-      kinds: NumPy's letters for the kinds of the operands' and the result's dtypes. Nothing is
-        known of complex numbers, nor of integers that may overflow.
+      kinds: From `kind_of`, of the operands and the result. Nothing is known of complex numbers,
+        nor of integers that may overflow.
     """
     if "c" in kinds:
         return NONNEGATIVE if name == "abs" and kinds[-1] == "f" else ANY
-    if kinds[-1] in "iu" and name not in _NO_OVERFLOW and not (name == _CAST and kinds[0] == "b"):
+    if kinds[-1] == "i" and name not in _NO_OVERFLOW and not (name == _CAST and kinds[0] == "b"):
         return ANY
     return _real_sign(name, params, signs)
 
@@ -55,6 +58,12 @@ def _real_sign(name, params, signs):
     if name in _KEEPS_NONNEGATIVE:
         return min(*signs, NONNEGATIVE)
     return ANY
+
+
+def kind_of(dtype: Any) -> str:
+    """The letter c for complex numbers, b for booleans, i for integers, else f."""
+    kinds = {"c": jnp.complexfloating, "b": jnp.bool_, "i": jnp.integer}
+    return next((kind for kind, family in kinds.items() if jnp.issubdtype(dtype, family)), "f")
 
 
 def constant_sign(smallest: float) -> int:

@@ -267,6 +267,9 @@ LAYERS = {
         lambda h: lax.reduce_precision(jnp.exp(h) * 1.25, 5, 1) * lax.reduce_precision(h, 8, 10)
     ),
     "casts": Layer(lambda h: (h - 1).astype(jnp.uint8).astype(float) + h.astype(jnp.float16)),
+    "brain floats": Layer(
+        lambda h: jax.nn.sigmoid(h).astype(jnp.bfloat16).astype(float).max(3), is_smooth=False
+    ),
     "integers": Layer(lambda h: (~(h * 4).astype(jnp.int32) // 2).astype(float)),
     "bitcast": Layer(lambda h: (lax.bitcast_convert_type(h, jnp.int32) & 1).astype(float)[..., 0]),
     "bitcast back": Layer(

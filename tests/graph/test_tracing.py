@@ -115,3 +115,24 @@ def test_reshapes_share_factors(old, new, sizes, old_factors, new_factors):
 def test_reshapes_that_do_not_divide_have_no_factors():
     assert common_factors((4, 6), (6, 4)) is None
     assert common_factors((0, 3), (0,)) is None
+    assert common_factors((3, 0), (0, 5)) is None
+
+
+def test_reshapes_of_no_entries_have_the_factors_behind_the_first_empty_axis():
+    assert common_factors((0, 4, 6), (0, 24)) == ((0, 4, 6), ((0,), (1,), (2,)), ((0,), (1, 2)))
+    assert common_factors((2, 1, 0, 3), (2, 1, 0, 3))[1] == ((0,), (), (1,), (2,))
+
+
+def test_a_reshape_that_moves_axes_is_two_equations():
+    graph = trace(lambda x: jax.lax.reshape(x, (15,), (1, 0)), INPUTS)
+    assert [e.name for e in graph.equations] == ["transpose", "reshape"]
+    assert graph.shape(graph.equations[0].outputs[0]) == (3, 5)
+    (flat,) = evaluate(graph, [INPUTS])
+    np.testing.assert_array_equal(flat, INPUTS.T.ravel())
+
+
+def test_casts_to_integers_end_what_is_followed():
+    graph = trace(lambda p, x: x @ p.astype(jnp.float32).astype(int), jnp.ones((3, 2)), INPUTS)
+    casts = [e for e in graph.equations if e.name == "convert_element_type"]
+    known = origins(graph, [0])
+    assert [casts[0].outputs[0] in known, casts[1].outputs[0] in known] == [True, False]
