@@ -5,7 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from plprune.spectra.scaling import power_of_two, widened
 
@@ -46,7 +46,7 @@ def log_conditions(
     return jax.lax.map(draw, jax.random.split(key, num_draws))
 
 
-def jacobian_log_condition(jacobian: Float[Array, "n m"]) -> Float[Array, ""]:
+def jacobian_log_condition(jacobian: Num[Array, "n m"]) -> Float[Array, ""]:
     """2 log(sigma_1/sigma_k) of J [n, m] with k = min(n, m): log kappa of the smaller Gram matrix.
 
     Infinite where sigma_k is below what the dtype resolves, max(n, m) eps sigma_1, or not finite.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from plprune.spectra.certificates import is_lowest
 from plprune.spectra.davidson import (
@@ -56,7 +56,7 @@ class ExtremePairs(NamedTuple):
 
 
 def extreme_eigenpairs(
-    matrix: Float[Array, "n n2"], *, num_smallest: int = 1, method: str = "auto", tol: float = 1e-6
+    matrix: Num[Array, "n n2"], *, num_smallest: int = 1, method: str = "auto", tol: float = 1e-6
 ) -> ExtremePairs:
     """The `num_smallest` lowest eigenpairs and the highest one of a positive semidefinite matrix.
 
