@@ -17,10 +17,10 @@ SPECTRA = {
     "definite": np.geomspace(1e-4, 1, SIZE),
     "indefinite": np.linspace(-1, 0.7, SIZE),
     "clustered": np.repeat([-1.0, 0.5, 0.5 + 1e-7, 1.0], SIZE // 4),
-    "isolated": np.append(np.geomspace(1e-30, 1e-25, SIZE - 1), 1.0),
+    "isolated": np.append(np.geomspace(1e-6, 1e-5, SIZE - 1), 1.0),
     "zeros": np.repeat([0.0, 1.0], [SIZE - 3, 3]),
 }
-POWERS = {jnp.float32: np.arange(-99, 100, 9), jnp.float64: np.arange(-996, 1000, 83)}
+POWERS = {jnp.float32: np.arange(-81, 118, 9), jnp.float64: np.arange(-913, 1000, 83)}
 FACTORS = {  # Number of powers of the scale in each field that is not invariant.
     "ritz_ends": {"values": 1, "residuals": 1, "margins": 1},
     "spectral_measure": {"nodes": 1},
@@ -61,17 +61,17 @@ def test_products(dtype, key):
         return operators(lambda v: (scale * matrix) @ v, jnp.zeros(SIZE, dtype), key)
 
     found = jax.tree.map(np.asarray, solve(matrices(dtype), jnp.asarray(scales, dtype)))
-    home = int(np.flatnonzero(POWERS[dtype] == 0)[0]) if 0 in POWERS[dtype] else 11
+    home = int(np.flatnonzero(scales == 1)[0])
     for name, fields in found.items():
         for field, values in fields.items():
             power = FACTORS[name].get(field, 0)
-            shape = (len(scales),) + (1,) * (values.ndim - 1)
-            expected = values[home][None] * ((scales / scales[home]) ** power).reshape(shape)
-            # Residuals and margins far below the values may underflow by themselves.
-            expected = np.where(np.abs(expected) < np.finfo(values.dtype).tiny, 0, expected)
-            np.testing.assert_array_equal(values, expected.astype(values.dtype), f"{name} {field}")
+            expected = values[home] * (scales**power).reshape(-1, *[1] * (values.ndim - 1))
+            if power:  # Residuals and margins far below the values may underflow by themselves.
+                tiny = np.finfo(dtype).tiny
+                expected = np.where(np.abs(expected) < tiny, 0, expected).astype(dtype)
+            np.testing.assert_array_equal(values, expected, f"{name} {field}")
     ends = found["ritz_ends"]["values"][home]
-    np.testing.assert_allclose(ends[-1][1] / scales[home], 1, rtol=1e-6)
+    np.testing.assert_allclose(ends[:, 1], [1, 0.7, 1, 1, 1, 1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -105,21 +105,19 @@ def test_what_underflow_took_is_no_number(key):
     """Products with 1e-39 are zero on some devices, with 1e-35 they have lost digits inside."""
     like = jnp.zeros(6, jnp.float32)
 
+    @jax.jit
+    @jax.vmap
     def both(scale):
-        def matvec(v):
-            return jnp.float32(scale) * v
+        measure = spectral_measure(lambda v: scale * v, like, key=key, num_probes=2, num_steps=2)
+        return measure.nodes, trace(lambda v: scale * v, like, key=key, num_probes=2).value
 
-        measure = spectral_measure(matvec, like, key=key, num_probes=2, num_steps=2)
-        return measure.nodes, trace(matvec, like, key=key, num_probes=2).value
-
-    for lost in (1e-35, 1e-32):
-        nodes, mean = both(lost)
-        assert np.isnan(nodes).all()
-        assert np.isnan(mean)
-    for kept in (0.0, 1e-30, 1e30):
-        nodes, mean = both(kept)
-        np.testing.assert_allclose(nodes[:, 0], kept, rtol=1e-6)
-        np.testing.assert_allclose(mean, 6 * kept, rtol=1e-6)
+    nodes, means = both(jnp.array([1e-35, 1e-32], jnp.float32))
+    assert np.isnan(nodes).all()
+    assert np.isnan(means).all()
+    kept = jnp.array([0, 1e-30, 1e30], jnp.float32)
+    nodes, means = both(kept)
+    np.testing.assert_allclose(nodes[:, 0, 0], kept, rtol=1e-6)
+    np.testing.assert_allclose(means, 6 * kept, rtol=1e-6)
 
 
 def test_iterations_end_at_once_without_numbers(key):
