@@ -35,8 +35,16 @@ def flat_outputs(apply: Apply) -> Apply:
 
 
 def jacobian_product(apply: Apply, params: Params, inputs: Inputs) -> MatVec:
-    """``v -> J v``: a params-like tree to [b, c]. One forward-mode pass per product."""
+    """``v -> J v``: a params-like tree to [b, c]. One forward-mode pass per product.
 
+    Raises:
+      ValueError: leaves of params that cannot be differentiated.
+    """
+    _check_differentiable(params)
+    return _push(apply, params, inputs)
+
+
+def _push(apply, params, inputs):
     def product(tangent):
         return jax.jvp(lambda p: flat_outputs(apply)(p, inputs), (params,), (tangent,))[1]
 
@@ -68,7 +76,7 @@ def tangent_kernel_product(
     """
     check_independent(flat_outputs(apply), params, inputs, independent=independent)
     pull = jacobian_transpose_product(apply, params, inputs)
-    push = jacobian_product(apply, params, inputs)
+    push = _push(apply, params, inputs)  # Of what `pull` gives, which suits every leaf.
     return lambda cotangent: push(pull(cotangent))
 
 
@@ -77,7 +85,11 @@ def hessian_product(objective: Objective, params: Params, batch: Any) -> MatVec:
 
     Forward over reverse [Pearlmutter 1994]: about two gradients per product. The Hessian carries
     the objective's own normalisation.
+
+    Raises:
+      ValueError: leaves of params that cannot be differentiated.
     """
+    _check_differentiable(params)
 
     def product(tangent):
         gradient = jax.grad(lambda p: objective(p, batch))
@@ -94,7 +106,11 @@ def gauss_newton_product(
     `loss` returns a scalar and sets the normalisation: a mean over examples makes B that of the
     mean. Costs one JVP, one VJP and one product with B. Positive semidefinite where `loss` is
     convex in the outputs [Schraudolph 2002].
+
+    Raises:
+      ValueError: leaves of params that cannot be differentiated.
     """
+    _check_differentiable(params)
     model = flat_outputs(apply)
 
     def product(tangent):
@@ -146,6 +162,18 @@ def mean_over_batches(product: Callable[[Any], MatVec], batches: Sequence[Any]) 
         return jax.tree.map(lambda t: t / len(batches), total)
 
     return averaged
+
+
+def _check_differentiable(params):
+    """Integers, booleans and random keys have no tangents of their own kind to multiply."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            where = jax.tree_util.keystr(path) or "the root"
+            raise ValueError(
+                f"params must hold floating-point numbers only, got {dtype} at {where}; let the "
+                "function close over leaves that stay fixed."
+            )
 
 
 def _shapes(batch):

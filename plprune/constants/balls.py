@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from plprune.constants.resolution import real_leaves
 from plprune.types import Params
 
 
@@ -35,23 +36,25 @@ def seen_in_ball(
 
     Args:
       measure: ``params -> scalar``, such as the value of `jacobian_norm` or `hessian_norm`.
-      center: Tree of arrays.
+      center: Tree of arrays. Leaves that are not floating-point numbers are held fixed, and those
+        of fewer than 32 bits raised to float32.
       radius: Of the ball, in the Euclidean norm of all parameters.
       key: Draws the points.
       num_points: How many, besides the centre; one after the other.
 
     Raises:
-      ValueError: a negative radius, or no points.
+      ValueError: a negative radius, no points, or complex leaves.
     """
     if radius < 0:
         raise ValueError(f"radius must not be negative, got {radius}.")
     if num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}.")
-    vector, unravel = ravel_pytree(center)
+    measure_at, leaves = real_leaves(lambda p, _: measure(p), center)
+    vector, unravel = ravel_pytree(leaves)
 
     def shifted(place):
         shift = jax.random.ball(jax.random.fold_in(key, place), vector.size, dtype=vector.dtype)
-        return measure(unravel(vector + jnp.where(place == 0, 0.0, radius) * shift))
+        return measure_at(unravel(vector + jnp.where(place == 0, 0.0, radius) * shift), None)
 
     values = jax.lax.map(shifted, jnp.arange(num_points + 1))
     return SeenInBall(jnp.min(values), jnp.max(values), values)

@@ -74,7 +74,8 @@ def ball_certificate(
         jnp.asarray, (smallest_eigenvalue, jacobian_norm, hessian_norm, radius)
     )
     turned = num_outputs**0.5 * bend * size  # Bound on |DF(w) - DF(w0)|.
-    lost, needed = 2 * top * turned, 8 * jnp.asarray(initial_loss) / size**2
+    # Divided and multiplied one by one: the square of a radius may over- or underflow.
+    lost, needed = 2 * top * turned, 8 * (jnp.asarray(initial_loss) / size) / size
     mu = jnp.maximum(start - lost, 0)
     sharp = jnp.maximum(jnp.sqrt(start) - turned, 0) ** 2
     positive = start > 0
@@ -161,8 +162,8 @@ def has_minimiser(loss: Number, pl_constant: Number, radius: Number) -> Bool[Arr
 
     mu must serve on that whole ball. Gradient flow reaches it along a path shorter than R.
     """
-    loss, mu = jnp.asarray(loss), jnp.asarray(pl_constant)
-    return loss < mu * jnp.asarray(radius) ** 2 / 2
+    loss, mu, size = jnp.asarray(loss), jnp.asarray(pl_constant), jnp.asarray(radius)
+    return loss < mu * size * size / 2
 
 
 def _ratio(numerator, denominator):

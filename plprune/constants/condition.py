@@ -58,7 +58,7 @@ def ratio(top: Estimate, bottom: Estimate) -> Estimate:
     safe = jnp.where(resolved, bottom.value, 1)
     least = jnp.where(resolved, bottom.value - bottom.error, 1)
     value = top.value / safe
-    error = (top.value + top.error) / least - value
+    error = (top.error + value * bottom.error) / least  # (top + error)/least - value.
     resolved = resolved & jnp.isfinite(error)
     return Estimate(
         jnp.where(resolved, value, jnp.inf), jnp.where(resolved, error, jnp.inf), resolved

@@ -151,7 +151,7 @@ def _by_svd(apply, params, inputs, *, arithmetic, independent):
     slack = arithmetic.rounding(len(triangle)) * high
     errors = slack * (2 * low + slack), slack * (2 * high + slack)
     return KernelEnds(
-        estimate(low**2, errors[0], arithmetic, (low > 10 * slack) & jnp.isfinite(high)),
+        estimate(low**2, errors[0], arithmetic, scale=high**2, is_clear=low > 10 * slack),
         estimate(high**2, errors[1], arithmetic),
     )
 
@@ -162,7 +162,8 @@ def _resolved(values, errors, full_rank, arithmetic):
     rounding = 10 * arithmetic.eps * jnp.abs(high)
     errors = [jnp.abs(e) + rounding for e in errors]
     is_clear = full_rank & (low > 100 * arithmetic.eps * high) & jnp.isfinite(high)
+    error = jnp.where(full_rank, errors[0], rounding)
     return KernelEnds(
-        estimate(low, jnp.where(full_rank, errors[0], rounding), arithmetic, is_clear),
+        estimate(low, error, arithmetic, scale=high, is_clear=is_clear),
         estimate(high, errors[1], arithmetic),
     )

@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.compilation import compile_once
 from plprune.constants.ends import kernel_ends
+from plprune.constants.resolution import real_leaves
 from plprune.independence import batch_size, is_proven, run_where_independent
+from plprune.spectra.scaling import power_of_two
 from plprune.types import Apply, Estimate, Inputs, Objective, Params
 
 
@@ -36,21 +39,24 @@ def pl_constant(
       inputs: Tree of arrays [b, ...].
       method: "dense" forms K and certifies its ends; "svd" takes the singular values of the whole
         Jacobian, which resolve lambda_min down to eps^2 lambda_max instead of eps lambda_max, at
-        the memory of b c p numbers; "matrix_free" runs Lanczos on products with K and needs `key`;
-        its error is measured, not certified. "auto" is "dense", followed by "svd" where a kernel
-        in float32 did not resolve lambda_min, if the Jacobian has at most 64 MiB: its space is
-        taken in any case, since only values tell. With a larger one `resolved` is False and the
-        caller decides between "svd" and float64.
+        the memory of b c p numbers; "matrix_free" runs Lanczos on products with K and needs `key`,
+        over which its error holds with a probability of at least 99.8 %. "auto" is "dense",
+        followed by "svd" where a kernel in float32 did not resolve lambda_min, if the Jacobian has
+        at most 64 MiB: under `jit` its space is taken in any case, since only values tell. With a
+        larger one `resolved` is False and the caller decides between "svd" and float64.
       key: For "matrix_free".
       tol: Relative residual at which iterations stop.
       independent: As for `tangent_kernel`; its check is that of every method.
 
     Returns:
       Unresolved (value 0, `error` bounds the truth) where parameters are fewer than b c or
-      lambda_min is below what the dtype resolves, about 100 eps lambda_max.
+      lambda_min is below what the dtype resolves, about 100 eps lambda_max. The dtype is the
+      coarsest that the model rounds to: one that casts to bfloat16 has its eps, whatever its
+      parameters and outputs are. Leaves that are not floating-point numbers are held fixed.
 
     Raises:
-      ValueError: an unknown method, a missing key, or as `tangent_kernel`.
+      ValueError: an unknown method, a missing key, complex leaves, outputs that are not real, or as
+        `tangent_kernel`.
     """
     low = kernel_ends(
         apply, params, inputs, method=method, key=key, tol=tol, independent=independent
@@ -58,10 +64,13 @@ def pl_constant(
     return per_example(low, max(batch_size(inputs), 1))
 
 
-@compile_once("low")
-def per_example(low: Estimate, size: int) -> Estimate:
-    """Mu = lambda_min(K)/b."""
-    return Estimate(low.value / size, low.error / size, low.resolved)
+@compile_once("end")
+def per_example(end: Estimate, size: int) -> Estimate:
+    """An end of the kernel's spectrum over the number of examples, as the mean loss has it."""
+    value, error = end.value / size, end.error / size
+    tiny = float(jnp.finfo(value.dtype).tiny)  # What the divisions may lose to underflow.
+    resolved = end.resolved & (value > tiny)
+    return Estimate(jnp.where(resolved, value, 0), error + tiny, resolved)
 
 
 class MinibatchConstants(NamedTuple):
@@ -124,9 +133,17 @@ def pl_ratio(
     """|grad L|^2 / (2 (L - minimum)) at `params`: the largest mu for which PL holds there.
 
     For the mean square loss 1/(2b) sum |f - y|^2 it lies between the extreme eigenvalues of K/b
-    [Liu 2022]. At a loss of `minimum` or below it is infinite: PL holds with any mu.
+    [Liu 2022]. At a loss of `minimum` or below it is infinite: PL holds with any mu. Leaves that
+    are not floating-point numbers are held fixed.
+
+    Raises:
+      ValueError: complex leaves.
     """
-    loss, gradient = jax.value_and_grad(objective)(params, batch)
-    square = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient))
+    function, leaves = real_leaves(objective, params)
+    loss, gradient = jax.value_and_grad(function)(leaves, batch)
+    # Near 1 no square over- or underflows.
+    vector = ravel_pytree(gradient)[0]
+    unit = power_of_two(vector)
     excess = loss - minimum
-    return jnp.where(excess > 0, square / (2 * jnp.where(excess > 0, excess, 1)), jnp.inf)
+    share = unit / jnp.where(excess > 0, excess, 1)
+    return jnp.where(excess > 0, share * jnp.sum((vector / unit) ** 2) * unit / 2, jnp.inf)

@@ -5,7 +5,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Num, PRNGKeyArray
+
+from plprune.spectra.scaling import power_of_two, widened
 
 
 def log_condition_bound(num_outputs: int, num_parameters: int) -> float:
@@ -44,13 +46,20 @@ def log_conditions(
     return jax.lax.map(draw, jax.random.split(key, num_draws))
 
 
-def jacobian_log_condition(jacobian: Float[Array, "n m"]) -> Float[Array, ""]:
+def jacobian_log_condition(jacobian: Num[Array, "n m"]) -> Float[Array, ""]:
     """2 log(sigma_1/sigma_k) of J [n, m] with k = min(n, m): log kappa of the smaller Gram matrix.
 
     Infinite where sigma_k is below what the dtype resolves, max(n, m) eps sigma_1, or not finite.
+
+    Raises:
+      ValueError: entries that are not real numbers, or none.
     """
-    sigmas = jnp.linalg.svd(jacobian, compute_uv=False)
-    floor = max(jacobian.shape) * jnp.finfo(sigmas.dtype).eps * sigmas[0]
+    if jacobian.size == 0:
+        raise ValueError(f"jacobian must not be empty, got shape {jacobian.shape}.")
+    wide = widened("jacobian", jacobian)
+    sigmas = jnp.linalg.svd(wide / power_of_two(wide), compute_uv=False)
+    coarsest = jacobian.dtype if jnp.issubdtype(jacobian.dtype, jnp.floating) else wide.dtype
+    floor = max(jacobian.shape) * float(jnp.finfo(coarsest).eps) * sigmas[0]
     resolved = (sigmas[-1] > floor) & jnp.isfinite(sigmas[0])
     safe = jnp.where(resolved, sigmas[-1], 1)
     return jnp.where(resolved, 2 * jnp.log(jnp.where(resolved, sigmas[0], 1) / safe), jnp.inf)

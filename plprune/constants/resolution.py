@@ -82,15 +82,20 @@ def estimate(
     value: Float[Array, "..."],
     error: Float[Array, "..."],
     arithmetic: Arithmetic,
+    *,
+    scale: Float[Array, "..."] | None = None,
     is_clear: Bool[Array, "..."] | bool = True,
 ) -> Estimate:
     """The value where it is resolved, else zero with an error that bounds the truth.
 
-    Resolved: `is_clear`, finite, larger than its error, and not so small that underflow within the
-    function may have taken digits.
+    Resolved: `is_clear`, finite, larger than its error, and computed from numbers of a `scale`, by
+    default the value's own, that underflow within the function cannot have touched.
     """
+    tiny = float(jnp.finfo(value.dtype).tiny)
+    error = error + tiny
     finite = jnp.isfinite(value) & jnp.isfinite(error)
-    resolved = is_clear & finite & (value > error) & (value > arithmetic.smallest)
+    is_safe = (value if scale is None else scale) > arithmetic.smallest
+    resolved = is_clear & finite & is_safe & (value > error)
     bound = jnp.where(finite, jnp.abs(value) + error + arithmetic.smallest, jnp.inf)
     return Estimate(jnp.where(resolved, value, 0), jnp.where(resolved, error, bound), resolved)
 

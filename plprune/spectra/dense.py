@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from plprune.spectra.certificates import is_lowest
 from plprune.spectra.davidson import (
@@ -56,7 +56,7 @@ class ExtremePairs(NamedTuple):
 
 
 def extreme_eigenpairs(
-    matrix: Float[Array, "n n2"], *, num_smallest: int = 1, method: str = "auto", tol: float = 1e-6
+    matrix: Num[Array, "n n2"], *, num_smallest: int = 1, method: str = "auto", tol: float = 1e-6
 ) -> ExtremePairs:
     """The `num_smallest` lowest eigenpairs and the highest one of a positive semidefinite matrix.
 
@@ -153,7 +153,7 @@ def _by_eigh(matrix, k):
     high_residuals = _dot(matrix, vectors[:, -1:]) - vectors[:, -1:] * high
     bottom = Block(low, vectors[:, :k], low_residuals, jnp.ones((), bool))
     top = Block(-values[-1:], vectors[:, -1:], -high_residuals, jnp.ones((), bool))
-    return _pairs(bottom, top, k)
+    return _pairs(bottom, top, k, factorised=False)
 
 
 def _by_cholesky(matrix, k, tol):
@@ -257,12 +257,14 @@ def _first_block(size, columns, dtype):
     return jnp.cos(rows * phases + 0.7 * jnp.mod(rows, 97) ** 2)
 
 
-def _pairs(bottom, top, k):
+def _pairs(bottom, top, k, *, factorised=True):
     """The pairs with residuals, bounds and the slack of rounding."""
     low, high = bottom.values, -top.values[0]
     scale = jnp.maximum(jnp.abs(high), jnp.abs(low[0]))
     slack = relative_slack(len(bottom.vectors), low.dtype) * scale
-    errors = [value_errors(block, 1)[0] + 2 * slack for block in (bottom, top)]
+    errors = [value_errors(block, 1)[0] for block in (bottom, top)]
+    # One slack is that of the residuals, the other that of the certificates' factors.
+    errors = [slack + (e + slack if factorised else jnp.maximum(e, slack)) for e in errors]
     return ExtremePairs(
         smallest=low[:k],
         smallest_vectors=bottom.vectors[:, :k],

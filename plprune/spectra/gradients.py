@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from plprune.spectra.dense import extreme_eigenpairs
 from plprune.spectra.scaling import widened
@@ -15,7 +15,7 @@ _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def extreme_eigenvalues(
-    matrix: Float[Array, "n n"], num_smallest: int = 1, method: str = "auto"
+    matrix: Num[Array, "n n"], num_smallest: int = 1, method: str = "auto"
 ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
     """The `num_smallest` lowest eigenvalues, ascending, and the highest one; differentiable.
 
@@ -42,7 +42,7 @@ def _extreme_eigenvalues_jvp(num_smallest, method, primals, tangents):
     return (pairs.smallest, pairs.largest), (low, high)
 
 
-def smallest_mean(matrix: Float[Array, "n n"], num_smallest: int) -> Float[Array, ""]:
+def smallest_mean(matrix: Num[Array, "n n"], num_smallest: int) -> Float[Array, ""]:
     """Mean of the `num_smallest` lowest eigenvalues, smooth while the next one lies apart.
 
     Its derivative is the trace of ``V' dA V`` over `num_smallest`, which does not depend on the
