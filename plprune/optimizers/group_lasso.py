@@ -12,7 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves
 from plprune.norms import at_least_float32, is_real
-from plprune.optimizers.penalties import SmoothForm, factors_of, group_penalty, penalty_factors
+from plprune.optimizers.penalties import (
+    Scalar,
+    SmoothForm,
+    factors_of,
+    group_penalty,
+    penalty_factors,
+)
 from plprune.optimizers.scaling import ratio
 from plprune.scores.probes import known
 from plprune.scores.slices import member_norms
@@ -22,6 +28,7 @@ Slices = Literal["producers", "members"]
 
 __all__ = [
     "GroupLassoState",
+    "Scalar",
     "SmoothForm",
     "group_lasso",
     "group_penalty",
