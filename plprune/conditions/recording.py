@@ -71,8 +71,7 @@ def recording(
         if params is None:
             raise ValueError("recording(...).update needs params: it records where they are.")
         way = _way(params, reference)
-        inner = _inner(updates, way)
-        distance, gradient_norm = tree_norm(way), tree_norm(updates)
+        inner, distance, gradient_norm = _inner(updates, way), tree_norm(way), tree_norm(updates)
         seen = Records(inner, jnp.asarray(value), gradient_norm, distance)
         records = jax.tree.map(
             lambda line, x: line.at[state.step].set(x.astype(line.dtype), mode="drop"),
@@ -164,7 +163,8 @@ def _way(params, reference):
 def _inner(updates, way):
     """<updates, way> over the real leaves, in full precision."""
     real = [leaf for leaf in jax.tree.leaves(updates) if is_real(leaf)]
-    return optax.tree.vdot([_raised_to(u, w) for u, w in zip(real, way, strict=True)], way)
+    pairs = zip(real, way, strict=True)
+    return jnp.asarray(optax.tree.vdot([_raised_to(u, w) for u, w in pairs], way))
 
 
 def _raised_to(leaf, like):

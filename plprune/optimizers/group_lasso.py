@@ -13,7 +13,13 @@ from plprune.graph.paths import leaf_is
 from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves
 from plprune.norms import at_least_float32, is_real
-from plprune.optimizers.penalties import SmoothForm, factors_of, group_penalty, penalty_factors
+from plprune.optimizers.penalties import (
+    Scalar,
+    SmoothForm,
+    factors_of,
+    group_penalty,
+    penalty_factors,
+)
 from plprune.optimizers.scaling import ratio
 from plprune.scores.probes import known
 from plprune.scores.slices import member_norms
@@ -23,6 +29,7 @@ Slices = Literal["producers", "members"]
 
 __all__ = [
     "GroupLassoState",
+    "Scalar",
     "SmoothForm",
     "group_lasso",
     "group_penalty",

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plprune.types import Gates
+from plprune.scores.slices import NodeScores
 
 
-def slopes(objective: Callable[[Gates], Array], factors: Gates) -> Gates:
+def slopes(objective: Callable[[dict[str, Array]], Array], factors: dict[str, Array]) -> NodeScores:
     """The gradient of a scalar, NaN everywhere where the scalar is NaN.
 
     Rectifiers and losses have finite derivatives where their value is no number: a row of NaN, or a
@@ -20,6 +20,6 @@ def slopes(objective: Callable[[Gates], Array], factors: Gates) -> Gates:
     return unless_nan(value, gradient)
 
 
-def unless_nan(value: Array, scores: Gates) -> Gates:
+def unless_nan(value: Array, scores: NodeScores) -> NodeScores:
     """The scores, or NaN for all of them where any of the values is NaN."""
     return jax.tree.map(lambda s: jnp.where(jnp.isnan(value).any(), jnp.nan, s), scores)
