@@ -200,7 +200,7 @@ def _widest(dtype):
 def _state_leaves(variables) -> set[int]:
     """Positions of the leaves outside the parameters of (params, state) or {"params": ..., ...}."""
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
-    if type(variables) is tuple:
+    if type(variables) is tuple and all(isinstance(tree, Mapping) for tree in variables):
         return {k for k, path in enumerate(paths) if path[0].idx == 1}
     if isinstance(variables, Mapping) and "params" in variables:
         return {k for k, path in enumerate(paths) if path[0].key != "params"}
