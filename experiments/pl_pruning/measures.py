@@ -39,7 +39,7 @@ def conditioning(
         kernel = _kernel(subject.net.model.apply, config.all_outputs)(wide, state, inputs)
         full_rank = kernel.shape[0] * kernel.shape[1] <= parameters(params)
         # Apart: solvers take long to compile, and depend on the kernel's size alone.
-        ends = _ends(kernel, full_rank, tol=_KAPPA_TOL)
+        ends = dense_ends(kernel, full_rank, tol=_KAPPA_TOL)
         if not ends.lowest.resolved:
             return {"kappa": None, "pl_constant": None}
         low, high = float(ends.lowest.value), float(ends.highest.value)
@@ -101,9 +101,6 @@ def _flops(subject, shape):
     model = subject.net.model
     pair = model.params, model.state
     return flops(lambda v, x: model.apply(v[0], v[1], x), pair, shape)
-
-
-_ends = jax.jit(dense_ends, static_argnames=("full_rank", "tol"))
 
 
 @cache

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.compilation import are_concrete, compile_once, recall
-from plprune.constants.resolution import Arithmetic, estimate, real_leaves, traced
+from plprune.constants.resolution import Arithmetic, estimate, of_dtypes, real_leaves, traced
 from plprune.independence import check_independent, run_where_independent
 from plprune.kernels import tangent_kernel
 from plprune.kernels.contraction import example_jacobians
@@ -110,9 +110,21 @@ def _from_kernel(model, plan: Plan, method, tol, independent) -> KernelEnds:
 
 @compile_once("kernel")
 def dense_ends(
-    kernel: Float[Array, "b c b c"], full_rank: bool, arithmetic: Arithmetic, *, tol: float
+    kernel: Float[Array, "b c b c"],
+    full_rank: bool,
+    arithmetic: Arithmetic | None = None,
+    *,
+    tol: float,
 ) -> KernelEnds:
-    """Both ends of a kernel at hand; `full_rank` if its model has b c parameters or more."""
+    """Both ends of a kernel at hand.
+
+    Args:
+      kernel: From `tangent_kernel`.
+      full_rank: Whether its model has b c parameters or more.
+      arithmetic: That the model computes in; by default that of the kernel's dtype.
+      tol: As for `pl_constant`.
+    """
+    arithmetic = arithmetic or of_dtypes([kernel.dtype])
     pairs = extreme_eigenpairs(kernel.reshape(kernel.shape[0] * kernel.shape[1], -1), tol=tol)
     errors = pairs.lower_error, pairs.upper_error
     return _resolved((pairs.smallest[0], pairs.largest), errors, full_rank, arithmetic)

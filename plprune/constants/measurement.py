@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every number of the condition at a point, from one kernel, as a table."""
 
+from decimal import ROUND_CEILING, Context
+from math import isfinite
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,8 @@ from plprune.constants.lipschitz import lipschitz_constant
 from plprune.constants.pl import per_example
 from plprune.independence import batch_size
 from plprune.types import Apply, Estimate, Inputs, Objective, Params
+
+_UPWARDS = Context(prec=1, rounding=ROUND_CEILING)  # A bound of one digit is a bound still.
 
 
 class Measurement(NamedTuple):
@@ -94,6 +98,7 @@ def _measured(lowest, highest, smoothness, size) -> Measurement:
 
 def _shown(estimate):
     value, error, resolved = (x.item() for x in jax.device_get(tuple(estimate)))
+    bound = float(_UPWARDS.create_decimal_from_float(error))
     if resolved:
-        return f"{value:.6g} ± {error:.1g}"
-    return "not resolved" if error == float("inf") else f"not resolved, at most {error:.1g}"
+        return f"{value:.6g} ± {bound:.1g}"
+    return f"not resolved, at most {bound:.1g}" if isfinite(bound) else "not resolved"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be told apart from rounding: the arithmetic that a model computes in, and estimates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +102,11 @@ def estimate(
 
 def _arithmetic(graph: Graph, leaves):
     # Derivatives are rounded to the leaves' dtypes, whatever the function computes in.
-    dtypes = rounding_dtypes(graph) | {jnp.result_type(leaf) for leaf in leaves}
+    return of_dtypes(rounding_dtypes(graph) | {jnp.result_type(leaf) for leaf in leaves})
+
+
+def of_dtypes(dtypes: Iterable[Any]) -> Arithmetic:
+    """The arithmetic of numbers that are rounded to any of these dtypes."""
+    dtypes = list(dtypes)
     eps = max((float(jnp.finfo(d).eps) for d in dtypes), default=0.0)
     return Arithmetic(eps, max(map(smallest_resolved, dtypes), default=0.0))
