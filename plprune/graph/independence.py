@@ -110,6 +110,11 @@ def compared(read: Read, single: Graph) -> Verdict:
     """
     if read.verdict.outcome != "independent":
         return read.verdict
+    whole = [read.graph.shape(v)[1:] for v in read.graph.outputs]
+    part = [single.shape(v) for v in single.outputs]
+    if whole != part:
+        reason = f"one example has outputs of shapes {part}, of {read.size} each has {whole}"
+        return Verdict("mixed", reason)
     names, seen = read.names, len(read.names)
     start = [
         Value(uniform_layout(single.shape(v), OWN), names.setdefault(("input", k), len(names)))

@@ -52,7 +52,7 @@ def aligned(axes: Sequence[Axis]) -> list[tuple[int, tuple[str, ...]]] | None:
     if 0 in lengths:
         return [(0, (OWN,) * len(axes))]
     longest = max(lengths)
-    axes = [a if length(a) == longest else (Factor(longest, SAME),) for a in axes]
+    axes = [_merged(a if length(a) == longest else (Factor(longest, SAME),)) for a in axes]
     if longest == 1:
         return []
     cuts = sorted({c for axis in axes for c in _cuts(f.size for f in axis)} | {1})

@@ -222,6 +222,12 @@ TOGETHER = {
     "pad both ends": (lambda h, _: lax.pad(h, 0.0, ((1, -1, 0), (0, 0, 0))), "pad"),
     "first row": (lambda h, _: h + h[0], "slice"),
     "chosen row": (lambda h, _: h + lax.dynamic_slice_in_dim(h, 1, 1), "dynamic_slice"),
+    "windows of rows": (
+        lambda h, _: jax.vmap(lambda k: lax.dynamic_slice_in_dim(h, k, max(len(h) - 1, 1)))(
+            jnp.arange(len(h))
+        ).sum(1),
+        "gather",
+    ),
     "written row": (lambda h, _: h.at[0].mul(2.0), "scatter"),
     "segments": (lambda h, _: jax.ops.segment_sum(h, jnp.arange(len(h)) // 2, len(h)), "scatter"),
     "gram": (lambda h, _: (h @ h.T) @ h, "dot_general"),
@@ -302,6 +308,11 @@ def test_rows_that_meet_are_named(name):
     assert "test_independence.py" in reason
 
 
+@pytest.mark.parametrize("name", ["slope", "gradient"])
+def test_derivative_rules_are_followed_themselves(name):
+    assert "has a derivative that may mix" in mixing(_on_outputs(TOGETHER[name][0]), P, X)
+
+
 def test_kinds_of_faults_are_told_apart():
     def fault(change):
         graph = trace(_on_outputs(change), P, X)
@@ -331,6 +342,11 @@ def test_one_row_more_or_less_is_another_function():
     read = read_batch(trace(scaled, P, X), B)
     assert read.verdict.outcome == "independent"
     assert compared(read, trace_single(scaled, P, X)).outcome == "unproven"
+
+
+def test_outputs_as_many_as_examples_are_refused():
+    spread = lambda p, x: jnp.broadcast_to(hidden(p, x)[:, :1], (len(x), len(x)))  # noqa: E731
+    assert mixing(spread, P, X) == "one example has outputs of shapes [(1,)], of 4 each has [(4,)]"
 
 
 def test_a_constant_as_long_as_the_batch_counts_by_its_values():
