@@ -150,11 +150,15 @@ def _lookup(equation, position, shapes):
     mode, positions = params["mode"], prod(indices[:-1])
     fills = mode == lax.GatherScatterMode.FILL_OR_DROP
 
+    def wide(index):
+        """Row numbers of a dtype that can count all rows."""
+        return index.astype(jnp.promote_types(index.dtype, jnp.int32))
+
     def operand(index):
-        return jnp.clip(index, 0, table[0] - 1).reshape(1, positions)
+        return jnp.clip(wide(index), 0, table[0] - 1).reshape(1, positions)
 
     def cotangent(c, index):
-        c = c.reshape(1, positions, -1)
+        c, index = c.reshape(1, positions, -1), wide(index)
         inside = ((index >= 0) & (index < table[0])).reshape(1, positions, 1)
         return jnp.where(inside, c, 0) if fills else c
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plprune.graph.atoms import Label
-from plprune.graph.known_values import Known, exact
+from plprune.graph.known_values import Known, entries, exact
 from plprune.graph.labels import Labels, Reduction
 from plprune.graph.parameters import rule_of
 from plprune.graph.signs import ANY, POSITIVE, constant_sign
@@ -97,12 +97,11 @@ class Fills:
         if isinstance(value, bool | int | float | np.ndarray | np.generic) or hasattr(
             value, "dtype"
         ):
-            numeric = not str(getattr(value, "dtype", "")).startswith("key")
-            entries = np.asarray(value) if numeric else np.zeros((0,))
-            if entries.size and entries.dtype.kind in "biuf":
-                sign = constant_sign(float(entries.min()))
-                agree = (entries == entries.flat[0]).all()
-                whole = exact(float(entries.flat[0])) if agree else None
+            numbers = entries(value)
+            if numbers is not None and numbers.size and numbers.dtype.kind in "biuf":
+                sign = constant_sign(float(numbers.min()))
+                agree = (numbers == numbers.flat[0]).all()
+                whole = exact(float(numbers.flat[0])) if agree else None
         return Fill(whole, tuple({} for _ in self.dims(variable)), sign)
 
     def members(self, variable: Variable, dimension: int) -> frozenset[Label]:

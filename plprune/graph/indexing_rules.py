@@ -10,6 +10,7 @@ import numpy as np
 from jax.lax import GatherScatterMode
 
 from plprune.graph.fills import Fill, Fills
+from plprune.graph.known_values import entries
 from plprune.graph.labels import Labels
 from plprune.graph.parameters import rule_of
 from plprune.graph.signs import constant_sign
@@ -122,9 +123,7 @@ def _fixed(labels: Labels, variable: Variable, known: dict) -> np.ndarray | None
 
 def _value(labels, variable, known):
     if variable in labels.graph.constants:
-        value = labels.graph.constants[variable]
-        keyed = str(getattr(value, "dtype", "")).startswith("key")
-        return None if keyed else np.asarray(value)
+        return entries(labels.graph.constants[variable])
     equation = labels.makers.get(variable)
     step = None if equation is None else rule_of(_STEPS, equation)
     if step is None:

@@ -3,7 +3,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -20,6 +22,16 @@ def exact(value: float) -> Known:
     if math.isinf(value) or (abs(value) <= 4 and (value * 32).is_integer()):
         return value + 0.0  # No negative zero.
     return None
+
+
+def entries(constant: Any) -> np.ndarray | None:
+    """A constant's numbers; None for random keys and for what an outer trace has yet to compute."""
+    if str(getattr(constant, "dtype", "")).startswith("key"):
+        return None
+    try:
+        return np.asarray(constant)
+    except jax.errors.TracerArrayConversionError:
+        return None
 
 
 def elementwise_value(name: str, params: dict, operands: Sequence[Known], dtype) -> Known:

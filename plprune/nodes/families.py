@@ -30,27 +30,31 @@ def families(
       `shared` holds the atoms that cannot be told apart by place, each with a position that two
       nodes of its family own.
     """
-    found, shared = defaultdict(list), {}
     alike = defaultdict(list)
     for atom, own in slots.items():
         shape = tuple((key, len(own[key])) for key in sorted(own))
         alike[shape, is_open(atom)].append(atom)
+    found, shared = {}, {}
     for (shape, opened), atoms in alike.items():
-        keys = [key for key, _ in shape]
-        overlap = _overlap(slots, atoms, keys)
-        places = dict.fromkeys(atoms, 0)
+        parts, overlap = [atoms], None
+        if opened:
+            parts, overlap = _apart(graph, labels, slots, atoms, [key for key, _ in shape])
+        found.update({(shape, opened, place): part for place, part in enumerate(parts)})
         if overlap is not None:
-            vector = labels[graph.inputs[overlap[0][0]]][overlap[0][1]]
-            places = _places(labels, vector, atoms)
-        parts = defaultdict(list)
-        for atom in atoms:
-            parts[places.get(atom, 0)].append(atom)
-        for part in parts.values():
-            overlap = _overlap(slots, part, keys)
-            if overlap is not None:
-                shared.update(dict.fromkeys(atoms, overlap))
-        found.update({(shape, opened, place): part for place, part in sorted(parts.items())})
+            shared.update(dict.fromkeys(atoms, overlap))
     return found, shared
+
+
+def _apart(graph, labels, slots, atoms, keys):
+    """Parts without a common position, where there are any, and a position that is still shared."""
+    overlap = _overlap(slots, atoms, keys)
+    if overlap is None:
+        return [atoms], None
+    (leaf, axis), _ = overlap
+    places = _places(labels, labels[graph.inputs[leaf]][axis], atoms)
+    parts = [[a for a in atoms if places[a] == place] for place in sorted(set(places.values()))]
+    left = (_overlap(slots, part, keys) for part in parts)
+    return parts, next(filter(None, left), None)
 
 
 def _overlap(slots, atoms: Sequence[Label], keys) -> tuple[LeafAxis, int] | None:
@@ -66,10 +70,11 @@ def _overlap(slots, atoms: Sequence[Label], keys) -> tuple[LeafAxis, int] | None
 
 
 def _places(labels, vector, atoms) -> dict[Label, int]:
-    """Which factor of the products along an axis each atom is; nothing if one is several."""
-    family, places = set(atoms), {}
+    """Which factor of the products along an axis each atom is; 0 for all if one is several."""
+    places = dict.fromkeys(atoms, None)
     for root in np.unique(labels.atoms.roots(vector)).tolist():
-        for place, atom in enumerate(a for a in labels.atoms.basic(root) if a in family):
-            if places.setdefault(atom, place) != place:
-                return {}
+        for place, atom in enumerate(a for a in labels.atoms.basic(root) if a in places):
+            if places[atom] not in (None, place):
+                return dict.fromkeys(atoms, 0)
+            places[atom] = place
     return places

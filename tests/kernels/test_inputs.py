@@ -78,6 +78,19 @@ def test_integer_inputs_have_the_kernel_of_their_values(name, dtype):
     np.testing.assert_allclose(traced, np.einsum("brcr->bc", expected), **tolerance)
 
 
+@pytest.mark.parametrize("mode", ["clip", "fill"])
+def test_small_integers_look_up_large_tables(mode):
+    def apply(p, x):
+        return jnp.tanh(jnp.take(p["e"], x, axis=0, mode=mode, fill_value=0)).mean(1) @ p["o"]
+
+    params = {"e": normal(300, 3), "o": normal(3, 2)}
+    inputs = jnp.asarray([[0, 1, 127], [1, 1, 2]], jnp.int8)
+    # Of wide integers: XLA's unoptimised scatter wraps the number of rows to eight bits.
+    expected = problems.reference_kernel(apply, params, inputs.astype(int))
+    kernel = tangent_kernel(apply, params, inputs, method="layerwise")
+    np.testing.assert_allclose(kernel, expected, rtol=1e-12)
+
+
 PAIR = {"a": normal(4, 5), "b": normal(5, 2, seed=1)}
 COMPLEX = {
     "weights": lambda p, x: jnp.real(x @ lax.complex(p["a"], 2 * p["a"])) @ p["b"],

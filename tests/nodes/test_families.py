@@ -193,6 +193,20 @@ def test_leaves_without_entries(apply, params, sizes):
     assert_exact(apply, params, inputs, groups)
 
 
+def test_groups_are_found_while_an_outer_function_is_traced():
+    params, inputs = shapes(a=(5, 4), o=(4, 2)), normal(3, 5)
+
+    @jax.jit
+    def traced(scale, order):
+        def apply(p, x):
+            return (jnp.tanh(x @ p["a"]) * scale)[:, order] @ p["o"]
+
+        assert not find_nodes(apply, params, inputs).prunable  # The order is not known yet.
+        return scale
+
+    traced(jnp.ones(4), jnp.arange(4))
+
+
 def test_an_empty_batch_has_the_same_groups():
     _, params, inputs = BATCHED["positions merged with the batch"]
 
