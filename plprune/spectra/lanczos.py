@@ -89,9 +89,10 @@ def ritz_ends(
       like: Any vector of the domain; only its shape and dtype are read. Products see vectors of
         that dtype; all else happens in at least float32.
       key: Draws the first direction and the fresh ones.
-      tol: Stop once the residual of each wanted end is below tol times its own |value|, or at the
-        level of rounding with a margin below a tenth of |value| or of that level too. The value's
-        error is then of order tol^2 where no neighbour is near.
+      tol: Stop once the residual of each wanted end is below tol times its own |value| and its
+        margin below half of that, or at the level of rounding, with a margin below a tenth of
+        |value| or of that level too. The value's error is then of order tol^2 where no neighbour
+        is near.
       max_steps: Largest Krylov space, at least 1; more than n is n. Static under jit. Memory is
         ``max_steps * n``.
       which: The end that must reach `tol`: "lowest", "highest", "both", or "magnitude", the one
@@ -201,15 +202,19 @@ def _small_ends(krylov, which, tol):
 
 
 def _have_converged(values, residuals, margins, which, tol):
-    """Whether the wanted ends have reached `tol`, or the level of rounding."""
+    """Whether the wanted ends have reached `tol`, or the level of rounding, and not by chance."""
     sizes = jnp.abs(values)
     scale = jnp.max(sizes)
-    wanted = sizes == scale if which == "magnitude" else jnp.array(_WHICH[which])
     rounding = 10 * jnp.finfo(values.dtype).eps * scale
-    # Steps beyond the level of rounding still shrink the margins.
-    is_known = margins <= jnp.maximum(sizes / 10, 10 * rounding)
-    enough = jnp.where(residuals > rounding, residuals <= tol * sizes, is_known)
-    return jnp.all(enough | ~wanted)
+    # A small residual at another eigenvalue than the last one has a large margin. Beyond the level
+    # of rounding steps no longer shrink residuals, but margins still.
+    room = jnp.where(residuals > rounding, sizes / 2, sizes / 10)
+    is_known = margins <= jnp.maximum(room, 10 * rounding)
+    enough = is_known & (residuals <= jnp.maximum(tol * sizes, rounding))
+    if which != "magnitude":
+        return jnp.all(enough | ~jnp.array(_WHICH[which]))
+    reach = jnp.max(jnp.array([-1, 1], values.dtype) * values + margins)
+    return jnp.all(enough | (sizes < scale)) & (reach <= 1.5 * scale)
 
 
 def _tridiagonal(alpha, off):

@@ -113,3 +113,33 @@ def test_lowest_ends_go_on_until_their_margins_say_something():
         assert ends.converged
         assert ends.margins[0] <= 1.1e-5
         assert abs(ends.values[0] - 1e-4) <= ends.margins[0] + 1e-6
+
+
+def test_a_start_that_nearly_misses_the_top_is_covered(key):
+    """The residual is small at the second eigenvalue long before the first is seen."""
+    n, values = 120, jnp.append(jnp.array([1.72, 1.7]), jnp.geomspace(0.8, 1e-3, 118))
+    start = jax.random.normal(jax.random.fold_in(key, 60), (n,))  # What `ritz_ends` draws.
+    start = start / jnp.linalg.norm(start)
+    others = jax.random.normal(key, (n, n))
+    others = others - jnp.outer(start, start @ others).at[:, 1:].set(0)
+
+    @jax.jit
+    @jax.vmap
+    def solve(overlap):
+        top = others[:, 0] / jnp.linalg.norm(others[:, 0]) + overlap / n**0.5 * start
+        frame = jnp.linalg.qr(others.at[:, 0].set(top))[0]
+        options = {"key": key, "tol": 1e-2, "max_steps": 60, "which": "magnitude"}
+        return ritz_ends(lambda v: frame @ (values * (frame.T @ v)), start, **options)
+
+    ends = solve(jnp.array([2e-3, 5e-3, 2e-2, 1.0]))
+    missed = 1.72 - ends.values[:, 1]
+    assert (missed <= ends.margins[:, 1]).all()
+    assert ends.converged.all()
+    assert (missed > 10 * ends.residuals[:, 1])[0]
+
+
+def test_lowers_for_accelerators():
+    matrix = jax.ShapeDtypeStruct((SIZE, SIZE), jnp.float32)
+    solve = jax.jit(lambda a: ritz_ends(lambda v: a @ v, a[0], key=jax.random.key(0)))
+    exported = jax.export.export(solve, platforms=["cuda", "tpu"])(matrix)
+    assert exported.platforms == ("cuda", "tpu")
