@@ -71,10 +71,10 @@ def _overlap(slots, atoms: Sequence[Label], keys) -> tuple[LeafAxis, int] | None
 
 def _places(labels, vector, atoms) -> dict[Label, int]:
     """Which factor of the products along an axis each atom is; 0 for all if one is several."""
-    places = dict.fromkeys(atoms, None)
+    places = dict.fromkeys(atoms, -1)
     for root in np.unique(labels.atoms.roots(vector)).tolist():
         for place, atom in enumerate(a for a in labels.atoms.basic(root) if a in places):
-            if places[atom] not in (None, place):
+            if places[atom] not in (-1, place):
                 return dict.fromkeys(atoms, 0)
             places[atom] = place
     return places

@@ -42,7 +42,7 @@ def pooled(h, fold, start, **options):
 
 def looked_up(h, axis, mode, **options):
     """Entries at positions that depend on the data, some of them beyond the end."""
-    positions = (jnp.abs(h[0, 0, :2, 0]) * 4).astype(int) + 1
+    positions = (jnp.abs(h[0, 0, :2, 0]) * 4).astype(int) + 3
     return jnp.take(h, positions, axis=axis, mode=mode, **options)
 
 
@@ -85,7 +85,7 @@ def folded(name, h, axes):
 
 def bits(h, axis):
     """All bits of integers that every entry has."""
-    whole = (h * 9).astype(jnp.int32)
+    whole = jnp.exp(2 * h).astype(jnp.int32)
     return lax.reduce_and(whole, (axis,)).astype(h.dtype)
 
 
@@ -229,7 +229,7 @@ LAYERS = {
         lambda h: looked_up(h, 1, "clip")[:, :, :2] * looked_up(h, 2, "fill", fill_value=0.0),
         mixes=True,
     ),
-    "lookup filled": Layer(lambda h: looked_up(h, 2, "fill", fill_value=0.5), mixes=True),
+    "lookup filled": Layer(lambda h: looked_up(h, 2, "fill", fill_value=0.5).sum(3), mixes=True),
     "lookup of features": Layer(lambda h: looked_up(h, 3, "wrap"), mixes=True),
     "lookup, mapped": Layer(
         lambda h: jax.vmap(lambda v: jnp.take(v, v.argmax(1)[0, :2], 1, mode="clip"))(h)

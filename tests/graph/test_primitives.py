@@ -56,8 +56,11 @@ def equations(graph):
 
 def random_keep(groups):
     draws = np.random.default_rng(2)
-    sizes = {n: size for n, size in groups.prunable.items() if size > 1}
-    return {n: np.arange(size) != draws.integers(size) for n, size in sizes.items()}
+    keep = {}
+    for name, size in groups.prunable.items():  # One of many closed, one of few left.
+        chosen = np.arange(size) == draws.integers(size)
+        keep[name] = ~chosen if size > 3 else chosen
+    return keep
 
 
 def brute_force(apply, params):

@@ -62,7 +62,8 @@ MODELS = {
 )
 def test_integer_inputs_have_the_kernel_of_their_values(name, dtype):
     apply, params = MODELS[name]
-    inputs = jnp.asarray(np.random.default_rng(3).integers(0, 6, (4, 2, 5))).astype(dtype)
+    step = 1 if "lookup" in name or "one-hot" in name else 40  # 200 times 200 is no uint8.
+    inputs = jnp.asarray(step * np.random.default_rng(3).integers(0, 6, (4, 2, 5))).astype(dtype)
     expected = problems.reference_kernel(apply, params, inputs)
 
     @jax.jit
