@@ -53,6 +53,22 @@ def symmetric(key, eigenvalues, dtype=jnp.float64):
     return jnp.asarray((matrix + matrix.T) / 2, dtype)
 
 
+def nearly_missed(key, overlap, max_steps=60):
+    """A matrix [120, 120] whose top vector the start of `ritz_ends` meets at overlap/sqrt(n).
+
+    The largest eigenvalue is 1.72, and 1.7 follows, which the start sees as well as it sees others.
+    """
+    n = 120
+    start = jax.random.normal(jax.random.fold_in(key, max_steps), (n,))
+    start = start / jnp.linalg.norm(start)
+    frame = jax.random.normal(key, (n, n))
+    top = frame[:, 0] - (frame[:, 0] @ start) * start
+    top = top / jnp.linalg.norm(top) + overlap / n**0.5 * start
+    frame = jnp.linalg.qr(frame.at[:, 0].set(top))[0]
+    values = jnp.append(jnp.array([1.72, 1.7]), jnp.geomspace(0.8, 1e-3, n - 2))
+    return (frame * values[None]) @ frame.T
+
+
 def reference_kernel(apply, params, inputs, other=None, *, forward=False):
     """Float64 contraction of whole Jacobians, the product in NumPy."""
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
