@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from plprune.graph.combining import combined
-from plprune.graph.following import MIXED, Value, Walk, frozen
+from plprune.graph.following import LOST, MIXED, Value, Walk, frozen
 from plprune.graph.following_rules import guarded
 from plprune.graph.tracing import Equation
 
@@ -47,8 +47,10 @@ def convolution(walk: Walk, equation: Equation, values: list[Value]) -> Outputs:
         right[e] = ("kernel", k)
     rest = params["feature_group_count"], params["batch_group_count"], params["dimension_numbers"]
     rest += (frozen(params.get("precision")), str(params.get("preferred_element_type")))
-    roles = [left, right]
-    return combined(walk, equation, values, roles, how="slides over", kind=MIXED, params=rest)
+    # Among channels in groups examples may stay apart, each in a group of its own.
+    grouped = params["feature_group_count"] > 1 or params["batch_group_count"] > 1
+    fault = {"how": "slides over", "kind": LOST if grouped else MIXED}
+    return combined(walk, equation, values, [left, right], params=rest, **fault)
 
 
 def gather(walk: Walk, equation: Equation, values: list[Value]) -> Outputs:

@@ -81,7 +81,8 @@ def test_masked_equals_shrunk_and_the_kernel_is_that_of_whole_jacobians(name):
     def both(full, masked, small):
         kernels = ()
         if LAYERS[name].is_smooth and not LAYERS[name].mixes:
-            kernel = tangent_kernel(apply, full, INPUTS, method="layerwise")
+            # Not all of them are proven to keep examples apart, and values are not at hand here.
+            kernel = tangent_kernel(apply, full, INPUTS, method="layerwise", independent=True)
             kernels = kernel, brute_force(apply, full)
         outputs = apply(masked, INPUTS), resize(apply, groups, keep)(small, INPUTS)
         return [outputs, *([kernels] if kernels else [])]
