@@ -8,7 +8,7 @@ from plprune.compilation.cache import (
     recall,
     run_once,
 )
-from plprune.compilation.identity import UnknownError, identity
+from plprune.compilation.identity import UnknownError, identity, is_concrete
 
 __all__ = [
     "UnknownError",
@@ -16,6 +16,7 @@ __all__ = [
     "compile_once",
     "forget_compiled",
     "identity",
+    "is_concrete",
     "recall",
     "run_once",
 ]

@@ -8,11 +8,11 @@ function reads and by shapes, or, where the function is new, by the program that
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import wraps
 from hashlib import sha256
 from inspect import signature
 from threading import RLock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def compile_once(
         numbers, strings, node groups.
       run: ``(function, static, dynamic) -> result`` in place of `run_once`.
     """
-    return partial(_marked, arrays, run or run_once)
+    return lambda function: cast(Function, _marked(arrays, run or run_once, function))
 
 
 def _marked(arrays, run, function):

@@ -119,7 +119,8 @@ def _digits():
 def _images(name, data_dir, cache_dir):
     builder = builder_on_disk(name, data_dir)
     with reading(builder.data_dir):
-        features, keys = builder.info.features, builder.info.supervised_keys or ()
+        features = builder.info.features
+        keys: tuple[Any, ...] = builder.info.supervised_keys or ()
         fits = len(keys) == 2 and _is_image(features[keys[0]]) and _is_label(features[keys[1]])
     if not fits:
         raise ValueError(f"{name} must be an image-classification set of TFDS.")

@@ -178,7 +178,7 @@ class Atoms:
                     self._unify(a, b, reason)
                 return
         why = next((self.pinned[a] for a in left + right if a in self.pinned), reason)
-        self._unify_unlike(*map(self._open, rest), why)
+        self._unify_unlike(self._open(rest[0]), self._open(rest[1]), why)
 
     def _pairings(self, x, y, rest):
         """Ways to pair the factors of two labels, the best first."""

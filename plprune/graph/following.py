@@ -9,8 +9,10 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from plprune.compilation import is_concrete
 from plprune.graph.layouts import FOLLOWED, OWN, SAME, Factor, Layout, uniform_layout
 from plprune.graph.tracing import Equation, Graph, Variable
 
@@ -134,9 +136,9 @@ def worst(faults: Iterable[Fault | None], *kinds: str) -> Fault | None:
 
 def _looked_at(content, aval):
     """A small constant, of the type it is used with; None if it is not looked at."""
-    if isinstance(content, jax.core.Tracer) or not hasattr(aval, "shape"):
+    if not hasattr(aval, "shape") or (isinstance(content, jax.Array) and not is_concrete(content)):
         return None
-    if prod(aval.shape) > _LOOKED_AT or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+    if prod(aval.shape) > _LOOKED_AT or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
         return None
     if isinstance(content, jax.Array) and not content.is_fully_addressable:
         return None

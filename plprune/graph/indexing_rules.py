@@ -125,7 +125,9 @@ def _value(labels, variable, known):
     if variable in labels.graph.constants:
         return entries(labels.graph.constants[variable])
     equation = labels.makers.get(variable)
-    step = None if equation is None else rule_of(_STEPS, equation)
+    if equation is None:
+        return None
+    step = rule_of(_STEPS, equation)
     if step is None:
         return None
     operands = [_fixed(labels, v, known) for v in equation.inputs]

@@ -52,14 +52,14 @@ def aligned(axes: Sequence[Axis]) -> list[tuple[int, tuple[str, ...]]] | None:
     if 0 in lengths:
         return [(0, (OWN,) * len(axes))]
     longest = max(lengths)
-    axes = [_merged(a if length(a) == longest else (Factor(longest, SAME),)) for a in axes]
+    merged = [_merged(a if length(a) == longest else (Factor(longest, SAME),)) for a in axes]
     if longest == 1:
         return []
-    cuts = sorted({c for axis in axes for c in _cuts(f.size for f in axis)} | {1})
+    cuts = sorted({c for axis in merged for c in _cuts(f.size for f in axis)} | {1})
     if any(larger % smaller for smaller, larger in pairwise(cuts)):
         return None
     factors = [(larger // smaller, smaller) for smaller, larger in pairwise(cuts)][::-1]
-    kinds = [_kinds(axis, factors) for axis in axes]
+    kinds = [_kinds(axis, factors) for axis in merged]
     if None in kinds:
         return None
     return _joined(

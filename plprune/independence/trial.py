@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from plprune.compilation import run_once
+from plprune.compilation import are_concrete, run_once
 from plprune.graph.independence import Read
 from plprune.types import Apply, Inputs, Params
 
@@ -36,8 +36,7 @@ def agree_if_known(read: Read, apply: Apply, params: Params, inputs: Inputs) -> 
     Returns:
       None where the values are not known (under jit, vmap or grad). One compilation.
     """
-    leaves = jax.tree.leaves((params, inputs))
-    if any(isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) for a in leaves):
+    if not are_concrete((params, inputs)):
         return None
     names = {e.name for e in _equations(read.graph)}
     options = {"tolerance": _tolerance(read.graph), "backward": "custom_vjp_call" in names}
