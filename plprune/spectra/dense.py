@@ -26,7 +26,9 @@ from plprune.spectra.scaling import power_of_two, widened
 
 METHODS = ("auto", "eigh", "cholesky", "krylov")
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-_SMALL = 512  # Below it a full eigen-decomposition is as fast.
+# Up to these sizes a full eigen-decomposition: to the first it is as fast as a Krylov space, to the
+# second hardly slower than certified iterations, which take eight times as long to compile.
+_SMALL, _SMALL_CERTIFIED = 512, 640
 _KRYLOV = 6  # Blocks of a space that is not refined.
 _STEPS = 200
 _STEPS_SINGLE = 40  # Of a solver in float32, which either helps at once or not at all.
@@ -132,7 +134,8 @@ def _solve(matrix, num_smallest, method, tol):
     n = len(matrix)
     columns, blocks = space_size(num_smallest)
     blocks = _KRYLOV if method == "krylov" else blocks
-    is_small = method != "cholesky" and n <= max(_SMALL, 3 * columns * blocks)
+    least = _SMALL if method == "krylov" else _SMALL_CERTIFIED
+    is_small = method != "cholesky" and n <= max(least, 3 * columns * blocks)
     if method == "eigh" or is_small or n < columns * blocks:
         return _by_eigh(matrix, num_smallest)
     if method == "krylov":

@@ -59,7 +59,7 @@ def test_several_smallest(key, name, method):
 
 
 def test_laplacian_has_its_textbook_ends():
-    n = 520  # Above the size at which "auto" turns to Cholesky.
+    n = 648  # Above the size at which "auto" turns to Cholesky.
     laplacian = 2 * jnp.eye(n) - jnp.eye(n, k=1) - jnp.eye(n, k=-1)
     pairs = solve(laplacian, method="auto")
     angle = np.pi / (n + 1)
