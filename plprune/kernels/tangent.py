@@ -111,6 +111,7 @@ def projected_kernel(
     Raises:
       ValueError: as `tangent_kernel`, or a projection whose first axis is not c.
     """
+    projection = jnp.asarray(projection)
     model = flat_outputs(apply)
     num_outputs = jax.eval_shape(model, params, inputs).shape[1]
     if len(projection) != num_outputs:
