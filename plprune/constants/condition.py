@@ -36,10 +36,7 @@ def condition_number(
       ValueError: an `objective` without `key` or without `batch`, or as `pl_constant`, whose check
         of `apply` `independent` skips.
     """
-    if objective is not None and key is None:
-        raise ValueError("key must be given with an objective, got None.")
-    if objective is not None and batch is None:
-        raise ValueError("batch must be given with an objective, got None.")
+    check_objective(objective, batch, key)
     if objective is None:
         ends = kernel_ends(
             apply, params, inputs, method="auto", key=key, tol=tol, independent=independent
@@ -49,6 +46,14 @@ def condition_number(
         lipschitz_constant(objective, params, batch, key=key, tol=tol),
         pl_constant(apply, params, inputs, tol=tol, independent=independent),
     )
+
+
+def check_objective(objective: Objective | None, batch: Any, key: PRNGKeyArray | None) -> None:
+    """ValueError for an objective without `key` or without `batch`."""
+    if objective is not None and key is None:
+        raise ValueError("key must be given with an objective, got None.")
+    if objective is not None and batch is None:
+        raise ValueError("batch must be given with an objective, got None.")
 
 
 @compile_once("top", "bottom")

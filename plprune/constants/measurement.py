@@ -9,7 +9,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from plprune.compilation import are_concrete, compile_once
-from plprune.constants.condition import ratio
+from plprune.constants.condition import check_objective, ratio
 from plprune.constants.ends import kernel_ends
 from plprune.constants.lipschitz import lipschitz_constant
 from plprune.constants.pl import per_example
@@ -76,10 +76,7 @@ def measure(
     Cost: that of `pl_constant`, and of `lipschitz_constant` where there is an objective. A plain
     call compiles once per model and shape.
     """
-    if objective is not None and key is None:
-        raise ValueError("key must be given with an objective, got None.")
-    if objective is not None and batch is None:
-        raise ValueError("batch must be given with an objective, got None.")
+    check_objective(objective, batch, key)
     options = {"method": "auto", "key": key, "tol": tol, "independent": independent}
     ends = kernel_ends(apply, params, inputs, **options)
     smoothness = None
