@@ -16,7 +16,6 @@ from plprune.scores.running import compiled, compiled_with_loss
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
-    is_statistic,
     leaves_by_path,
     scaled,
     unit_factors,
@@ -130,7 +129,7 @@ def grasp(
         trained = [
             leaf
             for path, leaf in leaves_by_path(gradient, groups).items()
-            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not is_statistic(groups, path)
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not groups.is_statistic(path)
         ]
         return optax.tree.norm(trained, squared=True) / 2, value
 

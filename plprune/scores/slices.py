@@ -54,7 +54,7 @@ def node_norms(tree: PyTree, groups: NodeGroups, slices: Slices) -> NodeScores:
     leaves = leaves_by_path(tree, groups)
 
     def norms(group):
-        members = [m for m in slices(group) if not is_statistic(groups, m.path)]
+        members = [m for m in slices(group) if not groups.is_statistic(m.path)]
         for member in members:
             if member.path not in leaves:
                 raise ValueError(f"params must hold the leaf {member.path}, got {list(leaves)}.")
@@ -89,11 +89,6 @@ def _others(leaf, member):
     return tuple(d for d in range(leaf.ndim) if d != member.axis)
 
 
-def is_statistic(groups: NodeGroups, path: str) -> bool:
-    """Whether a leaf is a running statistic, such as the mean of BatchNorm."""
-    return groups.is_statistic(path)
-
-
 def scaled(params: PyTree, groups: NodeGroups, factors: Gates) -> PyTree:
     """`gate`, extended to groups without a gate: there it scales what computes the node.
 
@@ -102,7 +97,7 @@ def scaled(params: PyTree, groups: NodeGroups, factors: Gates) -> PyTree:
     per_leaf = defaultdict(list)
     for name, values in factors.items():
         for member in gating(groups[name]):
-            if not is_statistic(groups, member.path):
+            if not groups.is_statistic(member.path):
                 per_leaf[member.path].append((member, values))
 
     return scale_slices(params, groups, per_leaf)
@@ -117,7 +112,7 @@ def edit_trained(params: PyTree, groups: NodeGroups, edit: Callable) -> PyTree:
     """``edit(path, leaf)`` of the leaves that training moves: no statistics, integers or keys."""
 
     def where_trained(path, leaf):
-        trained = leaf_is(leaf, jnp.inexact) and not is_statistic(groups, path)
+        trained = leaf_is(leaf, jnp.inexact) and not groups.is_statistic(path)
         return edit(path, jnp.asarray(leaf)) if trained else leaf
 
     return edit_leaves(params, groups, where_trained, _shapes(groups))

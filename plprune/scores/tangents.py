@@ -17,7 +17,6 @@ from plprune.scores.running import compiled
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
-    is_statistic,
     leaves_by_path,
     per_node,
     producing,
@@ -151,7 +150,7 @@ def _node_kernels(leaves, groups, group):
     """[g, b, b] Gram matrices over the slices that compute the nodes."""
     kernels = 0
     for member in producing(group):
-        if is_statistic(groups, member.path):
+        if groups.is_statistic(member.path):
             continue
         rows = leaves[member.path]
         if jnp.issubdtype(rows.dtype, jnp.inexact):
