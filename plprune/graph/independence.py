@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plprune.graph.following import MIXED, Value, first_fault
-from plprune.graph.following_calls import walk_of
-from plprune.graph.layouts import FOLLOWED, OWN, SAME, Factor, uniform_layout
+from plprune.graph.following.layouts import FOLLOWED, OWN, SAME, Factor, uniform_layout
+from plprune.graph.following.walk import MIXED, Value, Walk, first_fault
+from plprune.graph.primitives import PRIMITIVES
 from plprune.graph.tracing import Graph, trace
 
 
@@ -84,7 +84,7 @@ def read_batch(graph: Graph, size: int) -> Read:
         if k >= count:
             layout = ((Factor(size, FOLLOWED),), *layout[1:])
         start.append(Value(layout, names.setdefault(("input", k), len(names))))
-    outputs = walk_of(graph, names).run(graph, start)
+    outputs = Walk(graph, names, PRIMITIVES).run(graph, start)
     return Read(graph, _seen(outputs, size), outputs, names, size)
 
 
@@ -120,7 +120,7 @@ def compared(read: Read, single: Graph) -> Verdict:
         Value(uniform_layout(single.shape(v), OWN), names.setdefault(("input", k), len(names)))
         for k, v in enumerate(single.inputs)
     ]
-    walk = walk_of(single, names)
+    walk = Walk(single, names, PRIMITIVES)
     outputs = walk.run(single, start)
     if first_fault(outputs) is None and _expressions(outputs) == _expressions(read.outputs):
         return INDEPENDENT

@@ -4,14 +4,8 @@
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from plprune.graph.tracing import STRUCTURAL, Equation, Graph
-
-# Primitives that move entries or choose among them, and so round nothing.
-_MOVING = (STRUCTURAL - {"convert_element_type"}) | {
-    "slice", "dynamic_slice", "dynamic_update_slice", "gather", "scatter", "concatenate", "pad",
-    "select_n", "split", "sort", "max", "min", "reduce_max", "reduce_min", "neg", "abs", "sign",
-    "stop_gradient", "optimization_barrier",
-}  # fmt: skip
+from plprune.graph.primitives import PRIMITIVES
+from plprune.graph.tracing import Equation, Graph
 
 
 def rounding_dtypes(graph: Graph) -> frozenset[DTypeLike]:
@@ -26,7 +20,7 @@ def rounding_dtypes(graph: Graph) -> frozenset[DTypeLike]:
 
 
 def _rounds_to(graph: Graph, equation: Equation) -> list[DTypeLike]:
-    if equation.subgraphs or equation.name in _MOVING:
+    if equation.subgraphs or not PRIMITIVES.of(equation).rounds:
         return []
     dtypes = [_inexact(graph, variable) for variable in equation.outputs]
     if equation.name == "convert_element_type":

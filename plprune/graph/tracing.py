@@ -24,13 +24,6 @@ BODIES = {
     "custom_jvp_call": ("call_jaxpr",),
     "custom_vjp_call": ("call_jaxpr",),
 }
-# Primitives that only move or cast the entries of their first operand.
-STRUCTURAL = frozenset(
-    {"reshape", "transpose", "broadcast_in_dim", "squeeze", "rev", "copy", "copy_p"}
-) | {
-    "convert_element_type",
-    "expand_dims",
-}
 
 
 class Equation(NamedTuple):
@@ -75,14 +68,6 @@ class Graph:
     def shape(self, variable: Variable) -> tuple[int, ...]:
         """Shape of a variable; tokens and other shapeless values count as scalars."""
         return tuple(getattr(self.avals[variable], "shape", ()))
-
-
-class Origin(NamedTuple):
-    """A variable that is a parameter leaf moved around by structural primitives only."""
-
-    leaf: int  # Position among the graph's inputs.
-    axes: tuple[frozenset[int], ...]  # Per dimension of the variable: the leaf's axes it runs over.
-    equations: tuple[Equation, ...]  # The chain from the leaf to the variable, in order.
 
 
 def trace(function: Callable, *args: Any) -> Graph:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plprune.graph.factors import one_hot_rows
-from plprune.graph.products import OuterProducts, SharedProducts
-from plprune.graph.taps import Term
+from plprune.graph.linear.products import OuterProducts, SharedProducts
+from plprune.graph.linear.taps import Term
+from plprune.graph.rules.factors import one_hot_rows
 from plprune.kernels.routes import Route
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plprune.graph.products import term_jacobians
+from plprune.graph.linear.products import term_jacobians
 from plprune.kernels.blocks import Factors, block, factors, num_numbers
 from plprune.kernels.problem import Problem
 from plprune.kernels.tiles import batch_size, over_pairs, over_tiles, take

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plprune.graph.taps import (
+from plprune.graph.linear.taps import (
     Taps,
     find_taps,
     leaf_is_output,

@@ -3,7 +3,7 @@
 
 from typing import Literal
 
-from plprune.graph.taps import Term
+from plprune.graph.linear.taps import Term
 
 # "gram": products of Gram matrices over positions; "jacobian": the term's columns of a Jacobian
 # that all such terms share; "shared": one sum over positions for all outputs, then their scales.

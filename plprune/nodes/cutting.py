@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from plprune.graph.paths import leaf_is
-from plprune.graph.resizing import take
+from plprune.graph.shrinking.resizing import take
 from plprune.nodes.checks import concrete_keep
 from plprune.nodes.matching import edit_leaves
 from plprune.types import Keep, NodeGroups

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plprune.graph.atoms import Label
-from plprune.graph.labelling import label
-from plprune.graph.labels import Labels
-from plprune.graph.roles import LeafAxis, Roles, roles
-from plprune.graph.routing import fill_routed, ranked_atoms
+from plprune.graph.linear.roles import LeafAxis, Roles, roles
+from plprune.graph.primitives import PRIMITIVES
+from plprune.graph.shrinking.atoms import Label
+from plprune.graph.shrinking.labels import Labels
+from plprune.graph.shrinking.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
 from plprune.independence import doubt
 from plprune.nodes.families import Slots, families
@@ -80,7 +80,7 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
     graph = trace(apply, params, inputs)
     paths = graph.paths[0]
-    labels = label(graph, len(paths))
+    labels = Labels(graph, len(paths), PRIMITIVES)
     uses = roles(graph, len(paths))
     kinds = apply.kinds if isinstance(apply, Typed) else {}
     held = statistic_leaves(params, tuple(statistics), uses.makers, kinds)

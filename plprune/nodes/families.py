@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from plprune.graph.atoms import Label
-from plprune.graph.labels import Labels
-from plprune.graph.roles import LeafAxis
+from plprune.graph.linear.roles import LeafAxis
+from plprune.graph.shrinking.atoms import Label
+from plprune.graph.shrinking.labels import Labels
 from plprune.graph.tracing import Graph
 
 Slots = Mapping[LeafAxis, np.ndarray]  # (leaf, axis) -> positions of one node.

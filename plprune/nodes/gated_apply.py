@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
-from plprune.graph.reading import readings
+from plprune.graph.linear.reading import readings
 from plprune.graph.tracing import bind, evaluate, trace
 from plprune.nodes.closing import checked_gates
 from plprune.nodes.matching import match_leaves

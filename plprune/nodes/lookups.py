@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 
 import jax.numpy as jnp
 
-from plprune.graph.tracing import STRUCTURAL, Equation, Graph, Variable
+from plprune.graph.primitives import PRIMITIVES
+from plprune.graph.tracing import Equation, Graph, Variable
 
 # Values stay the positions that came in, up to the usual wrapping of negative ones.
-_PASSING = STRUCTURAL | {
+_PASSING = {name for name, entry in PRIMITIVES.items() if entry.linear.moves} | {
     "select_n",
     "add",
     "max",

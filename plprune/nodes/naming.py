@@ -6,9 +6,9 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from plprune.graph.atoms import Label
-from plprune.graph.labels import Labels
-from plprune.graph.roles import LeafAxis, Roles
+from plprune.graph.linear.roles import LeafAxis, Roles
+from plprune.graph.shrinking.atoms import Label
+from plprune.graph.shrinking.labels import Labels
 from plprune.graph.tracing import Graph, Variable
 
 

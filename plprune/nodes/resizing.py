@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plprune.graph.paths import leaves_with_keys, printed
-from plprune.graph.resizing import Resizing
+from plprune.graph.shrinking.resizing import Resizing
 from plprune.nodes.checks import concrete_keep
 from plprune.nodes.cutting import kept_axes, small_shapes
 from plprune.nodes.discovery import Found, analyse, shape_of

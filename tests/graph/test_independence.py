@@ -9,7 +9,7 @@ from flax import linen, nnx
 from jax import lax
 
 from plprune.functional import functional
-from plprune.graph.following import LOST, UNEQUAL
+from plprune.graph.following.walk import LOST, UNEQUAL
 from plprune.graph.independence import compared, mixing, read_batch, trace_single
 from plprune.graph.tracing import trace
 from plprune.models import (

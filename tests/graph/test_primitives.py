@@ -1,128 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules read every parameter of their primitive, or refuse: masked == shrunk, kernel == J J'."""
+"""The table of primitives: what it holds, and that it is all that the passes know."""
 
-from collections import defaultdict
-from dataclasses import replace
-from functools import cache
+import ast
+from pathlib import Path
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from jax.extend.core import Primitive
 
-from plprune.graph.factors import factoring
-from plprune.graph.filling import RULES as FILL_RULES
-from plprune.graph.label_rules import ELEMENTWISE
-from plprune.graph.labelling import RULES, label
-from plprune.graph.parameters import _HARMLESS, _READ, unread
-from plprune.graph.tracing import trace
-from plprune.kernels import tangent_kernel
-from plprune.nodes import find_nodes, mask, resize, shrink
-from tests.graph.primitives import LAYERS
+import plprune
+from plprune.graph.entries import ANYTHING, REFUSED, Primitives
+from plprune.graph.following.layouts import FOLLOWED, OWN, Factor, uniform_layout
+from plprune.graph.following.walk import Value, Walk
+from plprune.graph.independence import mixing
+from plprune.graph.linear.roles import roles
+from plprune.graph.linear.taps import factoring
+from plprune.graph.primitives import FAMILIES, PRIMITIVES
+from plprune.graph.shrinking.fills import Fills
+from plprune.graph.shrinking.labels import Labels
+from plprune.graph.tracing import BODIES, INLINED, trace
+from plprune.nodes import find_nodes
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
-INPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+PARAMS, INPUTS = {"in": jnp.ones((3, 4)), "out": jnp.ones((4, 2))}, jnp.ones((5, 3))
+
+novel = Primitive("novel")
+novel.def_abstract_eval(lambda x: x)
 
 
-def model(name):
-    """A dense layer before and after the one under test, with random parameters."""
-    layer = LAYERS[name]
-    width = (2, 4, 3) if layer.on_image else (6,)
-
-    def hidden(p, x):
-        own = {key: p[key] for key in layer.shapes}
-        return layer.apply(jnp.tanh(jnp.tensordot(x, p["in"], 1)), **own)
-
-    shapes = {"in": (4, *width), **layer.shapes}
-    draws = np.random.default_rng(1)
-    params = {key: jnp.asarray(draws.normal(size=shape)) for key, shape in shapes.items()}
-    after = jax.eval_shape(hidden, params, INPUTS).shape[1:]
-    params["out"] = jnp.asarray(draws.normal(size=(*after, 2)))
-    return lambda p, x: jnp.tensordot(hidden(p, x), p["out"], len(after)), params
+def apply(p, x):
+    return novel.bind(x @ p["in"]) @ p["out"]
 
 
-@cache
-def traced(name):
-    with jax.numpy_rank_promotion("allow"):
-        return trace(*model(name), INPUTS)
+def named_primitives(path):
+    """Names that the code of a file compares with the name of an equation."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        if any(isinstance(s, ast.Attribute) and s.attr == "name" for s in sides):
+            constants = (n for s in sides for n in ast.walk(s) if isinstance(n, ast.Constant))
+            yield from (n.value for n in constants if isinstance(n.value, str))
 
 
-def equations(graph):
-    for equation in graph.equations:
-        yield equation
-        for body in equation.subgraphs:
-            yield from equations(body)
+def test_every_primitive_is_listed_once():
+    assert sum(map(len, FAMILIES.values())) == len(PRIMITIVES)
 
 
-def random_keep(groups):
-    draws = np.random.default_rng(2)
-    keep = {}
-    for name, size in groups.prunable.items():  # One of many closed, one of few left.
-        chosen = np.arange(size) == draws.integers(size)
-        keep[name] = ~chosen if size > 3 else chosen
-    return keep
+def test_no_pass_knows_a_primitive_that_is_not_listed():
+    root = Path(plprune.__file__).parent
+    files = [*(root / "graph").rglob("*.py"), *(root / "nodes").rglob("*.py")]
+    known = {name for path in files for name in named_primitives(path)}
+    assert {"conv_general_dilated", "gather"} <= known <= PRIMITIVES.keys()
+    assert BODIES.keys() <= PRIMITIVES.keys()
+    assert PRIMITIVES.keys().isdisjoint(INLINED)
 
 
-def brute_force(apply, params):
-    loops = "while" in {e.name for e in trace(apply, params, INPUTS).equations}
-    derivative = jax.jacfwd if loops else jax.jacrev
-    jacobians = jax.tree.leaves(derivative(lambda p: apply(p, INPUTS))(params))
-    matrix = jnp.concatenate([j.reshape(6, -1) for j in jacobians], axis=1)
-    return jnp.reshape(matrix @ matrix.T, (3, 2, 3, 2))
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_entries_have_a_rule_for_every_pass_or_say_that_there_is_none(name):
+    entry = PRIMITIVES[name]
+    rules = {entry.label, entry.fill, entry.resize, entry.follow, entry.linear.factors}
+    assert all(map(callable, rules - {None}))
+    assert entry.follow is not REFUSED
+    assert entry.label is not REFUSED or (entry.fill, entry.resize) == (None, None)
+    assert entry.reads is ANYTHING or len(set(entry.reads.split())) == len(entry.reads.split())
+    assert entry.linear.factors is None or name in ("gather",) or entry.linear.contracts
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_masked_equals_shrunk_and_the_kernel_is_that_of_whole_jacobians(name):
-    apply, params = model(name)
-    groups = find_nodes(apply, params, INPUTS, mode="baked")
-    keep = random_keep(groups)
-
-    @jax.jit  # One program: compiling takes most of the time.
-    def both(full, masked, small):
-        kernels = ()
-        if LAYERS[name].is_smooth and not LAYERS[name].mixes:
-            # Not all of them are proven to keep examples apart, and values are not at hand here.
-            kernel = tangent_kernel(apply, full, INPUTS, method="layerwise", independent=True)
-            kernels = kernel, brute_force(apply, full)
-        outputs = apply(masked, INPUTS), resize(apply, groups, keep)(small, INPUTS)
-        return [outputs, *([kernels] if kernels else [])]
-
-    for actual, expected in both(params, mask(params, groups, keep), shrink(params, groups, keep)):
-        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
+def test_an_unknown_primitive_is_refused_by_name_in_every_pass():
+    groups = find_nodes(apply, PARAMS, INPUTS)
+    assert not groups.prunable
+    assert "no rule for novel at" in str(groups)
+    assert mixing(apply, PARAMS, INPUTS).startswith("novel is not known to keep apart")
+    graph = trace(lambda p, _: novel.bind(p["in"]) @ p["out"], PARAMS, INPUTS)
+    equation, product = graph.equations
+    assert equation.name == "novel"
+    assert factoring(equation, 0, [(3, 4), (3, 4)]) is None
+    assert (0, 0) in roles(graph, 2).produced
+    assert product.outputs[0] in roles(graph, 2).readers
 
 
-def test_layers_have_every_primitive_with_a_rule():
-    have = {e.name for name in LAYERS for e in equations(traced(name))}
-    same = {"device_put", "name", "copy", "sharding_constraint"}  # Only where a value lies.
-    assert set(RULES) | set(FILL_RULES) <= have | set(ELEMENTWISE) | same
-
-
-def test_every_parameter_is_known_and_tried_with_several_values():
-    seen = defaultdict(set)
-    for equation in (e for name in LAYERS for e in equations(traced(name))):
-        assert equation.name not in RULES or unread(equation) is None
-        for key in equation.params:
-            seen[equation.name, key].add(str(equation.params[key]))
-    pairs = {(primitive, key) for primitive, text in _READ.items() for key in text.split()}
-    assert not {pair for pair in pairs if len(seen[pair]) < 2}
-    assert not {key for _, text in _READ.items() for key in text.split()} & _HARMLESS
-
-
-@pytest.mark.parametrize("primitive", sorted({*_READ, "tanh", "select_n"} - {"iota"}))
-def test_a_parameter_that_no_rule_reads_is_refused(primitive):
-    graph = next(g for g in map(traced, LAYERS) if primitive in {e.name for e in g.equations})
-    (first, *_) = (e for e in graph.equations if e.name == primitive)
-    novel = first._replace(params={**first.params, "novel": 1})
-    changed = replace(graph, equations=tuple(novel if e is first else e for e in graph.equations))
-    labels = label(changed, len(graph.paths[0]))
-    assert unread(novel) == "novel"
-    arrays = [v for v in (*novel.inputs, *novel.outputs) if graph.shape(v)]
-    assert not any(labels.atoms.members(axis) for v in arrays for axis in labels[v])
-    shapes = [graph.shape(v) for v in (*novel.inputs, *novel.outputs)]
-    assert factoring(novel, len(novel.inputs) - 1, shapes) is None
-
-
-def test_a_parameter_that_is_absent_is_not_asked_for():
-    graph = traced("dot")
-    (dot, *_) = (e for e in graph.equations if e.name == "dot_general")
-    assert unread(dot._replace(params={**dot.params, "novel": None})) is None
+def test_one_entry_teaches_a_primitive_to_every_pass():
+    table = Primitives({**FAMILIES, "novel": {"novel": PRIMITIVES["sin"]}})
+    graph = trace(apply, PARAMS, INPUTS)
+    labels = Labels(graph, 2, table)
+    Fills(labels, [0, 1], baked=False)
+    assert len(labels.atoms.members(labels[graph.inputs[1]][0])) == 4
+    start = [Value(uniform_layout(v.shape, OWN), k) for k, v in enumerate(PARAMS.values())]
+    batch = Value(((Factor(5, FOLLOWED),), (Factor(3, OWN),)), 2)
+    (output,) = Walk(graph, {}, table).run(graph, [*start, batch])
+    assert output.fault is None
+    assert output.is_followed

@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.graph.origins import origins
-from plprune.graph.reshaping import common_factors
 from plprune.graph.tracing import evaluate, scan_counts, trace
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -90,49 +88,9 @@ def test_the_source_is_the_users_line_even_inside_the_library():
     assert all("test_tracing.py" in e.source for e in graph.equations)
 
 
-def test_parameters_are_followed_through_moves():
-    graph = trace(lambda p, x: x @ p.T.reshape(3, 2, 2).reshape(3, 4), jnp.ones((4, 3)), INPUTS)
-    (product,) = (e for e in graph.equations if e.name == "dot_general")
-    origin = origins(graph, [0])[product.inputs[1]]
-    assert origin.leaf == 0
-    assert origin.axes == (frozenset({1}), frozenset({0}))
-    assert [e.name for e in origin.equations] == ["transpose", "reshape", "reshape"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "sizes", "old_factors", "new_factors"),
-    [
-        ((6, 4), (2, 12), (2, 3, 4), ((0, 1), (2,)), ((0,), (1, 2))),
-        ((5, 1, 4), (20,), (5, 4), ((0,), (), (1,)), ((0, 1),)),
-        ((), (1, 1), (), (), ((), ())),
-        ((8,), (2, 2, 2), (2, 2, 2), ((0, 1, 2),), ((0,), (1,), (2,))),
-    ],
-)
-def test_reshapes_share_factors(old, new, sizes, old_factors, new_factors):
-    assert common_factors(old, new) == (sizes, old_factors, new_factors)
-
-
-def test_reshapes_that_do_not_divide_have_no_factors():
-    assert common_factors((4, 6), (6, 4)) is None
-    assert common_factors((0, 3), (0,)) is None
-    assert common_factors((3, 0), (0, 5)) is None
-
-
-def test_reshapes_of_no_entries_have_the_factors_behind_the_first_empty_axis():
-    assert common_factors((0, 4, 6), (0, 24)) == ((0, 4, 6), ((0,), (1,), (2,)), ((0,), (1, 2)))
-    assert common_factors((2, 1, 0, 3), (2, 1, 0, 3))[1] == ((0,), (), (1,), (2,))
-
-
 def test_a_reshape_that_moves_axes_is_two_equations():
     graph = trace(lambda x: jax.lax.reshape(x, (15,), (1, 0)), INPUTS)
     assert [e.name for e in graph.equations] == ["transpose", "reshape"]
     assert graph.shape(graph.equations[0].outputs[0]) == (3, 5)
     (flat,) = evaluate(graph, [INPUTS])
     np.testing.assert_array_equal(flat, INPUTS.T.ravel())
-
-
-def test_casts_to_integers_end_what_is_followed():
-    graph = trace(lambda p, x: x @ p.astype(jnp.float32).astype(int), jnp.ones((3, 2)), INPUTS)
-    casts = [e for e in graph.equations if e.name == "convert_element_type"]
-    known = origins(graph, [0])
-    assert [casts[0].outputs[0] in known, casts[1].outputs[0] in known] == [True, False]

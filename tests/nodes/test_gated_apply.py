@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from plprune.graph.reading import readings
+from plprune.graph.linear.reading import readings
 from plprune.graph.tracing import trace
 from plprune.nodes import find_nodes, gate
 from plprune.nodes.gated_apply import gated

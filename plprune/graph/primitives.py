@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of primitives: what is not in it is refused by its name."""
+
+from plprune.graph.entries import Primitives
+from plprune.graph.rules import (
+    arithmetic,
+    contracting,
+    control,
+    custom,
+    folding,
+    indexing,
+    moving,
+    slicing,
+    stacking,
+)
+
+FAMILIES = {
+    "arithmetic": arithmetic.ENTRIES,  # Entry by entry: add, exp, select_n.
+    "moving": moving.ENTRIES,  # Entries go elsewhere: transpose, reshape.
+    "stacking": stacking.ENTRIES,  # Pieces put together: concatenate, stack, pad.
+    "slicing": slicing.ENTRIES,  # Parts taken: slice, split, dynamic_update_slice.
+    "folding": folding.ENTRIES,  # Axes summed or compared: reduce_sum, argmax, cumsum, sort.
+    "contracting": contracting.ENTRIES,  # Products added up: dot_general, convolutions, svd.
+    "indexing": indexing.ENTRIES,  # Positions looked up: gather, scatter.
+    "control": control.ENTRIES,  # Bodies: scan, while, cond.
+    "custom": custom.ENTRIES,  # Functions with derivative rules of their own.
+}
+PRIMITIVES = Primitives(FAMILIES)
