@@ -102,6 +102,11 @@ class NodeGroups(Mapping[str, NodeGroup]):
         """Sizes of the groups that can be pruned, by name."""
         return {name: group.size for name, group in self.by_name.items() if group.prunable}
 
+    @property
+    def full_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Unshrunk shapes of the leaves, by path."""
+        return dict(zip(self.paths, self.shapes, strict=True))
+
     def is_statistic(self, path: str) -> bool:
         """Whether masking and scores leave a leaf alone, such as the running mean of BatchNorm."""
         if self.held is not None:

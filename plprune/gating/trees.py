@@ -21,7 +21,7 @@ def check_trained(params: PyTree, groups: NodeGroups, names: Iterable[str]) -> N
         class, or a collection of it; it lacks a weight of a gated node, or holds a random key. Each
         is named by its path.
     """
-    match = match_leaves(params, groups, dict(zip(groups.paths, groups.shapes, strict=True)))
+    match = match_leaves(params, groups)
     for leaf in match.leaves:
         if leaf_is(leaf.value, jax.dtypes.prng_key):
             raise ValueError(

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from plprune.graph.paths import leaf_is
 from plprune.nodes.checks import check_names, keep_masks, vector
 from plprune.nodes.matching import axes_of, edit_leaves
-from plprune.nodes.scaling import along, scale_slices
+from plprune.nodes.scaling import consuming, factors_by_leaf, over_leaf, scale_slices
 from plprune.types import Keep, NodeGroups
 
 
@@ -32,10 +32,7 @@ def gate(params: PyTree, groups: NodeGroups, gates: Mapping[str, Any]) -> PyTree
       ValueError: an unknown name, a wrong length, gates that are no real numbers, a group that no
         gate on parameters can scale, with the reason, or a tree without the parameters (as `mask`).
     """
-    factors = defaultdict(list)
-    for name, values in checked_gates(gates, groups).items():
-        for member in groups[name].consumers:
-            factors[member.path].append((member, values))
+    factors = factors_by_leaf(groups, checked_gates(gates, groups), consuming)
     return scale_slices(params, groups, factors)
 
 
@@ -81,13 +78,11 @@ def mask(params: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
             if not groups.is_statistic(member.path):
                 value = groups.closed_values.get((name, member.path), 0)
                 closings[member.path].append((member, kept, value))
-    full = dict(zip(groups.paths, groups.shapes, strict=True))
     return edit_leaves(
         params,
         groups,
         lambda path, leaf: _closed(leaf, closings[path]),
-        full,
-        axes_of(groups, masks),
+        touched=axes_of(groups, masks),
     )
 
 
@@ -101,6 +96,6 @@ def _closed(leaf, closings):
         return leaf
     leaf = jnp.asarray(leaf)
     for member, kept, value in closings:
-        stays = jnp.where(member.index < 0, True, jnp.asarray(kept)[member.index])
-        leaf = jnp.where(along(stays, member.axis, leaf.ndim), leaf, jnp.asarray(value, leaf.dtype))
+        stays = over_leaf(jnp.asarray(kept), member, leaf, elsewhere=True)
+        leaf = jnp.where(stays, leaf, jnp.asarray(value, leaf.dtype))
     return leaf

@@ -37,13 +37,11 @@ def shrink(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
         afresh.
     """
     axes = kept_axes(groups, keep)
-    full = dict(zip(groups.paths, groups.shapes, strict=True))
     return edit_leaves(
         tree,
         groups,
         lambda path, leaf: cut_leaf(leaf, axes[path]),
-        full,
-        _cut(axes, full),
+        touched=_cut(axes, groups),
         argument="tree",
     )
 
@@ -63,30 +61,29 @@ def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
       ValueError: as `shrink`; the leaves must have the shrunk shapes.
     """
     axes = kept_axes(groups, keep)
-    full = dict(zip(groups.paths, groups.shapes, strict=True))
+    full = groups.full_shapes
 
     def spread(path, leaf):
         if jnp.shape(leaf) == full[path]:
             return leaf
         return _spread(leaf, axes[path], full[path])
 
-    return edit_leaves(tree, groups, spread, small_shapes(axes), _cut(axes, full), argument="tree")
+    small, cut = small_shapes(axes), _cut(axes, groups)
+    return edit_leaves(tree, groups, spread, small, cut, argument="tree")
 
 
-def _cut(axes, full):
+def _cut(axes, groups):
     """The axes of each leaf that lose positions."""
     lost = {path: {d for d, n in enumerate(shape) if len(axes[path][d]) < n}
-            for path, shape in full.items()}  # fmt: skip
+            for path, shape in groups.full_shapes.items()}  # fmt: skip
     return {path: along for path, along in lost.items() if along}
 
 
 def kept_axes(groups: NodeGroups, keep: Keep) -> dict[str, Axes]:
     """Leaf path -> per axis, the sorted positions of which no closed node owns a part."""
     concrete = concrete_keep(keep, groups)
-    stays = {
-        path: [np.ones(n, bool) for n in shape]
-        for path, shape in zip(groups.paths, groups.shapes, strict=True)
-    }
+    shapes = groups.full_shapes.items()
+    stays = {path: [np.ones(n, bool) for n in shape] for path, shape in shapes}
     for name, kept in concrete.items():
         for member in groups[name].members:
             stays[member.path][member.axis] &= (member.index < 0) | kept[member.index]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gated model, with gates on activations wherever that is possible."""
 
-from collections import defaultdict
 from collections.abc import Callable
 
 import jax
@@ -11,7 +10,7 @@ from plprune.graph.linear.reading import readings
 from plprune.graph.tracing import bind, evaluate, trace
 from plprune.nodes.closing import checked_gates
 from plprune.nodes.matching import match_leaves
-from plprune.nodes.scaling import along, per_position, scale_slices
+from plprune.nodes.scaling import along, consuming, factors_by_leaf, per_position, scale_slices
 from plprune.types import Apply, Gates, Inputs, NodeGroups, Params
 
 GatedApply = Callable[[Params, Inputs, Gates], Array]
@@ -36,10 +35,7 @@ def gated(apply: Apply, groups: NodeGroups) -> GatedApply:
     """
 
     def function(params, inputs, gates):
-        factors = defaultdict(list)
-        for name, values in checked_gates(gates, groups).items():
-            for member in groups[name].consumers:
-                factors[member.path].append((member, values))
+        factors = factors_by_leaf(groups, checked_gates(gates, groups), consuming)
         return _evaluate(apply, params, inputs, groups, factors)
 
     return function
@@ -47,8 +43,7 @@ def gated(apply: Apply, groups: NodeGroups) -> GatedApply:
 
 def _evaluate(apply, params, inputs, groups, factors):
     graph = trace(apply, params, inputs)
-    full = dict(zip(groups.paths, groups.shapes, strict=True))
-    own = match_leaves(params, groups, full).positions()
+    own = match_leaves(params, groups).positions()
     axes = {
         leaf: frozenset(member.axis for member, _ in factors[path])
         for leaf, path in own.items()

@@ -44,7 +44,7 @@ def edit_leaves(
     tree: Any,
     groups: NodeGroups,
     edit: LeafEdit,
-    shapes: Mapping[str, tuple],
+    shapes: Mapping[str, tuple] | None = None,
     touched: Touched | None = None,
     *,
     argument: str = "params",
@@ -61,7 +61,7 @@ def edit_leaves(
       tree: Any pytree.
       groups: From `find_nodes`.
       edit: ``edit(path, leaf)`` for the leaf that `groups` knows by that path.
-      shapes: The shape that each leaf must have, by path.
+      shapes: The shape that each leaf must have, by path; None: its full one.
       touched: Leaf path -> the axes that the edit is about; None: those of all prunable nodes.
       argument: What the caller calls the tree.
 
@@ -79,13 +79,14 @@ def edit_leaves(
 def match_leaves(
     tree: Any,
     groups: NodeGroups,
-    shapes: Mapping[str, tuple],
+    shapes: Mapping[str, tuple] | None = None,
     touched: Touched | None = None,
     *,
     argument: str = "params",
 ) -> Match:
     """Which leaves of a tree are which parameters; arguments and errors as of `edit_leaves`."""
     leaves = leaves_with_keys(tree, is_hole)
+    shapes = groups.full_shapes if shapes is None else shapes
     patterns = _patterns(groups, shapes)
     places, covered = {}, set()
     for pattern, below in _roots(leaves, patterns, partial(_cuts, groups), argument):

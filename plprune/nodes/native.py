@@ -177,7 +177,7 @@ def _smaller(model, variables, groups, keep):
     """The module with its arrays cut and its sizes adjusted, and factors of some leaves to come."""
     axes = kept_axes(groups, keep)
     shown = dict(zip(groups.paths, display_paths(variables, groups.paths), strict=True))
-    shapes = {shown[path]: shape for path, shape in zip(groups.paths, groups.shapes, strict=True)}
+    shapes = {shown[path]: shape for path, shape in groups.full_shapes.items()}
     axes = {shown[path]: kept for path, kept in axes.items()}
     small = _cut_arrays(without_intermediates(model), axes)
     try:

@@ -1,18 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slices of parameters multiplied by one factor per node."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree, Real
+from jaxtyping import Array, PyTree, Real, Shaped
 
 from plprune.graph.paths import leaf_is
 from plprune.nodes.matching import edit_leaves
-from plprune.types import Member, NodeGroups
+from plprune.types import Member, NodeGroup, NodeGroups
 
 Factor = tuple[Member, Real[Array, " _"]]
 Factors = Mapping[str, Sequence[Factor]]  # By leaf path.
+Slices = Callable[[NodeGroup], Sequence[Member]]
+
+
+def consuming(group: NodeGroup) -> tuple[Member, ...]:
+    """Slices that are contracted against the node's output."""
+    return group.consumers
+
+
+def factors_by_leaf(groups: NodeGroups, values: Mapping[str, Array], slices: Slices) -> Factors:
+    """The slices of some groups and their nodes' values, sorted by the leaves they lie in."""
+    found = defaultdict(list)
+    for name, own in values.items():
+        for member in slices(groups[name]):
+            found[member.path].append((member, own))
+    return found
 
 
 def scale_slices(params: PyTree, groups: NodeGroups, factors: Factors) -> PyTree:
@@ -26,10 +42,12 @@ def scale_slices(params: PyTree, groups: NodeGroups, factors: Factors) -> PyTree
     Raises:
       ValueError: as `edit_leaves`.
     """
-    full = dict(zip(groups.paths, groups.shapes, strict=True))
     touched = {path: {member.axis for member, _ in each} for path, each in factors.items()}
     return edit_leaves(
-        params, groups, lambda path, leaf: scaled_leaf(leaf, factors.get(path, ())), full, touched
+        params,
+        groups,
+        lambda path, leaf: scaled_leaf(leaf, factors.get(path, ())),
+        touched=touched,
     )
 
 
@@ -44,14 +62,22 @@ def scaled_leaf(leaf: Any, factors: Iterable[Factor]) -> Any:
     leaf = jnp.asarray(leaf)
     wide = jnp.promote_types(leaf.dtype, jnp.float32)
     for member, values in factors:
-        positions = along(per_position(values, member).astype(wide), member.axis, leaf.ndim)
-        leaf = (leaf.astype(wide) * positions).astype(leaf.dtype)
+        leaf = (leaf.astype(wide) * over_leaf(values, member, leaf).astype(wide)).astype(leaf.dtype)
     return leaf
 
 
-def per_position(values: Real[Array, " g"], member: Member) -> Real[Array, " n"]:
-    """The factor at each position of a member's axis; 1 where no node lies."""
-    return jnp.where(member.index < 0, 1, values[member.index])
+def per_position(
+    values: Shaped[Array, " g"], member: Member, *, elsewhere: Any = 1
+) -> Shaped[Array, " n"]:
+    """The value of the node at each position of a member's axis, `elsewhere` where none lies."""
+    return jnp.where(member.index < 0, elsewhere, jnp.asarray(values)[member.index])
+
+
+def over_leaf(
+    values: Shaped[Array, " g"], member: Member, leaf: Any, *, elsewhere: Any = 1
+) -> Array:
+    """`per_position` as an array that broadcasts to the leaf in which the member lies."""
+    return along(per_position(values, member, elsewhere=elsewhere), member.axis, jnp.ndim(leaf))
 
 
 def along(vector: Array, axis: int, rank: int) -> Array:

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from plprune.graph.paths import leaf_is
-from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves
+from plprune.nodes.scaling import over_leaf
 from plprune.norms import at_least_float32, is_real
 from plprune.optimizers.penalties import (
     Scalar,
@@ -241,8 +241,7 @@ def _norms(params, groups, slices):
 def _leaves(params, groups):
     """The leaves by the paths that the groups know them by."""
     found = {}
-    shapes = dict(zip(groups.paths, groups.shapes, strict=True))
-    edit_leaves(params, groups, lambda path, leaf: found.setdefault(path, leaf), shapes)
+    edit_leaves(params, groups, lambda path, leaf: found.setdefault(path, leaf))
     if len(found) != len(jax.tree.leaves(params)):
         raise ValueError(
             f"params must be the tree that the groups were found on, with leaves {groups.paths}, "
@@ -265,7 +264,7 @@ def _weights(members, leaves, groups):
 
 def _spread(params, groups, slices, factors):
     """Per-weight factors: each node's own over its slices, summed where slices cross, else 0."""
-    leaves, shapes = _leaves(params, groups), dict(zip(groups.paths, groups.shapes, strict=True))
+    leaves = _leaves(params, groups)
     members = [
         (member, factor)
         for name, factor in factors.items()
@@ -277,8 +276,7 @@ def _spread(params, groups, slices, factors):
         total = jnp.zeros((1,) * jnp.ndim(leaf), dtype)
         for member, factor in members:
             if member.path == path:
-                line = jnp.where(member.index < 0, 0.0, factor[member.index])
-                total = total + along(line, member.axis, jnp.ndim(leaf)).astype(dtype)
+                total = total + over_leaf(factor, member, leaf, elsewhere=0.0).astype(dtype)
         return jnp.broadcast_to(total, jnp.shape(leaf))
 
-    return edit_leaves(params, groups, of_leaf, shapes)
+    return edit_leaves(params, groups, of_leaf)

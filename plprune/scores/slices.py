@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Norms and sums over the slices that nodes own."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,14 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from plprune.graph.paths import leaf_is
-from plprune.nodes.closing import along
 from plprune.nodes.matching import edit_leaves, match_leaves
-from plprune.nodes.scaling import per_position, scale_slices
+from plprune.nodes.scaling import Slices, factors_by_leaf, over_leaf, scale_slices
 from plprune.norms import at_least_float32, raised, root, scale_of
 from plprune.types import Gates, Member, NodeGroup, NodeGroups
 
 NodeScores = dict[str, Float[Array, " g"]]
-Slices = Callable[[NodeGroup], tuple[Member, ...]]
 
 
 def producing(group: NodeGroup) -> tuple[Member, ...]:
@@ -78,8 +75,7 @@ def member_norms(pairs: Sequence[tuple[Any, Member]], size: int) -> Float[Array,
         peaks = peaks.at[member.index[positions]].max(largest[positions].astype(dtype))
     scales, total = scale_of(jax.lax.stop_gradient(peaks)), jnp.zeros(size, dtype)
     for leaf, member in real:
-        per_entry = per_position(scales.astype(leaf.dtype), member)
-        squares = jnp.square(leaf / along(per_entry, member.axis, leaf.ndim))
+        squares = jnp.square(leaf / over_leaf(scales.astype(leaf.dtype), member, leaf))
         sums = jnp.sum(squares, axis=_others(leaf, member)).astype(dtype)
         total = total + per_node(sums, member, size)
     return scales * root(total)
@@ -94,13 +90,11 @@ def scaled(params: PyTree, groups: NodeGroups, factors: Gates) -> PyTree:
 
     The derivative in a factor at 1 is the sum of p * dL/dp over the node's `gating` slices.
     """
-    per_leaf = defaultdict(list)
-    for name, values in factors.items():
-        for member in gating(groups[name]):
-            if not groups.is_statistic(member.path):
-                per_leaf[member.path].append((member, values))
 
-    return scale_slices(params, groups, per_leaf)
+    def trained(group):
+        return [m for m in gating(group) if not groups.is_statistic(m.path)]
+
+    return scale_slices(params, groups, factors_by_leaf(groups, factors, trained))
 
 
 def unit_factors(groups: NodeGroups) -> dict[str, Array]:
@@ -115,7 +109,7 @@ def edit_trained(params: PyTree, groups: NodeGroups, edit: Callable) -> PyTree:
         trained = leaf_is(leaf, jnp.inexact) and not groups.is_statistic(path)
         return edit(path, jnp.asarray(leaf)) if trained else leaf
 
-    return edit_leaves(params, groups, where_trained, _shapes(groups))
+    return edit_leaves(params, groups, where_trained)
 
 
 def leaves_by_path(
@@ -123,12 +117,8 @@ def leaves_by_path(
 ) -> dict[str, Any]:
     """The leaves of a params-like tree, or of `values` like it, by the paths the groups know."""
     leaves = jax.tree.leaves(tree if values is None else values)
-    places = match_leaves(tree, groups, _shapes(groups)).positions()
+    places = match_leaves(tree, groups).positions()
     return {path: leaves[k] for k, path in places.items()}
-
-
-def _shapes(groups):
-    return dict(zip(groups.paths, groups.shapes, strict=True))
 
 
 def per_node(values: Float[Array, "n ..."], member: Member, size: int) -> Float[Array, "g ..."]:

@@ -4,7 +4,7 @@
     e:f32[3,4] = mul c:f32[3,4] d:f32[3,4]
 
 * label: position k of an axis of e goes with position k of that axis of c and of d.
-* fill: where c is 0 at the last axis' atom a once a is masked, so is e.
+* fill: where c is zero at the positions of a masked node, so is e.
 * resize: mul takes what is left of both.
 * follow: if the rows of c are the batch, so are those of e, unless d differs from row to row.
 
@@ -13,7 +13,7 @@ A new function of single entries is an entry of `plprune.graph.rules.scalars`.
 
 from functools import partial
 
-from plprune.graph.entries import ANYTHING, AS_IT_IS, REFUSED, UNKNOWN, Primitive
+from plprune.graph.entries import ANYTHING, AS_IT_IS, Primitive
 from plprune.graph.following.combining import combined
 from plprune.graph.following.layouts import SAME
 from plprune.graph.following.walk import Value, Walk, frozen
@@ -171,6 +171,7 @@ ENTRIES = {
         for name in ("convert_element_type", "copy", "stop_gradient")
     },
     "eq": _entry(SCALARS["eq"], label_equality, fill_equality),
-    **dict.fromkeys(("optimization_barrier", "device_put", "name", "sharding_constraint"), _EACH),
-    "pvary": _EACH._replace(label=REFUSED, fill=UNKNOWN),
+    **dict.fromkeys(
+        ("optimization_barrier", "device_put", "name", "sharding_constraint", "pvary"), _EACH
+    ),
 }

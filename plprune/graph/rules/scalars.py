@@ -193,6 +193,7 @@ SCALARS: dict[str, Scalar] = {
     "sub": Scalar(np.subtract, partly=_infinite_difference),
     "mul": Scalar(np.multiply, _lowest, partly=_deciding(0.0), linear=Linear(scales=(0, 1))),
     "mul_add": Scalar(sign=_lowest),
+    "mulhi": Scalar(lambda x, y: -float(x * y < 0), partly=_deciding(0.0)),
     "div": Scalar(
         _quotient, _lowest, _whole_quotient, _partial_quotient, linear=Linear(scales=(0,))
     ),

@@ -271,6 +271,9 @@ LAYERS = {
         lambda h: jax.nn.sigmoid(h).astype(jnp.bfloat16).astype(float).max(3), is_smooth=False
     ),
     "integers": Layer(lambda h: (~(h * 4).astype(jnp.int32) // 2).astype(float)),
+    "high bits": Layer(
+        lambda h: lax.mulhi((h * 2**30).astype(jnp.int32), (h * 2**30).astype(jnp.int32)) * h
+    ),
     "bitcast": Layer(lambda h: (lax.bitcast_convert_type(h, jnp.int32) & 1).astype(float)[..., 0]),
     "bitcast back": Layer(
         lambda h: lax.bitcast_convert_type(lax.bitcast_convert_type(h, jnp.int64), jnp.float64)
