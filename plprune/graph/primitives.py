@@ -16,9 +16,9 @@ from plprune.graph.rules import (
 
 FAMILIES = {
     "arithmetic": arithmetic.ENTRIES,  # Entry by entry: add, exp, select_n.
-    "moving": moving.ENTRIES,  # Entries go elsewhere: transpose, reshape.
+    "moving": moving.ENTRIES,  # Axes go elsewhere: transpose, broadcast_in_dim, reshape.
     "stacking": stacking.ENTRIES,  # Pieces put together: concatenate, stack, pad.
-    "slicing": slicing.ENTRIES,  # Parts taken: slice, split, dynamic_update_slice.
+    "slicing": slicing.ENTRIES,  # Positions taken in order: slice, split, rev.
     "folding": folding.ENTRIES,  # Axes summed or compared: reduce_sum, argmax, cumsum, sort.
     "contracting": contracting.ENTRIES,  # Products added up: dot_general, convolutions, svd.
     "indexing": indexing.ENTRIES,  # Positions looked up: gather, scatter.

@@ -20,8 +20,7 @@ import numpy as np
 from plprune.graph.entries import AS_IT_IS, REFUSED, UNKNOWN, Primitive
 from plprune.graph.following.combining import combined, kept_roles
 from plprune.graph.following.walk import MIXED, Value, Walk, frozen
-from plprune.graph.rules.moving import fill_kept
-from plprune.graph.shrinking.fills import NOTHING, Fill, Fills
+from plprune.graph.shrinking.fills import NOTHING, Fill, Fills, fill_kept
 from plprune.graph.shrinking.known import NONNEGATIVE
 from plprune.graph.shrinking.labels import Labels, Reduction
 from plprune.graph.shrinking.resizing import Resizing

@@ -12,7 +12,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,11 +25,10 @@ from plprune.graph.following.walk import Value, Walk, frozen
 from plprune.graph.rules import factors
 from plprune.graph.rules.slicing import resize_windows
 from plprune.graph.shrinking.fills import Fill, Fills
-from plprune.graph.shrinking.fixed import fixed_value
-from plprune.graph.shrinking.known import constant_sign
+from plprune.graph.shrinking.known import constant_sign, entries
 from plprune.graph.shrinking.labels import Labels
 from plprune.graph.shrinking.resizing import Resizing, new_positions
-from plprune.graph.tracing import Equation
+from plprune.graph.tracing import Equation, Variable
 
 
 class Pick(NamedTuple):
@@ -116,7 +115,7 @@ def _pick(labels, equation) -> Pick | None:
     (axis,) = own
     full = labels.shape(source)
     whole = all(size == full[d] for d, size in enumerate(sizes) if d != axis)
-    positions = fixed_value(labels, indices, {}) if whole and shape[-1] == 1 else None
+    positions = _fixed(labels, indices, {}) if whole and shape[-1] == 1 else None
     if positions is None or sum(n > 1 for n in shape) > 1 or positions.size == 0:
         return None
     if positions.min() < 0 or positions.max() >= full[axis]:
@@ -127,6 +126,59 @@ def _pick(labels, equation) -> Pick | None:
         return None
     longest = max(range(len(places)), key=lambda k: shape[k])
     return Pick(axis, positions.ravel(), places[longest])
+
+
+def _fixed(labels: Labels, variable: Variable, known: dict) -> np.ndarray | None:
+    """The value of an array that depends on no argument and takes a few plain steps to find."""
+    if variable not in known:
+        known[variable] = _value(labels, variable, known)
+    return known[variable]
+
+
+def _value(labels, variable, known):
+    if variable in labels.graph.constants:
+        return entries(labels.graph.constants[variable])
+    equation = labels.makers.get(variable)
+    if equation is None:
+        return None
+    step = _STEPS.get(equation.name)
+    if step is None or labels.primitives.unread(equation):
+        return None
+    operands = [_fixed(labels, v, known) for v in equation.inputs]
+    if any(x is None for x in operands):
+        return None
+    return step(equation.params, *operands)
+
+
+def _broadcast(params, operand):
+    expanded = [1] * len(params["shape"])
+    for size, d in zip(operand.shape, params["broadcast_dimensions"], strict=True):
+        expanded[d] = size
+    return np.broadcast_to(operand.reshape(expanded), params["shape"])
+
+
+def _iota(params):
+    along = [-1 if d == params["dimension"] else 1 for d in range(len(params["shape"]))]
+    values = np.arange(params["shape"][params["dimension"]], dtype=params["dtype"])
+    return np.broadcast_to(values.reshape(along), params["shape"])
+
+
+# What JAX does with indices before it looks them up, and the usual ways to write them down.
+_STEPS: dict[str, Callable[..., np.ndarray]] = {
+    "lt": lambda _, x, y: x < y,
+    "add": lambda _, x, y: x + y,
+    "sub": lambda _, x, y: x - y,
+    "mul": lambda _, x, y: x * y,
+    "select_n": lambda _, which, *cases: np.choose(which.astype(int), cases),
+    "convert_element_type": lambda params, x: x.astype(params["new_dtype"]),
+    "broadcast_in_dim": _broadcast,
+    "reshape": lambda params, x: x.reshape(params["new_sizes"]),
+    "squeeze": lambda params, x: np.squeeze(x, params["dimensions"]),
+    "transpose": lambda params, x: np.transpose(x, params["permutation"]),
+    "rev": lambda params, x: np.flip(x, params["dimensions"]),
+    "concatenate": lambda params, *parts: np.concatenate(parts, params["dimension"]),
+    "iota": _iota,
+}
 
 
 def resize_gather(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
@@ -150,8 +202,7 @@ def follow_gather(walk: Walk, equation: Equation, values: list[Value]) -> list[V
     free = [d for d in range(rank) if d not in numbers.offset_dims]
     part = {int(d): k for k, d in enumerate(numbers.start_index_map)}  # Of the row numbers.
     own: list = [("picked", part.get(d)) for d in range(len(operand))]
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    kept = [d for d in range(len(operand)) if d not in gone]
+    kept = _whole_dims(numbers, len(operand))
     for d, place in zip(kept, numbers.offset_dims, strict=True):
         # A row number along an axis that is taken whole is zero, or out of bounds for all of it.
         own[d] = int(place) if sizes[d] == operand[d] else ("cut", sizes[d], part.get(d))

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plprune.graph.entries import AS_IT_IS, UNKNOWN, Linear, Primitive, in_place
-from plprune.graph.following.combining import combined, kept_roles
+from plprune.graph.entries import AS_IT_IS, UNKNOWN, Linear, Primitive
+from plprune.graph.following.combining import combined
 from plprune.graph.following.layouts import OWN, SAME, regrouped, uniform_layout
 from plprune.graph.following.walk import LOST, Value, Walk
 from plprune.graph.shrinking.fills import Fills, agreed
@@ -176,26 +176,6 @@ def marks_reshaped(graph: Graph, equation: Equation, axes: Sequence[Any]) -> Any
     return tuple(frozenset().union(*(owner[f] for f in factors)) for factors in refinement.new)
 
 
-def label_rev(labels: Labels, equation: Equation) -> None:
-    """Positions are reversed."""
-    dims = equation.params["dimensions"]
-    axes = labels[equation.inputs[0]]
-    labels[equation.outputs[0]] = [x[::-1] if d in dims else x for d, x in enumerate(axes)]
-
-
-def fill_kept(fills: Fills, equation: Equation) -> None:
-    """Entries are selected or reordered along axes: facts stay."""
-    for output in equation.outputs:
-        fills[output] = fills[equation.inputs[0]]
-
-
-def follow_rev(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
-    """Entries in the opposite order."""
-    rank, turned = len(walk.shape(equation.inputs[0])), equation.params["dimensions"]
-    roles = kept_roles(rank, dict.fromkeys(turned, ("reversed",)), dropped=False)
-    return combined(walk, equation, values, [roles], how="reverses")
-
-
 def label_iota(labels: Labels, equation: Equation) -> None:
     """Every position holds its number in the full array, whatever is removed around it."""
     output = equation.outputs[0]
@@ -224,6 +204,5 @@ ENTRIES = {
     "reshape": _entry(  # What `dimensions` asks for is an equation of its own.
         label_reshape, fill_reshape, resize_reshape, follow_reshape, "new_sizes", marks_reshaped
     ),
-    "rev": _entry(label_rev, fill_kept, AS_IT_IS, follow_rev, "dimensions", in_place),
     "iota": Primitive(label_iota, UNKNOWN, AS_IT_IS, follow_iota, "dtype shape dimension"),
 }

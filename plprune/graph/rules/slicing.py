@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of axes cut out, dealt out or written.
+"""Parts of axes cut out, dealt out, turned around or written.
 
     b:f32[3,2] = slice[start_indices=(0, 1) limit_indices=(3, 3) strides=None] a:f32[3,4]
 
@@ -8,77 +8,78 @@
 * resize: without position 0 of a's last axis, slice starts at 0.
 * follow: a batch may be the first axis, which is taken whole.
 * linear: scaling a slice of a scales the same slice of b.
+
+A new primitive that takes ranges of positions is a `_ranges`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
-from plprune.graph.entries import AS_IT_IS, Linear, Primitive
+from plprune.graph.entries import AS_IT_IS, Linear, Primitive, in_place
 from plprune.graph.following.combining import combined, kept_roles
 from plprune.graph.following.walk import Value, Walk
-from plprune.graph.rules.moving import fill_kept
-from plprune.graph.shrinking.fills import Fills, meet
+from plprune.graph.shrinking.fills import Fills, fill_kept, meet
 from plprune.graph.shrinking.labels import Labels
 from plprune.graph.shrinking.resizing import Resizing, new_positions, take, with_params
 from plprune.graph.tracing import Equation
 
+# (params, operand's shape) -> per output and axis, the positions that it takes.
+Ranges = Callable[[dict, Sequence[int]], list[list[range]]]
 
-def label_slice(labels: Labels, equation: Equation) -> None:
+
+def label_ranges(labels: Labels, equation: Equation, *, ranges: Ranges) -> None:
     """Positions are selected."""
-    labels[equation.outputs[0]] = [
-        x[selected]
-        for x, selected in zip(labels[equation.inputs[0]], _slices(equation), strict=True)
-    ]
+    (source,) = equation.inputs
+    taken = ranges(equation.params, labels.shape(source))
+    for output, own in zip(equation.outputs, taken, strict=True):
+        labels[output] = [x[np.asarray(r)] for x, r in zip(labels[source], own, strict=True)]
 
 
-def _slices(equation) -> list[slice]:
-    """Python slices of a `slice` equation, one per dimension."""
-    params = equation.params
-    starts, stops = params["start_indices"], params["limit_indices"]
-    strides = params["strides"] or (1,) * len(starts)
-    return [slice(*bounds) for bounds in zip(starts, stops, strides, strict=True)]
-
-
-def resize_slice(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
+def resize_ranges(
+    resizing: Resizing, equation: Equation, values: Sequence[Any], *, ranges: Ranges
+) -> list[Any]:
     """The selected positions that are left, where they lie now."""
-    (result,) = values
-    axes = resizing.axes(equation.inputs[0])
-    for d, (kept, selected) in enumerate(zip(axes, _slices(equation), strict=True)):
-        wanted = np.arange(len(kept))[selected]
-        result = take(result, new_positions(kept, wanted[kept[wanted]]), d)
-    return [result]
+    axes, results = resizing.axes(equation.inputs[0]), []
+    for own in ranges(equation.params, list(map(len, axes))):
+        (result,) = values
+        for d, (kept, positions) in enumerate(zip(axes, map(np.asarray, own), strict=True)):
+            result = take(result, new_positions(kept, positions[kept[positions]]), d)
+        results.append(result)
+    return results
 
 
-def follow_slice(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
-    """Axes that are taken whole stay."""
-    parts = ((s.start, s.stop, s.step) for s in _slices(equation))
+def follow_ranges(
+    walk: Walk, equation: Equation, values: list[Value], *, ranges: Ranges, how: str
+) -> list[Value]:
+    """Axes that are taken whole, in order, stay."""
     shape = walk.shape(equation.inputs[0])
-    roles = [d if part == (0, shape[d], 1) else ("slice", *part) for d, part in enumerate(parts)]
-    return combined(walk, equation, values, [roles], how="cuts")
+    parts = zip(*ranges(equation.params, shape), strict=True)
+    roles = [
+        d if set(own) == {range(n)} else ("taken", *own)
+        for d, (n, own) in enumerate(zip(shape, parts, strict=True))
+    ]
+    return combined(walk, equation, values, [roles], how=how)
 
 
-def label_split(labels: Labels, equation: Equation) -> None:
-    """Positions are dealt out."""
-    along, cuts = equation.params["axis"], np.cumsum(equation.params["sizes"])[:-1]
-    axes = labels[equation.inputs[0]]
-    for output, part in zip(equation.outputs, np.split(axes[along], cuts), strict=True):
-        labels[output] = [part if d == along else x for d, x in enumerate(axes)]
+def _sliced(params, shape):
+    starts, stops = params["start_indices"], params["limit_indices"]
+    bounds = zip(starts, stops, params["strides"] or (1,) * len(shape), strict=True)
+    return [[range(*map(int, own)) for own in bounds]]
 
 
-def resize_split(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
-    """Into parts of the sizes that are left."""
-    axis = equation.params["axis"]
-    sizes = tuple(resizing.shape(output)[axis] for output in equation.outputs)
-    return with_params(equation, values, sizes=sizes)
+def _split(params, shape):
+    ends = [0, *accumulate(params["sizes"])]
+    whole = [range(n) for n in shape]
+    before, after = whole[: params["axis"]], whole[params["axis"] + 1 :]
+    return [[*before, range(*part), *after] for part in pairwise(ends)]
 
 
-def follow_split(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
-    """All axes but one stay."""
-    axis, sizes = equation.params["axis"], tuple(equation.params["sizes"])
-    roles = kept_roles(len(walk.shape(equation.inputs[0])), {axis: ("split", sizes)}, dropped=False)
-    return combined(walk, equation, values, [roles], how="cuts")
+def _reversed(params, shape):
+    return [[range(n)[:: -1 if d in params["dimensions"] else 1] for d, n in enumerate(shape)]]
 
 
 def label_unstack(labels: Labels, equation: Equation) -> None:
@@ -159,19 +160,17 @@ def _entry(label, fill, resize, follow, reads, **more) -> Primitive:
     return Primitive(label, fill, resize, follow, reads, rounds=False, **more)
 
 
+def _ranges(ranges, reads, linear, how="cuts", resize=resize_ranges):
+    label, follow = (partial(rule, ranges=ranges) for rule in (label_ranges, follow_ranges))
+    resize = None if resize is AS_IT_IS else partial(resize, ranges=ranges)
+    return _entry(label, fill_kept, resize, partial(follow, how=how), reads, linear=linear)
+
+
 _SCALES = Linear(scales=(0,))
 ENTRIES = {
-    "slice": _entry(
-        label_slice,
-        fill_kept,
-        resize_slice,
-        follow_slice,
-        "start_indices limit_indices strides",
-        linear=_SCALES,
-    ),
-    "split": _entry(
-        label_split, fill_kept, resize_split, follow_split, "sizes axis", linear=_SCALES
-    ),
+    "slice": _ranges(_sliced, "start_indices limit_indices strides", _SCALES),
+    "split": _ranges(_split, "sizes axis", _SCALES),
+    "rev": _ranges(_reversed, "dimensions", Linear(moves=in_place), "reverses", AS_IT_IS),
     "unstack": _entry(label_unstack, fill_unstack, AS_IT_IS, follow_unstack, "axis"),
     "dynamic_slice": _entry(
         label_dynamic_slice, fill_kept, resize_windows, follow_dynamic_slice, "slice_sizes"

@@ -21,9 +21,8 @@ from plprune.graph.entries import AS_IT_IS, Primitive
 from plprune.graph.following.combining import combined, kept_roles
 from plprune.graph.following.layouts import SAME, Factor
 from plprune.graph.following.walk import Value, Walk
-from plprune.graph.rules.moving import fill_kept
 from plprune.graph.shrinking.atoms import UNIT
-from plprune.graph.shrinking.fills import Fill, Fills, agreed, meet
+from plprune.graph.shrinking.fills import Fill, Fills, agreed, fill_kept, meet
 from plprune.graph.shrinking.labels import Labels
 from plprune.graph.shrinking.resizing import Resizing, new_positions
 from plprune.graph.tracing import Equation

@@ -215,3 +215,9 @@ def agreed(parts: Sequence[tuple[Fill, frozenset[Label], int]]) -> Facts:
             holds, fails = holds | holding, fails | (members - holding)
         found[value] = holds - fails
     return found
+
+
+def fill_kept(fills: Fills, equation: Equation) -> None:
+    """Entries are selected or reordered along axes: facts stay."""
+    for output in equation.outputs:
+        fills[output] = fills[equation.inputs[0]]

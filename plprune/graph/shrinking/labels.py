@@ -41,7 +41,7 @@ class Labels:
           num_params: The first inputs, whose axes may shrink; those of the others never do.
           primitives: The table of rules.
         """
-        self.graph, self.num_params, self.primitives = graph, num_params, primitives
+        self.graph, self.primitives = graph, primitives
         self.atoms = Atoms()
         self.reductions: list[Reduction] = []
         self.feature_groups: dict[Variable, LabelVector] = {}  # Of grouped convolutions' outputs.

@@ -271,6 +271,7 @@ LAYERS = {
         lambda h: jax.nn.sigmoid(h).astype(jnp.bfloat16).astype(float).max(3), is_smooth=False
     ),
     "integers": Layer(lambda h: (~(h * 4).astype(jnp.int32) // 2).astype(float)),
+    "special functions": Layer(lambda h: jax.scipy.special.polygamma(1, jnp.exp(h)) * h),
     "high bits": Layer(
         lambda h: lax.mulhi((h * 2**30).astype(jnp.int32), (h * 2**30).astype(jnp.int32)) * h
     ),
