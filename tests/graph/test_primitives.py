@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from jax.extend.core import Primitive
+from jax import lax
+from jax.extend.core import Primitive, primitives
 
 import plprune
 from plprune.graph.entries import ANYTHING, REFUSED, Primitives
@@ -45,6 +46,12 @@ def named_primitives(path):
 
 def test_every_primitive_is_listed_once():
     assert sum(map(len, FAMILIES.values())) == len(PRIMITIVES)
+
+
+def test_names_are_those_of_jax():
+    public = (getattr(m, name) for m in (primitives, lax, lax.linalg) for name in dir(m))
+    names = {getattr(value, "name", None) for value in public}
+    assert PRIMITIVES.keys() - names == {"pvary"}  # The only one that is not public.
 
 
 def test_no_pass_knows_a_primitive_that_is_not_listed():

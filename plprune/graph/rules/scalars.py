@@ -192,7 +192,6 @@ SCALARS: dict[str, Scalar] = {
     **dict.fromkeys(("add", "add_any"), Scalar(np.add, _sum_sign, partly=_infinite)),
     "sub": Scalar(np.subtract, partly=_infinite_difference),
     "mul": Scalar(np.multiply, _lowest, partly=_deciding(0.0), linear=Linear(scales=(0, 1))),
-    "mul_add": Scalar(sign=_lowest),
     "mulhi": Scalar(lambda x, y: -float(x * y < 0), partly=_deciding(0.0)),
     "div": Scalar(
         _quotient, _lowest, _whole_quotient, _partial_quotient, linear=Linear(scales=(0,))
@@ -247,7 +246,7 @@ SCALARS: dict[str, Scalar] = {
     # Nothing is known of their results.
     **dict.fromkeys(
         """xor nextafter shift_left shift_right_logical shift_right_arithmetic population_count clz
-        lgamma digamma polygamma zeta igamma igammac igamma_grad_a random_gamma_grad bessel_i0e
+        lgamma digamma polygamma zeta igamma igammac igamma_grad_a bessel_i0e
         bessel_i1e regularized_incomplete_beta""".split(),  # noqa: SIM905
         Scalar(),
     ),
