@@ -7,7 +7,7 @@
 * fill: what is known of a must be known of g as well; it is weakened until it is.
 * resize: the loop runs over the body at the new sizes.
 * follow: likewise, the state is weakened until a step leaves it alone; a batch along the rows of xs
-  is mixed where anything is carried, and a map where nothing is.
+  is lost where anything is carried, and mapped where nothing is.
 """
 
 from collections.abc import Sequence
