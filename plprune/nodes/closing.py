@@ -78,12 +78,8 @@ def mask(params: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
             if not groups.is_statistic(member.path):
                 value = groups.closed_values.get((name, member.path), 0)
                 closings[member.path].append((member, kept, value))
-    return edit_leaves(
-        params,
-        groups,
-        lambda path, leaf: _closed(leaf, closings[path]),
-        touched=axes_of(groups, masks),
-    )
+    touched = axes_of(groups, masks)
+    return edit_leaves(params, groups, lambda p, x: _closed(x, closings[p]), touched=touched)
 
 
 def _all_open(kept):

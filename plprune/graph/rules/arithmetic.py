@@ -138,16 +138,10 @@ def follow_elementwise(walk: Walk, equation: Equation, values: list[Value]) -> l
     return combined(walk, equation, values, roles, made=SAME, params=frozen(equation.params))
 
 
-def label_each(labels: Labels, equation: Equation) -> None:
-    """Every output is the operand at its place."""
+def pass_each(known: Labels | Fills, equation: Equation) -> None:
+    """Of every output is known what is known of the operand at its place."""
     for source, target in zip(equation.inputs, equation.outputs, strict=True):
-        labels[target] = labels[source]
-
-
-def fill_each(fills: Fills, equation: Equation) -> None:
-    """Every output is the operand at its place."""
-    for source, target in zip(equation.inputs, equation.outputs, strict=True):
-        fills[target] = fills[source]
+        known[target] = known[source]
 
 
 def follow_each(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
@@ -163,7 +157,7 @@ def _entry(scalar: Scalar, label=label_elementwise, fill=fill_elementwise) -> Pr
     )
 
 
-_EACH = Primitive(label_each, fill_each, AS_IT_IS, follow_each, ANYTHING, rounds=False)
+_EACH = Primitive(pass_each, pass_each, AS_IT_IS, follow_each, ANYTHING, rounds=False)
 ENTRIES = {
     **{name: _entry(scalar) for name, scalar in SCALARS.items()},
     **{

@@ -25,20 +25,12 @@ from plprune.graph.shrinking.resizing import Resizing
 from plprune.graph.tracing import Equation, Graph, bind, evaluate, trace
 
 
-def label_call(labels: Labels, equation: Equation) -> None:
-    """The body sees the operands."""
+def enter_call(known: Labels | Fills, equation: Equation) -> None:
+    """The body sees what is known of the operands, and the outputs are the body's."""
     (body,) = equation.subgraphs
-    labels.enter(body, [labels[v] for v in equation.inputs])
+    known.enter(body, [known[v] for v in equation.inputs])
     for output, inner in zip(equation.outputs, body.outputs, strict=True):
-        labels[output] = labels[inner]
-
-
-def fill_call(fills: Fills, equation: Equation) -> None:
-    """The body sees the operands."""
-    (body,) = equation.subgraphs
-    fills.enter(body, [fills[v] for v in equation.inputs])
-    for output, inner in zip(equation.outputs, body.outputs, strict=True):
-        fills[output] = fills[inner]
+        known[output] = known[inner]
 
 
 def resize_call(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
@@ -206,5 +198,5 @@ def _is_relu(equation):
     return names == ["max"] and made.startswith("relu at ") and "jax/_src/nn/" in made
 
 
-_CALL = Primitive(label_call, fill_call, resize_call, follow_call, ANYTHING)
+_CALL = Primitive(enter_call, enter_call, resize_call, follow_call, ANYTHING)
 ENTRIES = {"custom_jvp_call": _CALL, "custom_vjp_call": _CALL}
