@@ -36,7 +36,11 @@ def label_ranges(labels: Labels, equation: Equation, *, ranges: Ranges) -> None:
     (source,) = equation.inputs
     taken = ranges(equation.params, labels.shape(source))
     for output, own in zip(equation.outputs, taken, strict=True):
-        labels[output] = [x[np.asarray(r)] for x, r in zip(labels[source], own, strict=True)]
+        labels[output] = [x[_listed(r)] for x, r in zip(labels[source], own, strict=True)]
+
+
+def _listed(positions):
+    return np.asarray(positions, np.int64)  # Of no positions, NumPy would make floats.
 
 
 def resize_ranges(
@@ -46,7 +50,7 @@ def resize_ranges(
     axes, results = resizing.axes(equation.inputs[0]), []
     for own in ranges(equation.params, list(map(len, axes))):
         (result,) = values
-        for d, (kept, positions) in enumerate(zip(axes, map(np.asarray, own), strict=True)):
+        for d, (kept, positions) in enumerate(zip(axes, map(_listed, own), strict=True)):
             result = take(result, new_positions(kept, positions[kept[positions]]), d)
         results.append(result)
     return results
