@@ -45,7 +45,7 @@ class RitzEnds(NamedTuple):
 
 class _Krylov(NamedTuple):
     basis: Float[Array, "m n"]
-    next: Float[Array, " n"]
+    rest: Float[Array, " n"]  # What was left of the last image.
     alpha: Float[Array, " m"]
     lengths: Float[Array, " m"]  # Of what was left of each image.
     closed: Bool[Array, " m"]  # Where that was rounding, and a fresh direction followed.
@@ -124,7 +124,7 @@ def ritz_ends(
 
     two = jnp.zeros(2, like.dtype)
     nothing = _Small(two, jnp.zeros((2, size), like.dtype), two, two, two[0], jnp.zeros((), bool))
-    carry = _start(like, key, size), nothing
+    carry = _start(like, size), nothing
     krylov, small = jax.lax.while_loop(unfinished, advance, carry)
     unit = small.unit
     return RitzEnds(
@@ -146,24 +146,24 @@ def tridiagonal(
     follows.
     """
     matvec, like = widened_product(matvec, like)
-    start = _start(like, key, num_steps)
+    start = _start(like, num_steps)
     krylov = jax.lax.fori_loop(0, num_steps, lambda _, k: _extend(k, matvec, key), start)
     return _tridiagonal(krylov.alpha, krylov.beta[:-1])
 
 
-def _start(like, key, size):
-    """A Krylov space of dimension zero, about to take its first random direction."""
-    first = jax.random.normal(jax.random.fold_in(key, size), like.shape, like.dtype)
+def _start(like, size):
+    """A Krylov space of dimension zero."""
     zeros = jnp.zeros(size, like.dtype)
     basis = jnp.zeros((size, like.size), like.dtype)
     none = jnp.zeros(size, bool)
-    return _Krylov(basis, _normalise(first), zeros, zeros, none, jnp.zeros((), jnp.int32))
+    return _Krylov(basis, jnp.zeros_like(like), zeros, zeros, none, jnp.zeros((), jnp.int32))
 
 
 def _extend(krylov, matvec, key):
     """One Lanczos step: a product, orthogonalised against everything so far."""
-    basis, q, alpha, lengths, closed, i = krylov
-    basis = basis.at[i].set(q)
+    q = _direction(krylov, key)
+    _, _, alpha, lengths, closed, i = krylov
+    basis = krylov.basis.at[i].set(q)
     image = matvec(q)
     # Each image by itself: the first ones may lack the one direction that makes others large.
     unit = power_of_two(image)
@@ -171,16 +171,31 @@ def _extend(krylov, matvec, key):
     rest = _project_out(basis, image)
     length = jnp.linalg.norm(rest)
     is_closed = length <= 100 * jnp.finfo(q.dtype).eps * jnp.linalg.norm(image)
-    fresh = _normalise(jax.random.normal(jax.random.fold_in(key, i), q.shape, q.dtype))
-    rest = jnp.where(is_closed, _project_out(basis, fresh), rest)
     return _Krylov(
         basis,
-        _normalise(rest),
+        rest,
         alpha.at[i].set(_dot(q, image) * unit),
         lengths.at[i].set(length * unit),
         closed.at[i].set(is_closed),
         i + 1,
     )
+
+
+def _direction(krylov, key):
+    """The next one: what was left of the last image or, where that was rounding, a random one.
+
+    Drawn in one place, since random numbers take longer to compile than all the rest of a step.
+    """
+    size, n = krylov.basis.shape
+    i = krylov.step
+    last = jnp.where(i == 0, size, i - 1)
+
+    def fresh():
+        drawn = jax.random.normal(jax.random.fold_in(key, last), (n,), krylov.rest.dtype)
+        return _project_out(krylov.basis, drawn)
+
+    is_fresh = (i == 0) | krylov.closed[i - 1]
+    return _normalise(jax.lax.cond(is_fresh, fresh, lambda: krylov.rest))
 
 
 def _small_ends(krylov, which, tol):

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from plprune.graph.tracing import Equation
@@ -74,10 +73,10 @@ def convolution(equation: Equation, position: int, shapes: Shapes) -> Factoring 
     positions = prod(shapes[2]) // max(features, 1)
 
     def operand(a):
-        a = jnp.transpose(a, spec.lhs_spec)  # Batch, channel, space.
-        patches = _patches(a, window, params)  # [window, batch, channel, *space]
-        patches = patches.reshape(prod(window), a.shape[0], groups, channels // groups, -1)
-        return jnp.transpose(patches, (2, 1, 4, 0, 3)).reshape(groups, positions, -1)
+        batch, channel, *space = spec.lhs_spec
+        patches = _patches(jnp.transpose(a, (batch, *space, channel)), window, params)
+        patches = patches.reshape(positions, prod(window), groups, channels // groups)
+        return jnp.moveaxis(patches, 2, 0).reshape(groups, positions, -1)
 
     def cotangent(c, _):
         space = [d for d in range(c.ndim) if d != spec.out_spec[1]]
@@ -93,29 +92,31 @@ def convolution(equation: Equation, position: int, shapes: Shapes) -> Factoring 
 
 
 def _patches(a, window, params):
-    """Windows of ``a`` [n, c, *space] as [window, n, c, *output space]."""
+    """Windows of ``a`` [n, *space, c] as [n, *output space, *window, c]."""
     strides, dilation = params["window_strides"], params["rhs_dilation"]
-    if prod(window) > _MAX_SLICES:
+    if sum(window) > _MAX_SLICES:
         flat = lax.conv_general_dilated_patches(
-            a, window, strides, params["padding"], params["lhs_dilation"], dilation,
-            precision=lax.Precision.HIGHEST,
+            jnp.moveaxis(a, -1, 1), window, strides, params["padding"], params["lhs_dilation"],
+            dilation, precision=lax.Precision.HIGHEST,
         )  # fmt: skip
-        split = flat.reshape(a.shape[0], a.shape[1], prod(window), *flat.shape[2:])
-        return jnp.moveaxis(split, 2, 0)
-    padding = [(0, 0, 0), (0, 0, 0)]
-    padding += [
+        split = flat.reshape(a.shape[0], a.shape[-1], *window, *flat.shape[2:])
+        inner = range(1, 2 + len(window))  # Channels, then the window: to the end, in turn.
+        return jnp.moveaxis(split, inner, [-1, *range(-1 - len(window), -1)])
+    padding = [
         (low, high, inner - 1)
         for (low, high), inner in zip(params["padding"], params["lhs_dilation"], strict=True)
     ]
-    a = lax.pad(a, jnp.zeros((), a.dtype), padding)
-    extent = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-    counts = [(n - e) // s + 1 for n, e, s in zip(a.shape[2:], extent, strides, strict=True)]
-    slices = []
-    for offset in np.ndindex(*window):
-        start = [o * d for o, d in zip(offset, dilation, strict=True)]
-        limit = [f + (m - 1) * s + 1 for f, m, s in zip(start, counts, strides, strict=True)]
-        slices.append(lax.slice(a, (0, 0, *start), (*a.shape[:2], *limit), (1, 1, *strides)))
-    return jnp.stack(slices)
+    a = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+    # Without it the compiler would compute the padded array anew, and compile it, for every slice.
+    a = lax.optimization_barrier(a)
+    # One axis after the other takes a sum of window sizes of slices instead of their product, and
+    # with the channels last each of them is copied in rows.
+    for axis, (k, d, s) in enumerate(zip(window, dilation, strides, strict=True), start=1):
+        count = (a.shape[axis] - (k - 1) * d - 1) // s + 1
+        starts = [offset * d for offset in range(k)]
+        slices = [lax.slice_in_dim(a, m, m + (count - 1) * s + 1, s, axis) for m in starts]
+        a = jnp.stack(slices, -2)
+    return a
 
 
 def lookup(equation: Equation, position: int, shapes: Shapes) -> Factoring | None:
