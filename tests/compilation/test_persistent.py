@@ -53,6 +53,12 @@ def fresh(monkeypatch, tmp_path):
     persistent._restart()
 
 
+def enabled(*args, **kwargs):
+    folder = enable_compilation_cache(*args, **kwargs)
+    assert folder is not None
+    return folder
+
+
 def compiled(factor=2.0):
     """The value of a program that this process does not remember."""
     jax.clear_caches()
@@ -75,7 +81,7 @@ def entries(folder):
 
 
 def test_what_was_compiled_is_found_again(tmp_path):
-    folder = enable_compilation_cache(tmp_path / "programs")
+    folder = enabled(tmp_path / "programs")
     assert folder == tmp_path / "programs"
     with hits(0, 0):
         first = compiled()
@@ -86,7 +92,7 @@ def test_what_was_compiled_is_found_again(tmp_path):
 
 
 def test_by_default_it_is_the_users_cache_folder(tmp_path):
-    folder = enable_compilation_cache()
+    folder = enabled()
     assert folder == tmp_path / "home" / "plprune" / "programs"
     compiled()
     assert entries(folder)
@@ -95,7 +101,7 @@ def test_by_default_it_is_the_users_cache_folder(tmp_path):
 
 def test_what_compiles_at_once_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(persistent, "_SECONDS", 1000.0)
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled()
     assert not entries(folder)
 
@@ -113,7 +119,7 @@ def test_a_folder_of_the_users_stays_as_it_is(tmp_path):
 def test_a_threshold_of_the_users_stays(tmp_path):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 7.0)
     enable_compilation_cache(tmp_path)
-    assert jax.config.jax_persistent_cache_min_compile_time_secs == 7.0
+    assert settings()["jax_persistent_cache_min_compile_time_secs"] == 7.0
 
 
 def test_switched_off_in_jax_it_stays_off(tmp_path):
@@ -125,8 +131,8 @@ def test_switched_off_in_jax_it_stays_off(tmp_path):
 def test_disabling_restores_what_was(tmp_path):
     before = settings()
     enable_compilation_cache(tmp_path / "one")
-    folder = enable_compilation_cache(tmp_path / "two", max_bytes=10**6)
-    assert jax.config.jax_compilation_cache_max_size == 10**6
+    folder = enabled(tmp_path / "two", max_bytes=10**6)
+    assert settings()["jax_compilation_cache_max_size"] == 10**6
     disable_compilation_cache()
     assert settings() == before
     compiled()
@@ -167,7 +173,7 @@ def test_a_folder_without_locks_is_a_note(monkeypatch):
 
 
 def test_entries_stay_within_the_bound(tmp_path):
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled(1.0)
     size = sum(entry.stat().st_size for entry in entries(folder))
     enable_compilation_cache(tmp_path, max_bytes=2 * size)
@@ -179,7 +185,7 @@ def test_entries_stay_within_the_bound(tmp_path):
 
 
 def test_of_too_many_entries_those_used_last_stay(tmp_path, monkeypatch):
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled(1.0)
     once = set(entries(folder))
     compiled(2.0)
@@ -206,7 +212,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_entries_go_and_values_are_right(tmp_path, damage):
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled()
     enable_compilation_cache(tmp_path)  # Notes the sums, as the end of the process does.
     for entry in entries(folder):
@@ -221,7 +227,7 @@ def test_damaged_entries_go_and_values_are_right(tmp_path, damage):
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_entries_damaged_meanwhile_are_compiled_again(tmp_path, damage):
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled()
     for entry in entries(folder):
         damage(entry)
@@ -230,7 +236,7 @@ def test_entries_damaged_meanwhile_are_compiled_again(tmp_path, damage):
 
 
 def test_an_entry_whose_writer_was_killed_goes(tmp_path):
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled()
     half, *_ = entries(folder)
     half.with_name(half.name.replace("-cache", "-atime")).unlink()
@@ -243,7 +249,7 @@ def test_an_entry_whose_writer_was_killed_goes(tmp_path):
 
 @pytest.mark.parametrize("sums", ["", "[]", "{", '{"a-cache": 1}', "\x00"])
 def test_damaged_sums_are_written_again(tmp_path, sums):
-    folder = enable_compilation_cache(tmp_path)
+    folder = enabled(tmp_path)
     compiled()
     (folder / "checksums.json").write_text(sums)
     enable_compilation_cache(tmp_path)
@@ -255,7 +261,7 @@ def test_damaged_sums_are_written_again(tmp_path, sums):
 
 
 def test_a_folder_that_goes_costs_compilation_and_one_note(tmp_path):
-    folder = enable_compilation_cache(tmp_path / "programs")
+    folder = enabled(tmp_path / "programs")
     shutil.rmtree(folder)
     folder.write_text("")
     with pytest.warns(UserWarning, match="persistent compilation cache"):
