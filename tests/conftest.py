@@ -8,14 +8,12 @@ without XLA's and LLVM's costly passes; a module with long numerical loops asks 
 
 import os
 from importlib.metadata import version
-from types import FunctionType
 
-import jaxtyping
 from packaging.version import Version
 
 # Read when the first array is made. The older emitters compile in half the time, and LLVM without
-# threads of its own in a fifth less; jaxlib 0.12 no
-# longer has them, and XLA ends the process (pytest says nothing) at a flag that it doesn't know.
+# threads of its own in a fifth less; jaxlib 0.12 no longer has those emitters, and XLA ends the
+# process (pytest says nothing) at a flag that it doesn't know.
 if Version(version("jaxlib")) < Version("0.12"):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
@@ -24,26 +22,9 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 import jax
 import pytest
 
-_checked = jaxtyping.jaxtyped
+from tests.checking import check_what_is_annotated
 
-
-def _checked_where_annotated(*, typechecker):
-    """The decorator that jaxtyping's import hook puts on every function of the library.
-
-    One without annotations promises nothing that could be checked, and wrapping each inner
-    function every time it is made took a quarter of the tests' time.
-    """
-    check = _checked(typechecker=typechecker)
-
-    def decorate(function):
-        is_plain = isinstance(function, FunctionType) and not function.__annotations__
-        return function if is_plain else check(function)
-
-    return decorate
-
-
-jaxtyping.jaxtyped = _checked_where_annotated
-
+check_what_is_annotated()
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
