@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "conditions": ("alpha_beta_frontier", "smallest_beta"),
-    "compilation": ("forget_compiled",),
+    "compilation": ("disable_compilation_cache", "enable_compilation_cache", "forget_compiled"),
     "constants": (
         "Measurement",
         "condition_number",
@@ -51,7 +51,11 @@ _MODULES = (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from plprune.compilation import forget_compiled
+    from plprune.compilation import (
+        disable_compilation_cache,
+        enable_compilation_cache,
+        forget_compiled,
+    )
     from plprune.conditions import alpha_beta_frontier, smallest_beta
     from plprune.constants import (
         Measurement,
@@ -86,6 +90,8 @@ __all__ = [
     "alpha_beta_frontier",
     "condition_number",
     "dec_sps",
+    "disable_compilation_cache",
+    "enable_compilation_cache",
     "expand",
     "find_nodes",
     "forget_compiled",

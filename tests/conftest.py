@@ -11,16 +11,20 @@ from importlib.metadata import version
 
 from packaging.version import Version
 
-# Read when the first array is made. The older emitters compile in half the time; jaxlib 0.12 no
-# longer has them, and XLA ends the process (pytest says nothing) at a flag that it doesn't know.
+# Read when the first array is made. The older emitters compile in half the time, and LLVM without
+# threads of its own in a fifth less; jaxlib 0.12 no longer has those emitters, and XLA ends the
+# process (pytest says nothing) at a flag that it doesn't know.
 if Version(version("jaxlib")) < Version("0.12"):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = flags
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 import jax
 import pytest
 
+from tests.checking import check_what_is_annotated
+
+check_what_is_annotated()
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain calls that compile once."""
+"""Plain calls that compile once, and programs that outlive the process."""
 
 from plprune.compilation.cache import (
     are_concrete,
@@ -9,11 +9,14 @@ from plprune.compilation.cache import (
     run_once,
 )
 from plprune.compilation.identity import UnknownError, identity, is_concrete
+from plprune.compilation.persistent import disable_compilation_cache, enable_compilation_cache
 
 __all__ = [
     "UnknownError",
     "are_concrete",
     "compile_once",
+    "disable_compilation_cache",
+    "enable_compilation_cache",
     "forget_compiled",
     "identity",
     "is_concrete",

@@ -111,12 +111,13 @@ def _other_shape(sides, sampler, inputs) -> list[Inputs]:
 
 def _compare(sides, sampler, shapes, brief):
     """Values at the first shape, then at the last one, then wherever outputs are finite."""
-    pairs = [_Pair(sides, sampler, shape) for shape in shapes]
-    first, last = pairs[0], pairs[-1]
+    first = last = _Pair(sides, sampler, shapes[0])
     seen = first.agree(RANDOM[0])
     if not brief:
         first.agree(OWN)
-        for draw in RANDOM[0 if len(pairs) > 1 else 1 :]:
+        # Compiled only where the first shape shows nothing.
+        last = _Pair(sides, sampler, shapes[-1]) if len(shapes) > 1 else first
+        for draw in RANDOM[0 if len(shapes) > 1 else 1 :]:
             seen |= last.agree(draw)
     for draw in NEAR if sampler.may_loop_on else (*MILD, *NEAR):
         seen |= seen.all() or last.agree(draw)

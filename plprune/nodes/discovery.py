@@ -2,6 +2,7 @@
 """Node groups of any function, from its labelled graph."""
 
 from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -70,8 +71,22 @@ def find_nodes(
 
     Cost: two traces and a few passes over their equations, on the host.
     """
-    found = analyse(apply, params, inputs, mode=mode, statistics=statistics)
-    return replace(found.groups, dependence=doubt(found.graph, apply, params, inputs))
+    with _on_host():
+        found = analyse(apply, params, inputs, mode=mode, statistics=statistics)
+        return replace(found.groups, dependence=doubt(found.graph, apply, params, inputs))
+
+
+def _on_host() -> AbstractContextManager:
+    """Where an accelerator is the default: what the graph asks for is computed on the CPU.
+
+    These are many small arrays, and each would be a launch and a transfer.
+    """
+    try:
+        on_accelerator = jax.default_backend() != "cpu"
+        host = jax.local_devices(backend="cpu")[0] if on_accelerator else None
+    except RuntimeError:  # There is no backend for the CPU, or none at all.
+        host = None
+    return nullcontext() if host is None else jax.default_device(host)
 
 
 def analyse(apply, params, inputs, *, mode, statistics) -> Found:

@@ -31,17 +31,24 @@ def is_lowest(
     half, rounding = half_gaps[count], high * relative_slack(size, single)
     lowest, error = block.values[0], value_errors(block, 1)[0]
 
+    is_wide = (half >= 2 * rounding) & (bounds[count] <= error)
+
     # Scaled to 1, so that float32 neither overflows nor underflows.
     def by_gap():
         lift = 2 * (block.values[-1] - lowest) / high
         is_lifted = jnp.arange(block.vectors.shape[1]) <= count
         update = jnp.where(is_lifted[None], jnp.sqrt(lift) * block.vectors, 0).astype(single)
-        shift = -((lowest + half + rounding) / high).astype(single)
-        return has_factor(blocked_cholesky(matrix, sign / high, shift, update))
+        return -((lowest + half + rounding) / high).astype(single), update
 
     def by_value():
-        shift = (-lowest + error) / high + relative_slack(size, dtype)
-        return has_factor(blocked_cholesky(matrix, sign / high, shift))
+        return (-lowest + error) / high + relative_slack(size, dtype)
 
-    is_wide = (half >= 2 * rounding) & (bounds[count] <= error)
-    return jax.lax.cond(is_wide, by_gap, by_value)
+    if dtype == single:  # One factorisation to compile: of an update by nothing, or by vectors.
+        (low, update), shift = by_gap(), by_value()
+        update, shift = jnp.where(is_wide, update, 0), jnp.where(is_wide, low, shift)
+        return has_factor(blocked_cholesky(matrix, sign / high, shift, update))
+    return jax.lax.cond(
+        is_wide,
+        lambda: has_factor(blocked_cholesky(matrix, sign / high, *by_gap())),
+        lambda: has_factor(blocked_cholesky(matrix, sign / high, by_value())),
+    )

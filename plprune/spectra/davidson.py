@@ -75,27 +75,29 @@ def lowest_block(
     columns, blocks = space_size(num_pairs)
     tol = max(tol, 50 * float(jnp.finfo(start.dtype).eps))
 
-    def unfinished(carry):
-        space, _ = carry
+    def unfinished(space):
         return ~space.block.converged & ~space.stalled & (space.steps < max_steps)
 
-    def step(carry):
-        space, directions = carry
-        space = _extended(space, product, directions)
+    def looked_at(space):
         block = _ritz(space, columns)
         errors = value_errors(block, num_pairs)
         converged = jnp.all(errors <= jnp.maximum(tol * jnp.abs(block.values[:num_pairs]), floor))
         # Without numbers there is nothing to wait for.
         block = block._replace(converged=converged | ~jnp.all(jnp.isfinite(errors)))
-        return _watched(space, block, jnp.max(errors)), precondition(block.residuals)
+        return _watched(space, block, jnp.max(errors))
 
-    def make_room(carry):
-        space, directions = carry
+    def grown(space):
         is_full = space.used == columns * blocks
-        return jax.lax.cond(is_full, _cut, lambda s: s, space), directions
+        roomy = jax.lax.cond(is_full, _cut, lambda s: s, space)
+        return _extended(roomy, product, precondition(space.block.residuals))
 
-    first = step((_empty(start, columns, blocks), start))
-    return jax.lax.while_loop(unfinished, lambda c: step(make_room(c)), first)[0].block
+    def step(space):
+        # Looks before it grows, so that nothing but the first extension is compiled twice.
+        space = looked_at(space)
+        return jax.lax.cond(unfinished(space), grown, lambda s: s, space)
+
+    first = _extended(_empty(start, columns, blocks), product, start)
+    return jax.lax.while_loop(unfinished, step, first).block
 
 
 def krylov_basis(
@@ -107,14 +109,14 @@ def krylov_basis(
     """
     columns = first.shape[1]
 
-    def extend(basis, index):
-        last = jax.lax.dynamic_slice_in_dim(basis, index * columns, columns, axis=1)
-        new = _orthonormal(basis, product(last))
-        return jax.lax.dynamic_update_slice_in_dim(basis, new, (index + 1) * columns, axis=1), None
+    def extend(carry, index):
+        basis, last = carry
+        last = _orthonormal(basis, product(last))
+        basis = jax.lax.dynamic_update_slice_in_dim(basis, last, index * columns, axis=1)
+        return (basis, last), None
 
     basis = jnp.zeros((len(first), count * columns), first.dtype)
-    basis = basis.at[:, :columns].set(jnp.linalg.qr(product(first))[0])
-    return jax.lax.scan(extend, basis, jnp.arange(count - 1))[0]
+    return jax.lax.scan(extend, (basis, first), jnp.arange(count))[0][0]
 
 
 def value_errors(block: Block, num_pairs: int) -> Float[Array, " k"]:
@@ -124,11 +126,13 @@ def value_errors(block: Block, num_pairs: int) -> Float[Array, " k"]:
     lowest end of the spectrum, which only a certificate can show.
     """
     lengths = jnp.linalg.norm(block.residuals, axis=0)
-    by_gap = [jnp.min(gap_bounds(block, pair)[0], initial=jnp.inf) for pair in range(num_pairs)]
-    return jnp.minimum(lengths[:num_pairs], jnp.stack(by_gap))
+    by_gap = jax.vmap(lambda pair: jnp.min(gap_bounds(block, pair)[0], initial=jnp.inf))
+    return jnp.minimum(lengths[:num_pairs], by_gap(jnp.arange(num_pairs)))
 
 
-def gap_bounds(block: Block, pair: int = 0) -> tuple[Float[Array, " gaps"], Float[Array, " gaps"]]:
+def gap_bounds(
+    block: Block, pair: int | Int[Array, ""] = 0
+) -> tuple[Float[Array, " gaps"], Float[Array, " gaps"]]:
     """What each gap after the first j values says of one pair's error, and half of the gap.
 
     With residuals R_j of the first j vectors, and beta half-way from the value theta to the next
@@ -214,7 +218,8 @@ def _watched(space, block, worst):
 
 def _orthonormal(basis, block):
     """An orthonormal block orthogonal to `basis`; three passes, as noise needs one more."""
-    for _ in range(3):
-        block = block - _dot(basis, _dot(basis.T, block))
-        block = jnp.linalg.qr(block)[0]
-    return block
+
+    def once(_, block):
+        return jnp.linalg.qr(block - _dot(basis, _dot(basis.T, block)))[0]
+
+    return jax.lax.fori_loop(0, 3, once, block)

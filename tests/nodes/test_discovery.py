@@ -290,3 +290,40 @@ def test_axes_of_no_size_hold_no_nodes(name):
     np.testing.assert_allclose(shrunk, masked, atol=1e-12)
     back = shrink(expand(small, groups, keep), groups, keep)
     assert jax.tree.map(np.array_equal, back, small) == jax.tree.map(lambda _: True, small)
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+def devices_asked_for():
+    """The default device while `find_nodes` runs the function."""
+    seen = []
+
+    def apply(params, inputs):
+        seen.append(jax.config.jax_default_device)
+        return jnp.tanh(inputs @ params["a"]) @ params["b"]
+
+    groups = find_nodes(apply, {"a": jnp.ones((3, 4)), "b": jnp.ones((4, 2))}, jnp.ones((2, 3)))
+    assert dict(groups.prunable) == {"a": 4}
+    return set(seen)
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_beside_an_accelerator_groups_are_found_on_the_host():
+    assert devices_asked_for() == {jax.local_devices(backend="cpu")[0]}
+    assert jax.config.jax_default_device is None
+
+
+def test_on_a_cpu_no_device_is_set():
+    assert devices_asked_for() == {None}
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_without_a_cpu_groups_are_found_where_they_can_be(monkeypatch):
+    def none(*_, **__):
+        raise RuntimeError("no backend for cpu")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    assert devices_asked_for() == {None}

@@ -187,6 +187,20 @@ def test_lowers_for_accelerators_at_full_precision():
     assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
 
+@pytest.mark.parametrize(
+    ("platform", "rows", "iterates"),
+    [("cuda", 700, False), ("cuda", 4097, True), ("tpu", 700, True), ("cpu", 700, True)],
+)
+def test_the_device_of_the_program_decides_what_it_holds(platform, rows, iterates):
+    """On CUDA an eigen-decomposition alone, up to some size; nowhere what another device takes."""
+    matrix = jax.ShapeDtypeStruct((rows, rows), jnp.float32)
+    automatic = partial(extreme_eigenpairs, method="auto")
+    text = jax.export.export(jax.jit(automatic), platforms=[platform])(matrix).mlir_module()
+    factorisation = {"cuda": "potrf", "tpu": "stablehlo.cholesky", "cpu": "potrf"}[platform]
+    assert (factorisation in text) == iterates
+    assert {"cuda": "cusolver_syevd", "tpu": "@Eigh", "cpu": "syevd_ffi"}[platform] in text
+
+
 def test_not_a_number_is_not_certified():
     pairs = solve(jnp.full((N, N), jnp.nan))
     assert not np.isfinite(pairs.lower)
