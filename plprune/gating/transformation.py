@@ -173,9 +173,12 @@ def score_gating(
 ) -> optax.GradientTransformationExtraArgs:
     """As `pl_gating`, but nodes are ranked by a score: the baselines under the same schedule.
 
-    `score` is called ``score(apply, params, groups, *, inputs, labels, loss, key) -> {name: [g]}``,
-    larger = keep, in the first call and at every later gate update; the scores are the gates. The
-    other arguments, the state, the update and the errors are those of `pl_gating`.
+    `score` is called ``score(apply, params, groups, probe) -> {name: [g]}``, larger = keep, with a
+    `plprune.scores.Probe`, in the first call and at every later gate update; the scores are the
+    gates. The other arguments, the state, the update and the errors are those of `pl_gating`.
+
+    Raises:
+      TypeError: a score that cannot be called so.
     """
     sizes = gated_sizes(groups, exclude)
     rule = scored(groups, sizes, score)

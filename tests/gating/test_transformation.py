@@ -133,7 +133,7 @@ def test_excluded_groups_stay_whole():
 
 
 def test_scores_read_saved_values_not_zeros():
-    def by_norm(_apply, params, _groups, **_):
+    def by_norm(_apply, params, _groups, _probe):
         return {FIRST: jnp.abs(params["a"]), SECOND: jnp.abs(params["b"])}
 
     tx = scored(optax.sgd(0.0), score=by_norm, key=KEY, period=1)
