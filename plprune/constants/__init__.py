@@ -26,7 +26,6 @@ from plprune.constants.pl import (
     MinibatchConstants,
     minibatch_pl_constants,
     pl_constant,
-    pl_ratio,
 )
 from plprune.constants.random_jacobians import (
     jacobian_log_condition,
@@ -74,7 +73,6 @@ __all__ = [
     "minibatch_pl_constants",
     "output_pl_constant",
     "pl_constant",
-    "pl_ratio",
     "radii",
     "seen_in_ball",
     "square_loss_step_size",

@@ -115,7 +115,7 @@ def almost_pl(
 
     Args:
       losses: L at each step.
-      ratios: |grad L|^2/(2 L) at each step, as `pl_ratio` gives.
+      ratios: |grad L|^2/(2 L) at each step, as `plprune.conditions.pl_ratio` gives.
       smoothness: beta; the step is 1/beta.
       threshold: eps > 0.
 
