@@ -5,10 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.conditions import (
-    batch_losses,
-    points_at,
-)
+from plprune.conditions import batch_losses, points_at
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 

@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plprune.conditions import (
-    aiming_cosine,
-    aiming_ratio,
-    pl_ratio,
-    quasar_ratio,
-    smallest_beta,
-)
+from plprune.conditions import aiming_cosine, aiming_ratio, pl_ratio, quasar_ratio, smallest_beta
 from tests import problems
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")

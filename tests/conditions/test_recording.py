@@ -13,14 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from plprune.conditions import (
-    Points,
-    batch_losses,
-    points_at,
-    recorded,
-    recording,
-    replay,
-)
+from plprune.conditions import Points, batch_losses, points_at, recorded, recording, replay
 from plprune.data import minibatches
 from plprune.losses import squared_error
 from plprune.training import make_step, run_minibatches, start

@@ -6,11 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.constants import (
-    condition_number,
-    minibatch_pl_constants,
-    pl_constant,
-)
+from plprune.constants import condition_number, minibatch_pl_constants, pl_constant
 from tests import problems
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")

@@ -6,11 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plprune.constants import (
-    jacobian_log_condition,
-    log_condition_bound,
-    log_conditions,
-)
+from plprune.constants import jacobian_log_condition, log_condition_bound, log_conditions
 
 
 def test_random_jacobians_have_the_known_mean_below_the_bound(key):

@@ -5,13 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from plprune.constants import (
-    almost_pl,
-    descent_rate,
-    iteration_bound,
-    square_loss_step_size,
-    stochastic_rate,
-)
+from plprune.constants import almost_pl, descent_rate, iteration_bound, stochastic_rate
 
 
 def test_descent_on_a_quadratic_never_beats_nor_breaks_the_rate():
@@ -24,11 +18,6 @@ def test_descent_on_a_quadratic_never_beats_nor_breaks_the_rate():
         point = point - rate.step_size * curvature * point
         assert (curvature * point**2).sum() / 2 <= rate.factor**step * start * (1 + 1e-12)
     assert descent_rate(0.0, 4.0).factor == 1
-
-
-def test_square_loss_step_is_a_lower_bound_of_one_over_beta():
-    assert square_loss_step_size(3.0, 0.0, 5.0) == 1 / 9
-    np.testing.assert_allclose(square_loss_step_size(3.0, 2.0, 5.0), 1 / 19)
 
 
 def test_stochastic_rate_holds_for_the_exact_expectation():
