@@ -7,18 +7,19 @@ Each check looks at one thing and returns what it found; the command alone print
 import importlib
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
-from packaging.requirements import Requirement
 
 import plprune
+from plprune.data.cache import user_folder
+from plprune.extras import MissingExtraError, install_line, missing
 
 GOOD, NOTE, FAULT = "ok", "note", "FAULT"
 NEEDED_PYTHON = (3, 11)
@@ -60,10 +61,15 @@ def packages() -> Iterator[Finding]:
     """Whether every requirement of plprune is installed in a version that it allows."""
     yield Finding(GOOD, "plprune", f"{plprune.__version__} in {Path(plprune.__file__).parent}")
     try:
-        declared = [Requirement(line) for line in metadata.requires("plprune") or ()]
+        lines = metadata.requires("plprune") or ()
     except metadata.PackageNotFoundError:
         text = "is imported from a folder, not installed: its requirements are not known"
         yield Finding(NOTE, "plprune", text)
+        return
+    try:
+        declared = list(map(_requirement(), lines))
+    except ModuleNotFoundError:
+        yield from _by_name(lines)
         return
     for requirement in declared:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -80,7 +86,7 @@ def devices() -> Iterator[Finding]:
     yield Finding(GOOD, "devices", f"{text} of {jax.process_count()}")
     nvidia = Path("/proc/driver/nvidia/version").exists()
     if nvidia and found[0].platform == "cpu":
-        text = "there is an NVIDIA driver, but JAX sees the CPU alone: pip install 'plprune[cuda]'"
+        text = f"there is an NVIDIA driver, but JAX sees the CPU alone: {install_line('cuda')}"
         yield Finding(NOTE, "devices", text)
 
 
@@ -113,9 +119,14 @@ def arithmetic() -> Iterator[Finding]:
 
 
 def data_folders() -> Iterator[Finding]:
-    """Which TFDS data sets are prepared; the digits always are."""
+    """Which data sets can be loaded: the digits, and those that TFDS has prepared."""
     from plprune.data.prepared import folders, versions
 
+    absent = missing("data")
+    if absent:
+        text = f"not all data sets can be loaded without {', '.join(absent)}"
+        yield Finding(NOTE, "data", f"{text}: {install_line('data')}")
+        return
     yield Finding(GOOD, "data", "digits, with scikit-learn")
     for folder in folders(None):
         names = sorted(p.name for p in folder.iterdir() if versions(p)) if folder.is_dir() else ()
@@ -130,7 +141,11 @@ def data_folders() -> Iterator[Finding]:
 
 def cache() -> Iterator[Finding]:
     """Whether decoded data can be kept between runs."""
-    folder = Path(platformdirs.user_cache_dir("plprune"))
+    try:
+        folder = Path(user_folder())
+    except MissingExtraError as error:
+        yield Finding(NOTE, "cache", f"no cache for data sets: {error}")
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -156,7 +171,25 @@ def main(argv: Sequence[str] = ()) -> int:
     return UNHEALTHY if faults else HEALTHY
 
 
-def _package(requirement: Requirement) -> Finding:
+def _requirement() -> Any:
+    """What reads a requirement, of the package that pip's own rules are in."""
+    return importlib.import_module("packaging.requirements").Requirement
+
+
+def _by_name(lines: Sequence[str]) -> Iterator[Finding]:
+    """Whether each requirement is there in any version; what extras want is left out."""
+    for line in lines:
+        if "extra ==" not in line:
+            (name,) = re.findall(r"^[\w.-]+", line)
+            try:
+                yield Finding(GOOD, name, metadata.version(name))
+            except metadata.PackageNotFoundError:
+                yield Finding(FAULT, name, f"is missing: pip install '{line}'")
+    text = "is not installed: neither versions nor extras are looked at: pip install packaging"
+    yield Finding(NOTE, "packaging", text)
+
+
+def _package(requirement: Any) -> Finding:
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -168,7 +201,7 @@ def _package(requirement: Requirement) -> Finding:
     return Finding(FAULT, requirement.name, text)
 
 
-def _extras(declared: Sequence[Requirement]) -> Finding:
+def _extras(declared: Sequence[Any]) -> Finding:
     """Which optional parts are complete."""
     names = metadata.metadata("plprune").get_all("Provides-Extra") or ()
     parts = {name: [_package(one) for one in _wanted_by(declared, name)] for name in names}
@@ -178,14 +211,14 @@ def _extras(declared: Sequence[Requirement]) -> Finding:
     return Finding(NOTE if absent else GOOD, "extras", text)
 
 
-def _wanted_by(declared: Sequence[Requirement], extra: str) -> Iterator[Requirement]:
+def _wanted_by(declared: Sequence[Any], extra: str) -> Iterator[Any]:
     """The requirements that come with `extra` alone, and those of the extras that they ask for."""
     for requirement in declared:
         marker = requirement.marker
         if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
             yield requirement
             if requirement.extras and _package(requirement).verdict == GOOD:
-                inner = [Requirement(line) for line in metadata.requires(requirement.name) or ()]
+                inner = list(map(_requirement(), metadata.requires(requirement.name) or ()))
                 for name in requirement.extras:
                     yield from _wanted_by(inner, name)
 

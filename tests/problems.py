@@ -86,3 +86,10 @@ def reference_kernel(apply, params, inputs, other=None, *, forward=False):
     left, shape = rows(inputs)
     right, other_shape = (left, shape) if other is None else rows(other)
     return (left @ right.T).reshape(*shape, *other_shape)
+
+
+def linear_problem(key, dtype, b=4, d=7):
+    """Parameters and inputs of `linear` with two outputs, and the eigenvalues of its kernel."""
+    inputs = jax.random.normal(key, (b, d), dtype)
+    spectrum = np.linalg.svd(np.asarray(inputs, np.float64))[1] ** 2
+    return {"w": jnp.zeros((d, 2), dtype)}, inputs, spectrum

@@ -83,10 +83,32 @@ def test_prepared_data_sets_are_listed(monkeypatch, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_a_note(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(doctor.platformdirs, "user_cache_dir", lambda _: tmp_path / "file")
+    monkeypatch.setattr(doctor, "user_folder", lambda: tmp_path / "file")
     ((verdict, text),) = said(doctor.cache)
     assert verdict == doctor.NOTE
     assert "cannot be written" in text
+
+
+def test_without_packaging_requirements_are_looked_for_by_name(monkeypatch):
+    wanted = ["numpy>=1", "no-such-package>=2", "scipy<0.1", "ray; extra == 'ray'"]
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    found = {finding.subject: finding for finding in doctor.packages()}
+    assert found["numpy"] == (doctor.GOOD, "numpy", np.__version__)
+    assert found["scipy"].verdict == doctor.GOOD
+    assert "pip install 'no-such-package>=2'" in found["no-such-package"].text
+    assert "ray" not in found
+    assert found["packaging"].verdict == doctor.NOTE
+    assert "neither versions nor extras" in found["packaging"].text
+
+
+def test_an_extra_that_data_need_is_a_note_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    for check in (doctor.data_folders, doctor.cache):
+        ((verdict, text),) = said(check)
+        assert verdict == doctor.NOTE
+        assert '[data]"' in text
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch):

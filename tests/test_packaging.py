@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import plprune
+from plprune.extras import EXTRAS as MODULES
 
 ROOT = Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()
@@ -82,12 +83,37 @@ def test_wheel_and_sdist_hold_the_library_its_types_and_its_licence_alone(built)
     assert ours | {"LICENSE", "README.md", "setup.cfg", "pyproject.toml"} <= inside
 
 
-def test_every_requirement_of_the_library_is_pinned_in_its_range():
-    lines = SETUP["options"]["install_requires"].split("\n") + EXTRAS["docs"] + EXTRAS["dev"]
-    for requirement in map(Requirement, filter(None, lines)):
-        name = canonicalize_name(requirement.name)
+def required(lines):
+    """Canonical names and requirements, but for those on extras of plprune itself."""
+    found = {canonicalize_name(r.name): r for r in map(Requirement, filter(None, lines))}
+    return {name: requirement for name, requirement in found.items() if name != "plprune"}
+
+
+LIGHT = required(SETUP["options"]["install_requires"].split("\n"))
+
+
+def test_the_wheel_is_light():
+    assert set(LIGHT) == {
+        "jax", "jaxlib", "flax", "optax", "chex", "jaxtyping", "numpy", "scipy",
+    }  # fmt: skip
+
+
+def test_every_requirement_is_pinned_in_its_range():
+    parts = [required(EXTRAS[e]) for e in ("data", "storage", "experiments", "docs", "dev")]
+    for name, requirement in [pair for part in (LIGHT, *parts) for pair in part.items()]:
         if name != "build":  # For people; the tests build with setuptools itself.
             assert requirement.specifier.contains(PINS[name]), requirement
+
+
+@pytest.mark.parametrize("extra", ["data", "storage", "experiments"])
+def test_an_extra_brings_the_modules_that_are_said_to_come_with_it(extra):
+    origins = metadata.packages_distributions()
+    brought = {canonicalize_name(n) for module in MODULES[extra] for n in origins[module]}
+    assert set(required(EXTRAS[extra])) <= brought
+    assert all(
+        {canonicalize_name(n) for n in origins[module]} & set(required(EXTRAS[extra]))
+        for module in MODULES[extra]
+    )
 
 
 def test_every_pin_is_what_is_installed():

@@ -53,8 +53,7 @@ def _lipschitz(objective, key):
 
 
 def _score(score, model, groups, key):
-    options = {"loss": cross_entropy, "key": key}
-    return lambda p, x, y: score(model, p, groups, inputs=x, labels=y, **options)
+    return lambda p, x, y: score(model, p, groups, scores.Probe(x, y, cross_entropy, key))
 
 
 def seconds(call, params):

@@ -89,7 +89,7 @@ def _at_shares(rule, case, shares: dict[str, float], seconds: float) -> Choice:
     """The nodes of the largest score, a given share of each group."""
     score, keep = getattr(scores, rule), {}
     apply = case.subject.net.model.apply
-    found = score(apply, case.params, case.dense.groups, key=case.gating_key)
+    found = score(apply, case.params, case.dense.groups, scores.Probe(key=case.gating_key))
     for name, share in shares.items():
         keep |= keep_top({name: found[name]}, case.dense.groups, share)
     params = mask(case.params, case.dense.groups, keep)

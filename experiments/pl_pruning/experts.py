@@ -8,6 +8,7 @@ import jax
 
 from plprune.gating import Setting
 from plprune.gating.objectives import Objective
+from plprune.scores import Probe
 from plprune.scores.slices import NodeScores, scaled, unit_factors
 
 _EXAMPLES = 32
@@ -18,10 +19,8 @@ def expert_scores(
 ) -> NodeScores:
     """One number per expert, larger = keep: a function of `plprune.scores` on drawn examples."""
     inputs, labels = _drawn(probe, key)
-    found = score(
-        _on_pairs(subject), pair, dense.groups, inputs=inputs, labels=labels, loss=subject.loss,
-        key=key,
-    )  # fmt: skip
+    drawn = Probe(inputs, labels, subject.loss, key)
+    found = score(_on_pairs(subject), pair, dense.groups, drawn)
     return {name: found[name] for name in dense.experts}
 
 

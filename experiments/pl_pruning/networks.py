@@ -12,10 +12,9 @@ from flax import nnx
 from experiments.pl_pruning.arrays import Splits
 from experiments.pl_pruning.settings import Network
 from plprune.functional import Functional, functional
-from plprune.gating import node_flops
 from plprune.gating.options import gated_sizes
 from plprune.models import CNN, MLP, VGG, Encoder, ResNet, SwitchTransformer
-from plprune.nodes import find_nodes, shrink_model
+from plprune.nodes import find_nodes, node_flops, shrink_model
 from plprune.types import NodeGroups
 
 Counts = tuple[tuple[str, int], ...]  # Group name -> nodes that are left; all groups that prune.

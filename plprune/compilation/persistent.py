@@ -17,6 +17,8 @@ from pathlib import Path
 
 import jax
 
+from plprune.extras import optional
+
 # What compiles faster is not kept. Of the 220 programs of a short experiment 55 take longer, and
 # together 93 % of all compile seconds; keeping all would save a fifteenth more, at 4 x the files.
 _SECONDS = 0.05
@@ -51,7 +53,8 @@ def enable_compilation_cache(
       and, with a warning, if the default folder cannot be written.
 
     Raises:
-      ValueError: `max_bytes` is not positive, or the given `folder` cannot be written.
+      ValueError: `max_bytes` is not positive, the given `folder` cannot be written, or the extra
+        "storage" is not installed.
     """
     if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a positive whole number, got {max_bytes!r}.")
@@ -94,8 +97,9 @@ def _is_ours():
 
 
 def _default_folder():
-    platformdirs = import_module("platformdirs")
-    return Path(platformdirs.user_cache_dir("plprune")) / "programs"
+    # The extra that brings filelock brings platformdirs, too.
+    module = optional("filelock") and optional("platformdirs")
+    return Path(module.user_cache_dir("plprune")) / "programs"
 
 
 def _configure(folder, max_bytes):
@@ -134,7 +138,7 @@ def _prepare(folder):
 
 def _lock(folder):
     """The lock of jax's own on the folder."""
-    return import_module("filelock").FileLock(folder / ".lockfile", timeout=_WAIT)
+    return optional("filelock").FileLock(folder / ".lockfile", timeout=_WAIT)
 
 
 def _mend(folder):

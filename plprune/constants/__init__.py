@@ -2,31 +2,15 @@
 """Constants of an optimisation problem: PL, Lipschitz, their ratio, and what they certify."""
 
 from plprune.constants.balls import SeenInBall, seen_in_ball
-from plprune.constants.certificates import (
-    Certificate,
-    Radii,
-    allowed_hessian_norm,
-    ball_certificate,
-    best_radius,
-    distance_to_minimiser,
-    has_minimiser,
-    output_pl_constant,
-    radii,
-)
+from plprune.constants.certificates import Certificate, Radii, ball_certificate, best_radius, radii
 from plprune.constants.condition import condition_number
 from plprune.constants.hessian_norm import hessian_norm, hessian_norms, jacobian_norm
-from plprune.constants.lipschitz import (
-    LargestSeen,
-    lipschitz_constant,
-    lipschitz_in_ball,
-    lipschitz_on_path,
-)
+from plprune.constants.lipschitz import lipschitz_constant
 from plprune.constants.measurement import Measurement, measure
 from plprune.constants.pl import (
     MinibatchConstants,
     minibatch_pl_constants,
     pl_constant,
-    pl_ratio,
 )
 from plprune.constants.random_jacobians import (
     jacobian_log_condition,
@@ -39,44 +23,34 @@ from plprune.constants.rates import (
     almost_pl,
     descent_rate,
     iteration_bound,
-    square_loss_step_size,
     stochastic_rate,
 )
 
 __all__ = [
     "AlmostPL",
     "Certificate",
-    "LargestSeen",
     "Measurement",
     "MinibatchConstants",
     "Radii",
     "Rate",
     "SeenInBall",
-    "allowed_hessian_norm",
     "almost_pl",
     "ball_certificate",
     "best_radius",
     "condition_number",
     "descent_rate",
-    "distance_to_minimiser",
-    "has_minimiser",
     "hessian_norm",
     "hessian_norms",
     "iteration_bound",
     "jacobian_log_condition",
     "jacobian_norm",
     "lipschitz_constant",
-    "lipschitz_in_ball",
-    "lipschitz_on_path",
     "log_condition_bound",
     "log_conditions",
     "measure",
     "minibatch_pl_constants",
-    "output_pl_constant",
     "pl_constant",
-    "pl_ratio",
     "radii",
     "seen_in_ball",
-    "square_loss_step_size",
     "stochastic_rate",
 ]

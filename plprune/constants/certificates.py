@@ -102,35 +102,6 @@ def best_radius(
     return jnp.where(bent, jnp.cbrt(ratio), jnp.inf)
 
 
-def allowed_hessian_norm(
-    smallest_eigenvalue: Number,
-    pl_constant: Number,
-    jacobian_norm: Number,
-    radius: Number,
-    *,
-    num_outputs: int,
-) -> Float[Array, "..."]:
-    """The largest |H_F| that still guarantees `pl_constant`: (lambda0 - mu)/(2 L_F sqrt(n) R).
-
-    Negative where even lambda0 is too small. L_F and R must be positive.
-
-    Raises:
-      ValueError: `num_outputs` below 1.
-    """
-    _check_outputs(num_outputs)
-    room = jnp.asarray(smallest_eigenvalue) - jnp.asarray(pl_constant)
-    return room / (2 * num_outputs**0.5 * jnp.asarray(jacobian_norm) * jnp.asarray(radius))
-
-
-def output_pl_constant(smallest_eigenvalue: Number, smallest_slope: Number) -> Float[Array, "..."]:
-    """rho^2 lambda_min(K) bounds lambda_min after an elementwise map with |slope| >= rho.
-
-    The Jacobian becomes D DF with D diagonal, and lambda_min(D K D) >= min D^2 lambda_min(K). So a
-    non-linear output keeps PL*, although its |H_F| does not vanish with the width.
-    """
-    return jnp.asarray(smallest_slope) ** 2 * jnp.asarray(smallest_eigenvalue)
-
-
 def radii(
     pl_constant: Number, smoothness: Number, initial_loss: Number, *, jacobian_norm: Number
 ) -> Radii:
@@ -150,20 +121,6 @@ def radii(
     square = 2 * _ratio(jnp.asarray(jacobian_norm) * residual, mu)
     smooth = 2 * _ratio(jnp.sqrt(jnp.asarray(smoothness)) * residual, mu)
     return Radii(path, square, smooth)
-
-
-def distance_to_minimiser(loss: Number, pl_constant: Number) -> Float[Array, "..."]:
-    """sqrt(2 L / mu): a point of zero loss is no farther, where mu-PL* holds on that ball."""
-    return _ratio(jnp.sqrt(2 * jnp.asarray(loss)), jnp.sqrt(jnp.asarray(pl_constant)))
-
-
-def has_minimiser(loss: Number, pl_constant: Number, radius: Number) -> Bool[Array, "..."]:
-    """The descent principle: L < mu R^2 / 2 puts a point of zero loss into the ball B(w, R).
-
-    mu must serve on that whole ball. Gradient flow reaches it along a path shorter than R.
-    """
-    loss, mu, size = jnp.asarray(loss), jnp.asarray(pl_constant), jnp.asarray(radius)
-    return loss < mu * size * size / 2
 
 
 def _ratio(numerator, denominator):

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The PL constant, the least eigenvalue of the tangent kernel, and the PL ratio at a point."""
+"""The PL constant: the least eigenvalue of the tangent kernel, of a batch or of its parts."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.compilation import compile_once
 from plprune.constants.ends import kernel_ends
-from plprune.constants.resolution import real_leaves
 from plprune.independence import batch_size, is_proven, run_where_independent
-from plprune.spectra.scaling import power_of_two
-from plprune.types import Apply, Estimate, Inputs, Objective, Params
+from plprune.types import Apply, Estimate, Inputs, Params
 
 
 def pl_constant(
@@ -124,26 +121,3 @@ def minibatch_pl_constants(
     options = {"method": method, "tol": tol, "independent": True}
     batches = jax.lax.map(lambda x: pl_constant(apply, params, x, **options), parts)
     return MinibatchConstants(batches, jnp.min(batches.value + batches.error) / num_batches)
-
-
-@compile_once("params", "batch")
-def pl_ratio(
-    objective: Objective, params: Params, batch: Any, *, minimum: float = 0.0
-) -> Float[Array, ""]:
-    """|grad L|^2 / (2 (L - minimum)) at `params`: the largest mu for which PL holds there.
-
-    For the mean square loss 1/(2b) sum |f - y|^2 it lies between the extreme eigenvalues of K/b
-    [Liu 2022]. At a loss of `minimum` or below it is infinite: PL holds with any mu. Leaves that
-    are not floating-point numbers are held fixed.
-
-    Raises:
-      ValueError: complex leaves.
-    """
-    function, leaves = real_leaves(objective, params)
-    loss, gradient = jax.value_and_grad(function)(leaves, batch)
-    # Near 1 no square over- or underflows.
-    vector = ravel_pytree(gradient)[0]
-    unit = power_of_two(vector)
-    excess = loss - minimum
-    share = unit / jnp.where(excess > 0, excess, 1)
-    return jnp.where(excess > 0, share * jnp.sum((vector / unit) ** 2) * unit / 2, jnp.inf)

@@ -41,20 +41,6 @@ def descent_rate(pl_constant: Number, smoothness: Number) -> Rate:
     return Rate(step_size, jnp.clip(1 - jnp.asarray(pl_constant) * step_size, 0, 1))
 
 
-def square_loss_step_size(
-    jacobian_norm: Number, jacobian_smoothness: Number, residual_norm: Number
-) -> Float[Array, "..."]:
-    """1/(L_F^2 + beta_F |r0|): 1/beta by what bounds the Hessian DF'DF + sum_i r_i H_i.
-
-    Args:
-      jacobian_norm: L_F.
-      jacobian_smoothness: beta_F, the Lipschitz constant of DF; at most sqrt(n) |H_F|.
-      residual_norm: |r0| = |F(w0) - y|, which gradient descent never increases.
-    """
-    bent = jnp.asarray(jacobian_smoothness) * jnp.asarray(residual_norm)
-    return 1 / (jnp.asarray(jacobian_norm) ** 2 + bent)
-
-
 def stochastic_rate(
     pl_constant: Number,
     smoothness: Number,
@@ -115,7 +101,7 @@ def almost_pl(
 
     Args:
       losses: L at each step.
-      ratios: |grad L|^2/(2 L) at each step, as `pl_ratio` gives.
+      ratios: |grad L|^2/(2 L) at each step, as `plprune.conditions.pl_ratio` gives.
       smoothness: beta; the step is 1/beta.
       threshold: eps > 0.
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from plprune.data.files import content, text
+from plprune.extras import optional
 
 LARGEST_CACHED = 2**36
 Arrays = dict[str, np.ndarray]
@@ -29,8 +29,11 @@ def cached(name: str, build: Callable[[], Arrays], *, folder: str | Path | None 
       name: File name without extension, unique to the content.
       build: Makes the arrays.
       folder: By default the user's cache folder, `~/.cache/plprune` on Linux.
+
+    Raises:
+      MissingExtraError: no `folder`, and the extra "data" is not installed.
     """
-    folder = Path(folder or platformdirs.user_cache_dir("plprune"))
+    folder = Path(folder or user_folder())
     arrays = _read(folder / f"{name}.npz")
     if arrays is None:
         arrays = build()
@@ -38,6 +41,11 @@ def cached(name: str, build: Callable[[], Arrays], *, folder: str | Path | None 
         with contextlib.suppress(OSError):
             _write(folder / f"{name}.npz", arrays)
     return arrays
+
+
+def user_folder() -> str:
+    """The user's cache folder of plprune, which need not exist."""
+    return optional("platformdirs").user_cache_dir("plprune")
 
 
 def _read(path):

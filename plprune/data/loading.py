@@ -17,6 +17,7 @@ from plprune.data.prepared import (
     reading,
     records,
 )
+from plprune.extras import optional
 
 TITLES = {
     "cifar10": "CIFAR-10",
@@ -63,6 +64,7 @@ def load(
     Raises:
       FileNotFoundError: If the set is not there; says where it was sought and what fetches it.
       ValueError: If there is no such set or split, or it is not for image classification.
+      MissingExtraError: If the extra "data" is not installed.
     """
     source = _digits() if name == "digits" else _images(name, data_dir, cache_dir)
     base, part = _parse(split, source.sizes, name)
@@ -87,6 +89,7 @@ def load_text(name: str, *, split: str, data_dir: str | Path | None = None) -> T
     Raises:
       FileNotFoundError: If the set is not there; says where it was sought and what fetches it.
       ValueError: If there is no such set or split, or the split does not hold a single text.
+      MissingExtraError: If the extra "data" is not installed.
     """
     builder = builder_on_disk(name, data_dir)
     sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
@@ -102,9 +105,7 @@ def load_text(name: str, *, split: str, data_dir: str | Path | None = None) -> T
 
 
 def _digits():
-    from sklearn.datasets import load_digits
-
-    bunch: Any = load_digits()
+    bunch = optional("sklearn.datasets").load_digits()
     # The embedded order is by writer; a fixed shuffle gives both parts every writer.
     order = np.random.default_rng(0).permutation(len(bunch.target))
     parts = {"train": order[NUM_TEST_DIGITS:], "test": order[:NUM_TEST_DIGITS]}

@@ -4,7 +4,6 @@
 import contextlib
 import difflib
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from plprune.data.files import text
+from plprune.extras import optional
 
 CHUNK = 1000  # Records decoded at a time.
 
@@ -28,19 +28,14 @@ def prepare(name: str, data_dir: str | Path | None = None) -> None:
       data_dir: Where to; by default TFDS_DATA_DIR, else TFDS's own folder.
 
     Raises:
-      ValueError: If TFDS has no data set of this name, or if TensorFlow is missing, which TFDS
-        needs for this one step.
+      ValueError: If TFDS has no data set of this name.
+      MissingExtraError: If TensorFlow, which TFDS needs for this one step, is missing, or TFDS is.
     """
     if name == "digits":
         raise ValueError("digits need no preparing: they ship with scikit-learn.")
     _check_known(name)
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ValueError(
-            f"preparing {name} needs TensorFlow: pip install 'plprune[prepare]' and try again."
-        )
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=folders(data_dir)[0], file_format="array_record")
+    optional("tensorflow")
+    builder = _tfds().builder(name, data_dir=folders(data_dir)[0], file_format="array_record")
     builder.download_and_prepare()
 
 
@@ -59,6 +54,7 @@ def builder_on_disk(name: str, data_dir: str | Path | None) -> Any:
       FileNotFoundError: If there is none; names the folders and the command that fetches it.
       ValueError: If TFDS has no data set of this name, or the copy is damaged or not in
         array_record format; names its folder.
+      MissingExtraError: If the extra "data" is not installed.
     """
     found = [path for folder in folders(data_dir) for path in versions(folder / name)]
     if not found:
@@ -68,9 +64,7 @@ def builder_on_disk(name: str, data_dir: str | Path | None) -> Any:
             f"no prepared {name} in {looked}; set TFDS_DATA_DIR to a folder that has it, or run: "
             f"python -m experiments prepare {name}"
         )
-    import tensorflow_datasets as tfds  # Here, because importing it takes most of a second.
-
-    folder = found[-1]
+    tfds, folder = _tfds(), found[-1]
     with reading(folder):
         _check_regular(folder)
         builder = tfds.builder_from_directory(folder)
@@ -172,10 +166,13 @@ def versions(folder: Path) -> list[Path]:
     return sorted(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
-def _check_known(name):
-    import tensorflow_datasets as tfds
+def _tfds():
+    """TFDS, imported now because it takes most of a second; it hides what it lacks until later."""
+    return optional("tensorflow_datasets", "array_record", "importlib_resources", "PIL")
 
-    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+
+def _check_known(name):
+    known = ["digits", *_tfds().list_builders(with_community_datasets=False)]
     if name.split("/")[0] not in known:
         near = difflib.get_close_matches(name, known, n=3) or ["digits", "fashion_mnist", "cifar10"]
         raise ValueError(f"no data set {name!r}; TFDS has {', '.join(near)} and others.")

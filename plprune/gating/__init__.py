@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates learned by the condition number, as an optax transformation."""
 
-from plprune.gating.budgets import keep_within, kept_fraction, node_flops
 from plprune.gating.objectives import (
     Setting,
     log_condition_number,
@@ -11,6 +10,7 @@ from plprune.gating.objectives import (
     with_risk,
 )
 from plprune.gating.relaxations import hard_concrete, sigmoids, straight_through, thresholded
+from plprune.gating.schedules import kept_fraction
 from plprune.gating.smoothness import log_smoothness_ratio
 from plprune.gating.statistics import node_statistics
 from plprune.gating.transformation import GatingState, pl_gating, score_gating
@@ -19,14 +19,12 @@ __all__ = [
     "GatingState",
     "Setting",
     "hard_concrete",
-    "keep_within",
     "kept_fraction",
     "log_condition_number",
     "log_largest_eigenvalue",
     "log_median_ratio",
     "log_smoothness_ratio",
     "log_trace",
-    "node_flops",
     "node_statistics",
     "pl_gating",
     "score_gating",

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Bool, Int
 
-from plprune.gating.budgets import BUDGETS, keep_within, kept_fraction
 from plprune.gating.relaxations import Choose
+from plprune.gating.schedules import kept_fraction
+from plprune.nodes import keep_top
 from plprune.nodes.checks import as_patterns
+from plprune.nodes.selection import check_budget
 from plprune.types import Apply, NodeGroups
 
 
@@ -58,7 +60,7 @@ class Options(NamedTuple):
         fraction = kept_fraction(self.schedule, keep_fraction=self.keep_fraction, num_steps=last)
 
         def at(step):
-            return lambda gates: keep_within(
+            return lambda gates: keep_top(
                 gates,
                 groups,
                 fraction(step),
@@ -74,14 +76,7 @@ class Options(NamedTuple):
         check_counts(**{name: (v, 1) for name, v in counts.items() if v is not None})
         if self.schedule != "one_shot" and (self.freeze_at is None or self.period is None):
             raise ValueError(f"schedule {self.schedule!r} needs period and freeze_at.")
-        if self.budget not in BUDGETS:
-            raise ValueError(f"budget must be one of {BUDGETS}, got {self.budget!r}.")
-        if not 0 <= self.min_fraction <= 1:
-            raise ValueError(f"min_fraction must lie in [0, 1], got {self.min_fraction}.")
-        if self.budget == "cost":
-            missing = sorted(set(sizes) - set(self.node_costs or {}))
-            if missing:
-                raise ValueError(f"node_costs must name every gated group; missing: {missing}.")
+        check_budget(self.budget, sizes, self.min_fraction, self.node_costs)
 
 
 def with_state(apply: Callable, model_state: Any) -> Apply:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from plprune.norms import is_real
-from plprune.scores.probes import check_probe, known, num_examples
+from plprune.scores.probes import Probe, check_probe, known, num_examples
 from plprune.types import Apply, Inputs, NodeGroups, Params
 
 Batch = tuple[Inputs, Any]  # Inputs and labels, which are None where there is no loss.
@@ -65,7 +65,7 @@ def check_batch(apply: Apply, params: Params, batch: Batch, loss: Callable | Non
     """ValueError for labels, known outside `jit`, that the loss cannot take."""
     inputs, labels = batch
     if labels is not None:
-        check_probe(apply, params, inputs=inputs, labels=labels, loss=loss)
+        check_probe(apply, params, Probe(inputs, labels, loss))
 
 
 def sub_batch(batch: Batch, size: int, key: PRNGKeyArray) -> Batch:

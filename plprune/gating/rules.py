@@ -14,11 +14,10 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from plprune.gating.networks import GatingNetwork
 from plprune.gating.objectives import Objective, Setting
 from plprune.gating.relaxations import Choose, Relaxation, hard_gates, normalised
-from plprune.types import Apply, Gates, NodeGroups
+from plprune.scores import Probe
+from plprune.types import Apply, Gates, NodeGroups, Params
 
-Score = Callable[
-    ..., Gates
-]  # score(apply, params, groups, *, inputs, labels, loss, key) -> scores.
+Score = Callable[[Apply, Params, NodeGroups, Probe], Gates]
 
 
 class Rule(NamedTuple):
@@ -101,15 +100,22 @@ def scored(groups: NodeGroups, sizes: dict[str, int], score: Score) -> Rule:
       groups: From `find_nodes`.
       sizes: Group name -> number of nodes, for the groups to gate.
       score: A function of `plprune.scores`, or one like them.
+
+    Raises:
+      TypeError: `score` cannot be called as these are.
     """
+    try:
+        inspect.signature(score).bind(None, None, groups, Probe())
+    except TypeError as error:
+        raise TypeError(
+            "score must be called score(apply, params, groups, probe), with a probe of "
+            f"plprune.scores.Probe: {error}."
+        ) from None
 
     def update(memory, prepared, apply, setting, choose):
         del prepared, choose
-        _, params, inputs, labels, loss, key, independent = setting
-        options = {"inputs": inputs, "labels": labels, "loss": loss, "key": key}
-        if independent and "independent" in inspect.signature(score).parameters:
-            options["independent"] = True  # Only scores of single examples ask for it.
-        scores = score(apply, params, groups, **options)
+        _, params, *probe = setting
+        scores = score(apply, params, groups, Probe(*probe))
         gates = {name: jnp.asarray(scores[name], jnp.float32) for name in sizes}
         # Infinite scores rank first or last; a NaN says nothing of its node.
         ok = ~jnp.stack([jnp.isnan(values).any() for values in gates.values()]).any()

@@ -99,8 +99,8 @@ def pl_gating(
         "one_shot" needs it, and ends there.
       schedule: How the kept fraction falls: "one_shot", "linear" or "cubic" (`kept_fraction`).
       budget: "group" keeps the fraction of every group, "global" of all nodes, "cost" of their
-        `node_costs` (`keep_within`).
-      min_fraction: Part of every group that "global" and "cost" keep in any case.
+        `node_costs`, as `keep_top` does.
+      min_fraction: Part of every group that is kept in any case.
       node_costs: Group name -> cost of one node, such as `node_flops`; "cost" needs it.
       exclude: Names or patterns of groups to leave alone.
       probe_size: Examples that each gate update draws, one from each of as many equal runs of the
@@ -173,9 +173,12 @@ def score_gating(
 ) -> optax.GradientTransformationExtraArgs:
     """As `pl_gating`, but nodes are ranked by a score: the baselines under the same schedule.
 
-    `score` is called ``score(apply, params, groups, *, inputs, labels, loss, key) -> {name: [g]}``,
-    larger = keep, in the first call and at every later gate update; the scores are the gates. The
-    other arguments, the state, the update and the errors are those of `pl_gating`.
+    `score` is called ``score(apply, params, groups, probe) -> {name: [g]}``, larger = keep, with a
+    `plprune.scores.Probe`, in the first call and at every later gate update; the scores are the
+    gates. The other arguments, the state, the update and the errors are those of `pl_gating`.
+
+    Raises:
+      TypeError: a score that cannot be called so.
     """
     sizes = gated_sizes(groups, exclude)
     rule = scored(groups, sizes, score)

@@ -7,7 +7,7 @@ from plprune.nodes.closing import gate, mask
 from plprune.nodes.cutting import expand, shrink
 from plprune.nodes.discovery import find_nodes
 from plprune.nodes.resizing import resize
-from plprune.nodes.selection import keep_top
+from plprune.nodes.selection import keep_top, node_flops
 
 if TYPE_CHECKING:
     from plprune.nodes.native import shrink_linen, shrink_model, widths
@@ -28,6 +28,7 @@ __all__ = [
     "gate",
     "keep_top",
     "mask",
+    "node_flops",
     "resize",
     "shrink",
     "shrink_linen",

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes to keep, from one score per node and a budget."""
+"""Which nodes to keep, from one score per node and a budget: of nodes, or of what they cost."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
+from plprune.costs import flops
 from plprune.nodes.checks import as_patterns, check_fraction, check_names, vector
-from plprune.types import NodeGroups
+from plprune.nodes.cutting import shrink
+from plprune.nodes.resizing import resize
+from plprune.types import Apply, Inputs, NodeGroups, Params
 
-BUDGETS = ("group", "global")
+BUDGETS = ("group", "global", "cost")
 
 
 def keep_top(
@@ -24,6 +29,8 @@ def keep_top(
     budget: str = "group",
     round_to: int = 1,
     min_nodes: int = 1,
+    min_fraction: float = 0.0,
+    node_costs: Mapping[str, float] | None = None,
     exclude: str | tuple[str, ...] = (),
 ) -> dict[str, Bool[Array, " _"]]:
     """The nodes with the largest scores, as `mask`, `shrink` and `resize` take them.
@@ -38,10 +45,13 @@ def keep_top(
       keep_fraction: Fraction of the nodes to keep, in (0, 1]; counts are rounded, halves up. A
         traced array, as from a schedule, is not checked.
       budget: "group" keeps the fraction of every group; "global" keeps it of all scored nodes
-        together, comparing scores across groups.
+        together, comparing scores across groups; "cost" keeps the first nodes, in order of their
+        scores, whose costs sum to at most the fraction of the cost of all.
       round_to: Counts are rounded up to a multiple of this, for the hardware's sake; a group
         that has fewer nodes keeps them all.
-      min_nodes: Nodes that every group keeps at least.
+      min_nodes: Nodes that every group keeps at least. A budget that minima exceed is exceeded.
+      min_fraction: Part of its nodes that every group keeps at least, in [0, 1].
+      node_costs: Group name -> cost of one of its nodes, such as `node_flops`; for "cost".
       exclude: Names or patterns such as "encoder.*" of groups to leave alone.
 
     Returns:
@@ -51,7 +61,8 @@ def keep_top(
       ValueError: an argument is out of range, a name is unknown, scores are no real numbers, or a
         pattern matches nothing.
     """
-    _check_options(keep_fraction, budget, round_to, min_nodes)
+    check_fraction(keep_fraction, "keep_fraction")
+    _check_counts(round_to=round_to, min_nodes=min_nodes)
     check_names(scores, groups, "scores")
     excluded = _excluded(groups, exclude)
     ranked = _comparable(
@@ -61,14 +72,62 @@ def keep_top(
             if groups[name].prunable and name not in excluded
         }
     )
+    check_budget(budget, ranked, min_fraction, node_costs)
+    least = {n: max(min_nodes, math.ceil(min_fraction * len(s) - 1e-9)) for n, s in ranked.items()}
     if budget == "group":
         counts = {name: jnp.floor(keep_fraction * len(s) + 0.5) for name, s in ranked.items()}
     else:
-        counts = _global_counts(ranked, keep_fraction, min_nodes)
+        prices = node_costs if budget == "cost" else None
+        counts = _shared_counts(ranked, keep_fraction, least, prices)
     return {
-        name: _ranks(values) < _allowed(counts[name], len(values), round_to, min_nodes)
+        name: _ranks(values) < _allowed(counts[name], len(values), round_to, least[name])
         for name, values in ranked.items()
     }
+
+
+def check_budget(
+    budget: str,
+    names: Collection[str],
+    min_fraction: float,
+    node_costs: Mapping[str, float] | None,
+) -> None:
+    """ValueError unless a budget of `keep_top` is known, and has costs of all groups it needs."""
+    if budget not in BUDGETS:
+        raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
+    if not 0 <= min_fraction <= 1:
+        raise ValueError(f"min_fraction must lie in [0, 1], got {min_fraction}.")
+    if budget == "cost":
+        costs = node_costs or {}
+        missing = sorted(set(names) - set(costs))
+        if missing:
+            raise ValueError(f"node_costs must name every group to choose in; missing: {missing}.")
+        for name in names:
+            if not 0 <= costs[name] < math.inf:
+                raise ValueError(f"node_costs must be numbers >= 0, got {costs[name]} of {name}.")
+
+
+def node_flops(
+    apply: Apply, params: Params, groups: NodeGroups, inputs: Inputs
+) -> dict[str, float]:
+    """Floating-point operations of one forward pass that go when one node of a group goes.
+
+    Counted by the compiler, with all other nodes in place: one compilation per prunable group.
+
+    Args:
+      apply: As given to `find_nodes`.
+      params: Its parameters, or their shapes.
+      groups: From `find_nodes`.
+      inputs: A batch, or its shapes.
+    """
+    full = flops(apply, params, inputs)
+
+    def without_one(name, size):
+        keep = {name: np.arange(size) > 0}
+        small = jax.eval_shape(lambda p: shrink(p, groups, keep), params)
+        return flops(resize(apply, groups, keep), small, inputs)
+
+    sizes = groups.prunable.items()
+    return {name: full - without_one(name, n) if n > 1 else full for name, n in sizes}
 
 
 def _comparable(scores):
@@ -95,11 +154,8 @@ def _ranks_among_all(scores):
     return {name: rank(values) for name, values in scores.items()}
 
 
-def _check_options(keep_fraction, budget, round_to, min_nodes):
-    check_fraction(keep_fraction, "keep_fraction")
-    if budget not in BUDGETS:
-        raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
-    for name, value in (("round_to", round_to), ("min_nodes", min_nodes)):
+def _check_counts(**counts):
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
@@ -119,20 +175,28 @@ def _ranks(values):
     return jnp.argsort(jnp.argsort(-values)).astype(jnp.int32)
 
 
-def _allowed(count, size, round_to, min_nodes):
-    at_least = jnp.maximum(count, min_nodes)
+def _allowed(count, size, round_to, least):
+    at_least = jnp.maximum(count, least)
     # An integer, as ranks are: the two are compared where dtypes may not be promoted, too.
     return jnp.minimum(jnp.ceil(at_least / round_to) * round_to, size).astype(jnp.int32)
 
 
-def _global_counts(ranked, keep_fraction, min_nodes):
-    """Nodes per group among the best of all; each group's best `min_nodes` come first."""
+def _shared_counts(ranked, keep_fraction, least, prices):
+    """Nodes per group among those that one budget affords; each group's `least` come first."""
     if not ranked:
         return {}
-    first = {name: jnp.where(_ranks(s) < min_nodes, jnp.inf, s) for name, s in ranked.items()}
+    first = {name: jnp.where(_ranks(s) < least[name], jnp.inf, s) for name, s in ranked.items()}
     everything = jnp.concatenate(list(first.values()))
-    number = jnp.floor(keep_fraction * len(everything) + 0.5)
-    kept = _ranks(everything) < jnp.asarray(number).astype(jnp.int32)
+    ranks = _ranks(everything)
+    if prices is None:
+        number = jnp.floor(keep_fraction * len(everything) + 0.5)
+        kept = ranks < jnp.asarray(number).astype(jnp.int32)
+    else:
+        costs = [jnp.full(len(s), prices[name], jnp.float32) for name, s in first.items()]
+        in_order = jnp.zeros(len(ranks), jnp.float32).at[ranks].set(jnp.concatenate(costs))
+        spent = jnp.cumsum(in_order)
+        slack = 1e-5 * spent[-1]  # Sums are rounded.
+        kept = (spent <= keep_fraction * spent[-1] + slack)[ranks]
     counts, start = {}, 0
     for name, values in first.items():
         counts[name] = kept[start : start + len(values)].sum()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every probe must be, whoever is given it: rows that belong together, and labels that exist.
+"""A probe, and what it must be: rows that belong together, and labels that exist.
 
 Gathers of JAX clamp: labels that end before the inputs would repeat the last one, silently.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,9 +15,28 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from plprune.compilation import recall, run_once
-from plprune.types import Apply, Inputs, Params
+from plprune.types import Apply, Params
 
 _LARGEST = 1 << 24  # Outputs that are worth making to look at labels.
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("inputs", "labels", "key"),
+    meta_fields=("loss", "independent"),
+)
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a score looks at; each needs some of it and ignores the rest.
+
+    A tree of its arrays for `jit` and `vmap`, to which loss and word are static.
+    """
+
+    inputs: PyTree = None  # [b, ...] in every leaf.
+    labels: PyTree = None  # [b, ...], as the loss takes them.
+    loss: Callable | None = None  # (outputs [b, ...], labels) -> losses of the examples, [b].
+    key: Any = None  # A PRNGKeyArray: whatever is random is drawn from it.
+    independent: bool = False  # Your word that examples do not interact, as for `tangent_kernel`.
 
 
 def num_examples(**batches: PyTree) -> int:
@@ -45,20 +66,14 @@ def num_examples(**batches: PyTree) -> int:
     return size
 
 
-def check_probe(
-    apply: Apply,
-    params: Params,
-    *,
-    inputs: Inputs,
-    labels: PyTree = None,
-    loss: Callable | None = None,
-) -> None:
+def check_probe(apply: Apply, params: Params, probe: Probe) -> None:
     """ValueError unless inputs and labels are rows of one batch, and labels what the loss takes.
 
     Shapes are checked always; integer labels where their values are known, which is outside `jit`:
     a label for which the loss is no number even at equal outputs, such as a class beyond the
     outputs, is named.
     """
+    inputs, labels, loss = probe.inputs, probe.labels, probe.loss
     num_examples(inputs=inputs, labels=labels)
     if loss is None or not _are_known_integers(labels):
         return

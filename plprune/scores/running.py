@@ -1,25 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain calls of scores: labels are looked at first, then a program runs that is kept."""
+"""How scores are called: a probe that has what they need, and a program that is kept."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from inspect import signature
 
-from plprune.compilation import compile_once
+from plprune.compilation import are_concrete
 from plprune.independence import run_where_independent
-from plprune.scores.probes import check_probe
+from plprune.scores.probes import Probe, check_probe, num_examples
+from plprune.scores.slices import NodeScores
+
+Score = Callable[..., NodeScores]
+NO_PROBE = Probe()
 
 
-def _run(checks_labels: bool, function: Callable, static: Mapping, dynamic: Mapping) -> Any:
-    labels, loss = dynamic.get("labels"), static.get("loss")
-    if checks_labels and labels is not None and loss is not None:
-        model = static["apply"], dynamic["params"]
-        # In the program no values can be seen.
-        check_probe(*model, inputs=dynamic["inputs"], labels=labels, loss=loss)
-    return run_where_independent(function, static, dynamic)
+def score(*needs: str) -> Callable[[Score], Score]:
+    """Let plain calls of ``function(apply, params, groups, probe)`` run as programs that are kept.
+
+    Args:
+      *needs: Fields of the probe that the score cannot do without. The others it may ignore.
+    """
+    return lambda function: _score(function, needs)
 
 
-_ARRAYS = ("params", "inputs", "labels", "key")
-# Marks of the scores that take a loss, and of the others, which ignore labels.
-compiled_with_loss = compile_once(*_ARRAYS, run=partial(_run, True))
-compiled = compile_once(*_ARRAYS, run=partial(_run, False))
+def _score(function, needs):
+    order = signature(function)
+
+    def on_arrays(apply, params, groups, inputs, labels, key, loss, independent, **options):
+        probe = Probe(inputs, labels, loss, key, independent)
+        return function(apply, params, groups, probe, **options)
+
+    @wraps(function)
+    def plain(*args, **kwargs):
+        _refuse_fields(function.__name__, kwargs)
+        given = dict(order.bind(*args, **kwargs).arguments)
+        params, probe = given.pop("params"), given.pop("probe", NO_PROBE)
+        _check(function.__name__, needs, given["apply"], params, probe)
+        arrays = {
+            "params": params, "inputs": probe.inputs, "labels": probe.labels, "key": probe.key,
+        }  # fmt: skip
+        if not are_concrete(arrays):
+            return function(*args, **kwargs)
+        static = given | {"loss": probe.loss, "independent": probe.independent}
+        return run_where_independent(on_arrays, static, arrays)
+
+    return plain
+
+
+def _refuse_fields(name, keywords):
+    wrong = [field.name for field in fields(Probe) if field.name in keywords]
+    if wrong:
+        inside = ", ".join(f"{field}={field}" for field in wrong)
+        raise TypeError(
+            f"{name} takes one probe in place of {', '.join(wrong)}: write "
+            f"{name}(apply, params, groups, Probe({inside})), with Probe of plprune.scores."
+        )
+
+
+def _check(name, needs, apply, params, probe):
+    if not isinstance(probe, Probe):
+        raise TypeError(
+            f"probe must be a Probe of plprune.scores, got {type(probe).__name__}: write "
+            f"{name}(apply, params, groups, Probe(inputs))."
+        )
+    for field in needs:
+        if getattr(probe, field) is None:
+            raise ValueError(f"{name} needs {field}, got None.")
+    if "loss" in needs:
+        check_probe(apply, params, probe)
+    elif "inputs" in needs:
+        num_examples(inputs=probe.inputs)

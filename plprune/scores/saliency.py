@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores from first and second derivatives of the loss, or of a sum of outputs, in the gates."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray
 
 from plprune.independence import check_independent
 from plprune.losses import risk
 from plprune.norms import raised_for
-from plprune.scores.probes import check_probe, num_examples
-from plprune.scores.running import compiled, compiled_with_loss
+from plprune.scores.probes import Probe
+from plprune.scores.running import score
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
@@ -21,22 +18,17 @@ from plprune.scores.slices import (
     unit_factors,
 )
 from plprune.scores.slopes import slopes, unless_nan
-from plprune.types import Apply, Inputs, NodeGroups, Params
+from plprune.types import Apply, NodeGroups, Params
 
 _EXAMPLES = 16  # Differentiated at once: per-example gradients are as large as the parameters.
 
 
-@compiled_with_loss
+@score("loss", "labels")
 def snip(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
+    probe: Probe,
 ) -> NodeScores:
     """|dL/dg| of each node's gate g at 1, with L the mean loss: SNIP's sensitivity of a node.
 
@@ -44,30 +36,22 @@ def snip(
     [Lee 2019].
 
     Raises:
-      ValueError: no `loss` or `labels`, or a probe that `check_probe` refuses.
+      ValueError: a probe without a loss or labels, or one that `check_probe` refuses.
     """
-    del key, init
-    _check("snip", apply, params, inputs, labels, loss)
-    params, inputs = raised_for(apply, params, inputs)
+    params, inputs = raised_for(apply, params, probe.inputs)
 
     def objective(factors):
-        return risk(loss, apply(scaled(params, groups, factors), inputs), labels)
+        return risk(probe.loss, apply(scaled(params, groups, factors), inputs), probe.labels)
 
     return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
 
 
-@compiled_with_loss
+@score("loss", "labels")
 def taylor(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
-    independent: bool = False,
+    probe: Probe,
 ) -> NodeScores:
     """Mean over the examples of |dL_i/dg|, L_i the loss of example i: first-order Taylor.
 
@@ -75,53 +59,44 @@ def taylor(
     example.
 
     Raises:
-      ValueError: no `loss` or `labels`, a probe that `check_probe` refuses, or a model that does
-        not treat examples independently, as `tangent_kernel`; `independent` takes your word that
-        it does.
+      ValueError: a probe without a loss or labels, one that `check_probe` refuses, or a model that
+        does not treat examples independently, as `tangent_kernel`; the probe's `independent` takes
+        your word that it does.
     """
-    del key, init
-    _check("taylor", apply, params, inputs, labels, loss)
-    check_independent(apply, params, inputs, independent=independent)
-    params, inputs = raised_for(apply, params, inputs)
+    check_independent(apply, params, probe.inputs, independent=probe.independent)
+    params, inputs = raised_for(apply, params, probe.inputs)
 
     def sensitivity(example):
         def objective(factors):
             one = jax.tree.map(lambda a: a[None], example)
-            return risk(loss, apply(scaled(params, groups, factors), one[0]), one[1])
+            return risk(probe.loss, apply(scaled(params, groups, factors), one[0]), one[1])
 
         return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
 
-    each = jax.lax.map(sensitivity, (inputs, labels), batch_size=_EXAMPLES)
+    each = jax.lax.map(sensitivity, (inputs, probe.labels), batch_size=_EXAMPLES)
     return jax.tree.map(lambda values: jnp.mean(values, axis=0), each)
 
 
-@compiled_with_loss
+@score("loss", "labels")
 def grasp(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
+    probe: Probe,
 ) -> NodeScores:
     """Sum of w * (H gradient) over the weights that gate the node: what it adds to gradient flow.
 
     It is half the derivative of ||dL/dw||^2 in the gate at 1. Removing a node with a negative score
     increases the norm of the gradient, so these go first [Wang 2020]. Without the published
-    temperature on the logits, which `loss` may include. Two gradients.
+    temperature on the logits, which the loss may include. Two gradients.
 
     Raises:
-      ValueError: no `loss` or `labels`, or a probe that `check_probe` refuses.
+      ValueError: a probe without a loss or labels, or one that `check_probe` refuses.
     """
-    del key, init
-    _check("grasp", apply, params, inputs, labels, loss)
-    params, inputs = raised_for(apply, params, inputs)
+    params, inputs = raised_for(apply, params, probe.inputs)
 
     def objective(p):
-        return risk(loss, apply(p, inputs), labels)
+        return risk(probe.loss, apply(p, inputs), probe.labels)
 
     def half_flow(factors):
         at = scaled(params, groups, factors)
@@ -137,29 +112,22 @@ def grasp(
     return unless_nan(value, gradient)
 
 
-@compiled
+@score("inputs")
 def synflow(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
+    probe: Probe,
 ) -> NodeScores:
     """dR/dg with R the summed outputs of the model at |params| on one input of ones.
 
     The synaptic flow through the node [Tanaka 2020]; running statistics keep their signs. No data:
-    of `inputs` only shapes and dtypes count. One gradient of one example.
+    of the inputs only shapes and dtypes count. One gradient of one example.
 
     Raises:
-      ValueError: `inputs` without an example.
+      ValueError: a probe without an example.
     """
-    del labels, loss, key, init
-    num_examples(inputs=inputs)
-    params, inputs = raised_for(apply, params, inputs)
+    params, inputs = raised_for(apply, params, probe.inputs)
     ones = jax.tree.map(lambda a: jnp.ones_like(a[:1]), inputs)
     positive = edit_trained(params, groups, lambda _, leaf: jnp.abs(leaf).astype(leaf.dtype))
 
@@ -167,10 +135,3 @@ def synflow(
         return jnp.sum(apply(scaled(positive, groups, factors), ones))
 
     return slopes(flow, unit_factors(groups))
-
-
-def _check(name, apply, params, inputs, labels, loss):
-    for argument, value in (("loss", loss), ("labels", labels)):
-        if value is None:
-            raise ValueError(f"{name} needs {argument}, got None.")
-    check_probe(apply, params, inputs=inputs, labels=labels, loss=loss)

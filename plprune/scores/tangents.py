@@ -7,13 +7,12 @@ from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
 
 from plprune.independence import check_independent
 from plprune.norms import raised_for
 from plprune.operators import flat_outputs
-from plprune.scores.probes import num_examples
-from plprune.scores.running import compiled
+from plprune.scores.probes import Probe
+from plprune.scores.running import score
 from plprune.scores.slices import (
     NodeScores,
     edit_trained,
@@ -24,22 +23,19 @@ from plprune.scores.slices import (
     unit_factors,
 )
 from plprune.scores.slopes import slopes, unless_nan
-from plprune.types import Apply, Inputs, NodeGroups, Params
+from plprune.types import Apply, NodeGroups, Params
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 _PERTURBATION = 0.01  # Standard deviation of the published code.
 
 
-@compiled
+@score("key", "inputs")
 def ntk_sap(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
+    probe: Probe,
     *,
-    inputs: Inputs,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
     init: Callable | None = None,
 ) -> NodeScores:
     """|d/dg ||f(x; g w) - f(x; g (w + 0.01 z))||^2| with z normal: NTK-SAP's score of a gate.
@@ -54,22 +50,15 @@ def ntk_sap(
       apply: As given to `find_nodes`, like the other arguments.
       params: Its parameters.
       groups: From `find_nodes`.
-      inputs: A batch.
-      labels: Not used.
-      loss: Not used.
-      key: Draws x and z, and w if there is an `init`.
+      probe: A batch, and the key that draws x and z, and w if there is an `init`.
       init: ``init(key) -> params`` draws fresh weights w; without it w is `params`.
 
     Raises:
-      ValueError: no `key`, or `inputs` without an example.
+      ValueError: a probe without a key or an example.
     """
-    del labels, loss
-    if key is None:
-        raise ValueError("ntk_sap needs key, got None.")
-    num_examples(inputs=inputs)
-    key_weights, key_noise, key_inputs = jax.random.split(key, 3)
+    key_weights, key_noise, key_inputs = jax.random.split(probe.key, 3)
     weights = params if init is None else init(key_weights)
-    weights, inputs = raised_for(apply, weights, inputs)
+    weights, inputs = raised_for(apply, weights, probe.inputs)
     places = {path: k for k, path in enumerate(groups.paths)}
 
     def perturb(path, leaf):
@@ -95,38 +84,28 @@ def _gaussian(inputs, key):
     return jax.tree.unflatten(structure, leaves)
 
 
-@compiled
+@score("key", "inputs")
 def node_lambda_max(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
-    independent: bool = False,
+    probe: Probe,
 ) -> NodeScores:
     """Largest eigenvalue of the tangent kernel of the parameters that compute the node.
 
     K_i = J_i J_i' [b, b] with J_i the Jacobian of one random +-1 combination of the outputs, drawn
-    by `key` and shared by the batch, in the node's producer slices. Modules are trained by this
+    by the key and shared by the batch, in the node's producer slices. Modules are trained by this
     number in [Shi 2023]. Costs a gradient per example and holds b gradients and g b^2 numbers.
 
     Raises:
-      ValueError: no `key`, `inputs` without an example, or a model that does not treat examples
-        independently, as `tangent_kernel`; `independent` takes your word that it does.
+      ValueError: a probe without a key or an example, or a model that does not treat examples
+        independently, as `tangent_kernel`; the probe's `independent` takes your word that it does.
     """
-    del labels, loss, init
-    if key is None:
-        raise ValueError("node_lambda_max needs key, got None.")
-    num_examples(inputs=inputs)
-    check_independent(apply, params, inputs, independent=independent)
-    params, inputs = raised_for(apply, params, inputs)
+    check_independent(apply, params, probe.inputs, independent=probe.independent)
+    params, inputs = raised_for(apply, params, probe.inputs)
     model = flat_outputs(apply)
     outputs = jax.eval_shape(model, params, inputs)
-    signs = jax.random.rademacher(key, outputs.shape[1:], outputs.dtype)
+    signs = jax.random.rademacher(probe.key, outputs.shape[1:], outputs.dtype)
 
     def combined(p, example):
         one = jax.tree.map(lambda a: a[None], example)

@@ -1,52 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores that look at no data: chance and the norms of a node's weights."""
 
-from collections.abc import Callable
-
 import jax
-from jaxtyping import Array, PRNGKeyArray
 
-from plprune.scores.running import compiled
+from plprune.scores.probes import Probe
+from plprune.scores.running import NO_PROBE, score
 from plprune.scores.slices import NodeScores, node_norms, owned, producing
-from plprune.types import Apply, Inputs, NodeGroups, Params
+from plprune.types import Apply, NodeGroups, Params
 
 
-@compiled
+@score("key")
 def random(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs = None,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
+    probe: Probe,
 ) -> NodeScores:
     """Independent uniform numbers in [0, 1): the baseline that any score must beat.
 
     Raises:
-      ValueError: no `key`.
+      ValueError: a probe without a key.
     """
-    del apply, params, inputs, labels, loss, init
-    if key is None:
-        raise ValueError("random needs key, got None.")
-    keys = jax.random.split(key, max(len(groups.prunable), 1))
+    del apply, params
+    keys = jax.random.split(probe.key, max(len(groups.prunable), 1))
     sizes = groups.prunable.items()
     return {name: jax.random.uniform(k, (n,)) for k, (name, n) in zip(keys, sizes, strict=False)}
 
 
-@compiled
+@score()
 def magnitude(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs = None,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
+    probe: Probe = NO_PROBE,
 ) -> NodeScores:
     """l2 norm of all parameters that compute the node, its producer slices.
 
@@ -55,26 +41,21 @@ def magnitude(
     of filters as a score: [Li 2017]. In float32 or wider, right at any scale of the weights; the
     derivative at a zero node is zero.
     """
-    del apply, inputs, labels, loss, key, init
+    del apply, probe
     return node_norms(params, groups, producing)
 
 
-@compiled
+@score()
 def group_lasso_norm(
     apply: Apply,
     params: Params,
     groups: NodeGroups,
-    *,
-    inputs: Inputs = None,
-    labels: Array | None = None,
-    loss: Callable | None = None,
-    key: PRNGKeyArray | None = None,
-    init: Callable | None = None,
+    probe: Probe = NO_PROBE,
 ) -> NodeScores:
     """l2 norm of every parameter of the node, incoming and outgoing.
 
     The term of the node in a group-lasso penalty over all slices that shrinking removes
     [Yuan 2006]; training with that penalty makes it a score. Computed as `magnitude` is.
     """
-    del apply, inputs, labels, loss, key, init
+    del apply, probe
     return node_norms(params, groups, owned)

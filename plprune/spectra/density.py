@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
-from matfree import stochtrace
 
 from plprune.spectra.lanczos import VectorProduct, tridiagonal
 from plprune.spectra.scaling import power_of_two, smallest_resolved, widened_product
@@ -51,7 +50,8 @@ def trace(
         unit = power_of_two(image)
         return _or_nan(_dot(signs, image / unit) * unit, image, dtype)
 
-    forms = jax.vmap(form)(stochtrace.sampler_signs(like, num=num_probes)(key))
+    signs = jax.random.rademacher(key, (num_probes, like.size), like.dtype)
+    forms = jax.vmap(form)(signs)
     unit = power_of_two(forms)
     forms = forms / unit
     error = jnp.std(forms, ddof=1) / num_probes**0.5

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from plprune.extras import optional
 from plprune.storage.places import restored
 from plprune.storage.trees import read_manifest, read_tree, write_tree
 
@@ -47,6 +48,7 @@ def save_checkpoint(
 
     Raises:
       ValueError: If a number is outside its range, or two leaves have one name.
+      MissingExtraError: If the extra "storage" is not installed.
     """
     if step < 0 or max_to_keep < 1:
         name, value, least = ("step", step, 0) if step < 0 else ("max_to_keep", max_to_keep, 1)
@@ -129,11 +131,13 @@ def load_checkpoint(
     Raises:
       FileNotFoundError: If there is none.
       ValueError: If the one asked for, or all of them, are damaged or do not fit; names the leaf.
+      MissingExtraError: If the extra "storage" is not installed.
     """
     folder, refused = Path(folder), []
     wanted = steps(folder)[::-1] if step is None else [step]
     if not wanted:
         raise FileNotFoundError(f"there is no checkpoint in {folder}.")
+    optional("orbax.checkpoint")  # Its absence is no fault of any checkpoint.
     for number in wanted:
         path = folder / f"step_{number:010d}"
         try:

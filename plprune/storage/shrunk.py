@@ -46,6 +46,7 @@ def save_shrunk(
     Raises:
       ValueError: If something is there already, or a group's `keep` is no mask: a vector of
         booleans, or of exact 0 and 1.
+      MissingExtraError: If the extra "storage" is not installed.
     """
     if not isinstance(keep, Mapping):
         raise ValueError(f"keep must map names of groups to masks, got {type(keep).__name__}.")
@@ -68,6 +69,7 @@ def load_shrunk(path: str | Path, like: PyTree, groups: NodeGroups) -> Shrunk:
     Raises:
       FileNotFoundError: If there is no such folder.
       ValueError: If a file is damaged, or a leaf or group does not fit the model; names it.
+      MissingExtraError: If the extra "storage" is not installed.
     """
     path = Path(path)
     manifest = read_manifest(path)

@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from plprune.data.files import LARGEST_TEXT, content, opened, text
 from plprune.data.prepared import quiet
+from plprune.extras import optional
 from plprune.graph.paths import leaves_with_keys, printed
 from plprune.storage.places import (
     beside,
@@ -41,8 +41,9 @@ def write_tree(path: Path, tree: PyTree, extra: Mapping[str, Any], *, overwrite:
 
     Raises:
       ValueError: If `path` exists and `overwrite` is False, or two leaves have one name.
+      MissingExtraError: If the extra "storage" is not installed.
     """
-    place = restored(path)
+    orbax, place = optional("orbax.checkpoint"), restored(path)
     if os.path.lexists(place) and not overwrite:
         raise ValueError(f"{path} exists; pass overwrite=True to replace it.")
     leaves = _named(tree)
@@ -50,7 +51,7 @@ def write_tree(path: Path, tree: PyTree, extra: Mapping[str, Any], *, overwrite:
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=beside(place, "").name))
     try:
-        _write_arrays(temporary / ARRAYS, leaves, folders)
+        _write_arrays(orbax, temporary / ARRAYS, leaves, folders)
         files = _files(temporary)
         manifest = {
             "format": FORMAT,
@@ -107,7 +108,9 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
 
     Raises:
       ValueError: If a leaf is missing or unknown, or has another shape or type; names it.
+      MissingExtraError: If the extra "storage" is not installed.
     """
+    orbax = optional("orbax.checkpoint")
     stored = manifest["leaves"]
     expected = {name: _described(leaf) for name, leaf in _named(like, stored).items()}
     for name in sorted(expected.keys() | stored.keys()):
@@ -115,7 +118,7 @@ def read_tree(path: Path, manifest: Mapping[str, Any], like: PyTree) -> PyTree:
             have, want = (_shown(leaves.get(name)) for leaves in (stored, expected))
             raise ValueError(f"{path}: leaf {name} must be {want}, got {have}.")
     try:
-        arrays = _read_arrays(found(path) / ARRAYS, stored, _folders(manifest))
+        arrays = _read_arrays(orbax, found(path) / ARRAYS, stored, _folders(manifest))
         for name, implementation in manifest["random"].items():
             arrays[name] = jax.random.wrap_key_data(arrays[name], impl=implementation)
     except Exception as error:  # Whatever orbax makes of a folder whose sums were forged.
@@ -202,7 +205,7 @@ def _folders(manifest):
     }
 
 
-def _write_arrays(folder, leaves, folders):
+def _write_arrays(orbax, folder, leaves, folders):
     # NumPy's arrays: of jax's own, orbax expects every process to write its part.
     arrays = {
         folders[name]: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
@@ -212,21 +215,21 @@ def _write_arrays(folder, leaves, folders):
     if not arrays:
         folder.mkdir()
         return
-    with quiet(), _checkpointer() as checkpointer:
+    with quiet(), _checkpointer(orbax) as checkpointer:
         checkpointer.save(folder.absolute(), arrays)
 
 
-def _checkpointer():
+def _checkpointer(orbax):
     """Orbax for this process alone: of several, it would else wait for all to come here."""
     own = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
+    options = orbax.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
     )
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=options)
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
+    handler = orbax.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=options)
+    return orbax.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _read_arrays(folder, names, folders):
+def _read_arrays(orbax, folder, names, folders):
     empty = {name: d for name, d in names.items() if 0 in d["shape"]}
     arrays = {name: np.zeros(d["shape"], d["dtype"]) for name, d in empty.items()}
     names = {name: described for name, described in names.items() if name not in empty}
@@ -237,9 +240,9 @@ def _read_arrays(folder, names, folders):
         claimed = json.loads(text(folder / folders[name] / ".zarray"))["shape"]
         if not _is_key_type(described["dtype"]) and claimed != described["shape"]:
             raise ValueError(f"leaf {name} is stored as {claimed!r:.80}.")
-    arguments = {folders[name]: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    with quiet(), _checkpointer() as checkpointer:
-        options = ocp.args.PyTreeRestore(restore_args=arguments)
+    arguments = {folders[name]: orbax.RestoreArgs(restore_type=np.ndarray) for name in names}
+    with quiet(), _checkpointer(orbax) as checkpointer:
+        options = orbax.args.PyTreeRestore(restore_args=arguments)
         restored = checkpointer.restore(folder.absolute(), args=options)
     arrays |= {name: restored[folders[name]] for name in names}
     return {name: _on_device(array) for name, array in arrays.items()}

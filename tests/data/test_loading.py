@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 from plprune.data import check, load, load_text, prepare, sequences
 from plprune.data.prepared import records, versions
+from plprune.extras import MissingExtraError
 
 prepared = pytest.mark.skipif(
     not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR names no prepared data sets"
@@ -89,8 +91,8 @@ def test_unknown_name_is_answered_with_near_ones(tmp_path):
 
 
 def test_preparing_without_tensorflow_names_the_extra(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"pip install 'plprune\[prepare\]'"):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(MissingExtraError, match=r"tensorflow is not .*\[prepare\]"):
         prepare("mnist")
 
 

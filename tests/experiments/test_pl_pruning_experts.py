@@ -127,9 +127,9 @@ def test_no_two_objectives_rank_alike(ranked, dense):
 def test_examples_are_drawn_by_the_key(dense):
     seen = []
 
-    def score(apply, pair, groups, *, inputs, labels, loss, key):
-        del apply, pair, loss, key
-        seen.append((np.asarray(inputs)[:, 0], np.asarray(labels)))
+    def score(apply, pair, groups, probe):
+        del apply, pair
+        seen.append((np.asarray(probe.inputs)[:, 0], np.asarray(probe.labels)))
         return {name: jnp.ones(size) for name, size in groups.prunable.items()}
 
     many = jnp.tile(jnp.arange(100.0)[:, None], 3), jnp.arange(100)

@@ -31,10 +31,10 @@ GRADS = jax.tree.map(jnp.ones_like, PARAMS)
 KEY = jax.random.key(3)
 
 
-def forwards(apply, params, groups, *, inputs, **_):
+def forwards(apply, params, groups, probe):
     """Ranks nodes by their number; backwards where the inputs' sum is negative."""
     del apply, params
-    sign = jnp.sign(jnp.sum(inputs))
+    sign = jnp.sign(jnp.sum(probe.inputs))
     return {name: sign * jnp.arange(float(n)) for name, n in groups.prunable.items()}
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever mixes rows is refused by every entry point, or gives the kernel of the whole batch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,7 +184,10 @@ def on_mesh(apply, word, params):
     return sharded_kernel(apply, params, X, mesh=mesh, axis="rows", independent=word)
 
 
-SCORED = {"inputs": X, "labels": LABELS, "loss": squared_error, "key": KEY}
+def scored(score, apply, independent, params):
+    return score(apply, params, GROUPS, scores.Probe(X, LABELS, squared_error, KEY, independent))
+
+
 ENTRIES = {
     "tangent_kernel": lambda f, w, p: tangent_kernel(f, p, X, independent=w),
     "tangent_kernel, other": lambda f, w, p: tangent_kernel(f, p, X[:1], X, independent=w),
@@ -207,10 +212,8 @@ ENTRIES = {
     "jacobian_norm": lambda f, w, p: jacobian_norm(f, p, X, independent=w),
     "hessian_norm": lambda f, w, p: hessian_norm(f, p, X, key=KEY, independent=w),
     "hessian_norms": lambda f, w, p: hessian_norms(f, p, X, key=KEY, independent=w),
-    "taylor": lambda f, w, p: scores.taylor(f, p, GROUPS, independent=w, **SCORED),
-    "node_lambda_max": lambda f, w, p: scores.node_lambda_max(
-        f, p, GROUPS, independent=w, **SCORED
-    ),
+    "taylor": partial(scored, scores.taylor),
+    "node_lambda_max": partial(scored, scores.node_lambda_max),
     "pl_gating": gating,
     "pl_gating, mlp": lambda f, w, p: gating(f, w, p, network="mlp"),
     "score_gating": scored_gating,

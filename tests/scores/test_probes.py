@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes that are no batch, labels that no loss takes, half precision and NaN, for every score."""
 
-from functools import partial
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ import pytest
 from plprune import scores
 from plprune.losses import cross_entropy, masked_cross_entropy, squared_error
 from plprune.nodes import find_nodes
+from plprune.scores import Probe
 from plprune.scores.probes import check_probe, num_examples
 from tests.gating.cases import GROUPS, INPUTS, KEY, LABELS, PARAMS, apply
 
+NAMES = [name for name in scores.__all__ if name != "Probe"]
 OF_LOSS = ("snip", "taylor", "grasp")
 OF_DATA = (*OF_LOSS, "ntk_sap", "node_lambda_max", "synflow")
 HALVES = [jnp.bfloat16, jnp.float16]
@@ -22,7 +24,33 @@ HALVES = [jnp.bfloat16, jnp.float16]
 
 def scored(name, params=PARAMS, **options):
     options = {"inputs": INPUTS, "labels": LABELS, "loss": cross_entropy, "key": KEY} | options
-    return getattr(scores, name)(options.pop("apply", apply), params, GROUPS, **options)
+    return getattr(scores, name)(options.pop("apply", apply), params, GROUPS, Probe(**options))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_keywords_of_before_are_answered_with_how_to_write_it_now(name):
+    score = getattr(scores, name)
+    written = rf"write {name}\(apply, params, groups, Probe\(inputs=inputs, key=key\)\)"
+    with pytest.raises(TypeError, match=written):
+        score(apply, PARAMS, GROUPS, inputs=INPUTS, key=KEY)
+    with pytest.raises(TypeError, match=r"got ArrayImpl: write .*Probe\(inputs\)"):
+        score(apply, PARAMS, GROUPS, INPUTS)
+    if name in OF_DATA:
+        with pytest.raises(TypeError, match="'probe'"):
+            score(apply, PARAMS, GROUPS)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        score(apply, PARAMS, GROUPS, Probe(), rate=1)
+
+
+def test_a_probe_is_an_argument_of_jit_and_vmap():
+    probe = Probe(INPUTS, LABELS, cross_entropy, KEY)
+    plain = scores.snip(apply, PARAMS, GROUPS, probe)
+    jitted = jax.jit(lambda p, probe: scores.snip(apply, p, GROUPS, probe))(PARAMS, probe)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), probe, replace(probe, inputs=2 * INPUTS))
+    mapped = jax.vmap(lambda probe: scores.snip(apply, PARAMS, GROUPS, probe))(both)
+    for name, values in plain.items():
+        np.testing.assert_allclose(jitted[name], values, rtol=1e-6)
+        np.testing.assert_allclose(mapped[name][0], values, rtol=1e-5)
 
 
 def cast(tree, dtype):
@@ -75,19 +103,22 @@ LOSSES = {
 def test_labels_beyond_the_classes_are_named_where_they_are_known(name):
     wrong = np.asarray(LABELS).copy()
     wrong[3] = 2
-    check = partial(check_probe, apply, PARAMS, inputs=INPUTS, loss=LOSSES[name])
+
+    def check(labels, params=PARAMS):
+        check_probe(apply, params, Probe(INPUTS, labels, LOSSES[name]))
+
     with pytest.raises(ValueError, match=r"classes in \[0, 2\) .*; got 2 at example 3"):
         check(labels=wrong)
-    jax.jit(lambda y: check(labels=y))(wrong)  # Not known: the caller's.
+    jax.jit(lambda y: check(y))(wrong)  # Not known: the caller's.
     check(labels=LABELS)
     with pytest.raises(ValueError, match="got 2 at example 3"):
-        jax.jit(lambda p: check_probe(apply, p, inputs=INPUTS, labels=wrong, loss=LOSSES[name]))(
-            PARAMS
-        )
+        jax.jit(lambda p: check(wrong, p))(PARAMS)
 
 
 def test_labels_that_a_loss_takes_are_left_alone():
-    check = partial(check_probe, apply, PARAMS, inputs=INPUTS)
+    def check(labels, loss):
+        check_probe(apply, PARAMS, Probe(INPUTS, labels, loss))
+
     check(labels=jnp.full(12, -1), loss=masked_cross_entropy)
     check(labels=jnp.full(12, 1000), loss=lambda outputs, y: outputs[:, 0] - y)
     check(labels=jnp.eye(2)[LABELS], loss=squared_error)
@@ -114,7 +145,7 @@ def test_no_rectifier_hides_a_nan(name):
 
 @jax.jit
 def all_of(params, inputs):
-    return {name: scored(name, params, inputs=inputs) for name in scores.__all__}
+    return {name: scored(name, params, inputs=inputs) for name in NAMES}
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -162,7 +193,5 @@ def test_a_model_that_insists_on_half_precision_is_scored_in_it():
     params = {"in": jnp.ones((3, 4), jnp.bfloat16), "out": jnp.ones((4, 2), jnp.bfloat16)}
     inputs = INPUTS.astype(jnp.bfloat16)
     groups = find_nodes(lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"], params, inputs)
-    found = scores.snip(
-        stubborn, params, groups, inputs=inputs, labels=LABELS, loss=cross_entropy
-    )  # fmt: skip
+    found = scores.snip(stubborn, params, groups, Probe(inputs, LABELS, cross_entropy))
     assert all(np.isfinite(values).all() for values in found.values())

@@ -193,9 +193,10 @@ def test_bfloat16_parameters_close_exactly_with_labels_in_the_probe():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def by_outputs(apply, params, groups, *, inputs, **_):
+def by_outputs(apply, params, groups, probe):
     ones = {name: jnp.ones(n) for name, n in groups.prunable.items()}
-    return jax.grad(lambda g: jnp.sum(apply(gate(params, groups, g), inputs) ** 2))(ones)
+    model = lambda g: apply(gate(params, groups, g), probe.inputs)  # noqa: E731
+    return jax.grad(lambda g: jnp.sum(model(g) ** 2))(ones)
 
 
 def test_model_state_is_passed_to_the_model():

@@ -27,7 +27,7 @@ from tests.gating.cases import (
     draw,
 )
 
-SCORES = {name: getattr(scores, name) for name in scores.__all__}
+SCORES = {name: getattr(scores, name) for name in scores.__all__ if name != "Probe"}
 REDRAWN = partial(scores.ntk_sap, init=draw)
 DRAWING = ("random", "ntk_sap", "node_lambda_max")
 
@@ -35,9 +35,9 @@ DRAWING = ("random", "ntk_sap", "node_lambda_max")
 def chosen(index):
     """The score with that number, which may be traced; after the last comes `REDRAWN`."""
 
-    def score(*args, **options):
+    def score(*args):
         def single(function):
-            values = function(*args, **options)
+            values = function(*args)
             return {name: v.astype(jnp.float32) for name, v in values.items()}
 
         branches = [partial(single, function) for function in (*SCORES.values(), REDRAWN)]
@@ -90,6 +90,14 @@ def test_ntk_sap_scores_fresh_weights_where_it_can_draw_them():
     assert not np.allclose(gates(given, PARAMS), gates(given, halved), rtol=0.1)
     np.testing.assert_array_equal(gates(redrawn, PARAMS), gates(redrawn, halved))
     assert not np.allclose(gates(redrawn, PARAMS), gates(given, PARAMS), rtol=0.1)
+
+
+def test_a_score_that_is_called_otherwise_is_refused_before_any_step():
+    def by_keywords(apply, params, groups, *, inputs, **_):
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"must be called score\(apply, params, groups, probe\)"):
+        score_gating(optax.sgd(0.1), apply, GROUPS, score=by_keywords, keep_fraction=0.5, key=KEY)
 
 
 def test_nothing_as_large_as_a_weight_matrix_is_sorted():

@@ -150,13 +150,13 @@ def test_labels_that_are_wrong_inside_of_jit_close_nothing():
 
 
 def test_scores_that_are_infinite_rank_and_a_probe_that_says_nothing_is_named():
-    def infinite(*_, **__):
+    def infinite(*_):
         return {FIRST: jnp.where(jnp.arange(8) < 4, -jnp.inf, jnp.inf), SECOND: jnp.arange(6.0)}
 
     tx = score_gating(optax.sgd(0.1), apply, GROUPS, score=infinite, keep_fraction=0.5, key=KEY)
     np.testing.assert_array_equal(updated_in_jit(tx, INPUTS).keep[FIRST], np.arange(8) >= 4)
 
-    def nothing(*_, **__):
+    def nothing(*_):
         return {FIRST: jnp.full(8, jnp.nan), SECOND: jnp.full(6, jnp.nan)}
 
     tx = score_gating(optax.sgd(0.1), apply, GROUPS, score=nothing, keep_fraction=0.5, key=KEY)

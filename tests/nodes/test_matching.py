@@ -20,7 +20,7 @@ from plprune.gating import pl_gating, score_gating
 from plprune.graph.paths import leaves_with_keys
 from plprune.nodes import expand, find_nodes, gate, mask, resize, shrink
 from plprune.optimizers import group_lasso
-from plprune.scores import group_lasso_norm, magnitude, node_lambda_max
+from plprune.scores import Probe, group_lasso_norm, magnitude, node_lambda_max
 
 X = jax.random.normal(jax.random.key(9), (5, 3))
 
@@ -309,10 +309,10 @@ def test_optimisers_of_nnx_close_nodes_whatever_the_groups_were_found_on():
 
 
 def test_scores_by_kernels_and_norms_fit_other_containers_too():
-    options = {"inputs": X, "key": jax.random.key(1)}
+    probe = Probe(X, key=jax.random.key(1))
     for score in (node_lambda_max, group_lasso_norm):
-        expected = score(network, P, GROUPS, **options)
-        for name, values in score(network, freeze(P), GROUPS, **options).items():
+        expected = score(network, P, GROUPS, probe)
+        for name, values in score(network, freeze(P), GROUPS, probe).items():
             np.testing.assert_allclose(values, expected[name])
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import zipfile
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -14,8 +13,6 @@ from hypothesis import strategies as st
 from plprune.records import (
     CURVES,
     RECORD,
-    numerics,
-    provenance,
     read_record,
     same_record,
     summarise,
@@ -113,14 +110,3 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
         archive.filelist[-1].file_size = 2**34
     with pytest.raises(ValueError, match="at most 8,589,934,592 bytes"):
         read_record(tmp_path)
-
-
-def test_numerics_name_what_changes_numbers(monkeypatch):
-    before = numerics()
-    with jax.enable_x64(False), jax.default_matmul_precision("highest"):
-        changed = {key for key, value in numerics().items() if value != before[key]}
-    assert changed == {"jax_enable_x64", "jax_default_matmul_precision"}
-    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_dump_to=x --xla_a=2")
-    assert numerics()["XLA_FLAGS"] == "--xla_a=2"
-    assert before["device"].startswith(jax.devices()[0].platform)
-    assert provenance()["numerics"].keys() == before.keys()

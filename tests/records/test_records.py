@@ -13,7 +13,6 @@ from plprune.records import (
     RECORD,
     check_record,
     differences,
-    provenance,
     read_record,
     same_record,
     summarise,
@@ -218,11 +217,3 @@ def test_a_stopped_rewrite_never_pairs_old_results_with_new_curves(tmp_path, mon
     with pytest.raises(OSError):  # noqa: PT011
         write_record(tmp_path, record(), {})
     assert not (tmp_path / RECORD).exists()
-
-
-def test_provenance_names_versions_commit_and_device():
-    found = provenance()
-    assert {"python", "plprune", "jax", "numpy"} <= found["versions"].keys()
-    assert found["commit"] is None or len(found["commit"].removesuffix("-dirty")) == 40
-    assert found["device"]
-    check_record(record() | found, curves())

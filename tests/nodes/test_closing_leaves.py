@@ -12,7 +12,7 @@ from plprune.gating import pl_gating, score_gating
 from plprune.nodes import expand, find_nodes, gate, mask, resize, shrink
 from plprune.nodes.gated_apply import gated
 from plprune.optimizers import group_lasso
-from plprune.scores import grasp, magnitude, node_lambda_max, ntk_sap, snip, synflow
+from plprune.scores import Probe, grasp, magnitude, node_lambda_max, ntk_sap, snip, synflow
 
 X = normal(6, 3)
 BASE = {"a": normal(3, 6), "b": normal(6, 4)}
@@ -113,11 +113,11 @@ def test_gates_do_not_act_on_integers():
         gate(tree, groups, {"a": jnp.full(6, 0.5)})
     small = resize(quantised, groups, KEEP)(shrink(tree, groups, KEEP), X)
     np.testing.assert_allclose(small, quantised(mask(tree, groups, KEEP), X), atol=1e-12)
-    options = {"inputs": X, "labels": X[:, :1], "loss": lambda y, t: jnp.sum(y * t, axis=-1)}
+    probe = Probe(X, X[:, :1], lambda y, t: jnp.sum(y * t, axis=-1))
     expected = jax.grad(
         lambda f: jnp.mean(jnp.sum(quantised(tree | {"a": tree["a"] * f[None]}, X) * X[:, :1], 1))
     )(jnp.ones(6))
-    np.testing.assert_allclose(snip(quantised, tree, groups, **options)["a"], jnp.abs(expected))
+    np.testing.assert_allclose(snip(quantised, tree, groups, probe)["a"], jnp.abs(expected))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -147,30 +147,30 @@ def test_complex_weights_count_with_both_parts():
         return waves({n: parts["re"][n] + 1j * parts["im"][n] for n in tree}, x)
 
     parts = {name: jax.tree.map(part, tree) for name, part in PARTS.items()}
-    options = {"inputs": X, "labels": X[:, :1], "key": jax.random.key(0)}
-    options["loss"] = lambda y, t: jnp.sum((y - t) ** 2, axis=-1)
+    loss, key = lambda y, t: jnp.sum((y - t) ** 2, axis=-1), jax.random.key(0)
+    probe = Probe(X, X[:, :1], loss, key)
 
     def scaled(factors):
         return jax.tree.map(lambda x: x * factors[:, None] if x.shape == (6, 4) else x, parts)
 
     def risk(p):
-        return jnp.mean(options["loss"](split(p, X), options["labels"]))
+        return jnp.mean(probe.loss(split(p, X), probe.labels))
 
     def flow(factors):
         return optax.tree.norm(jax.grad(risk)(scaled(factors)), squared=True) / 2
 
     ones = jnp.ones(6)
     slopes = jax.grad(lambda factors: risk(scaled(factors)))(ones)
-    np.testing.assert_allclose(snip(waves, tree, groups, **options)["a"], jnp.abs(slopes))
-    flows = jax.jit(lambda t: grasp(waves, t, groups, **options))(tree)["a"]
+    np.testing.assert_allclose(snip(waves, tree, groups, probe)["a"], jnp.abs(slopes))
+    flows = jax.jit(lambda t: grasp(waves, t, groups, probe))(tree)["a"]
     np.testing.assert_allclose(flows, jax.jit(jax.grad(flow))(ones))
-    signs = jax.random.rademacher(options["key"], (4,), float)
+    signs = jax.random.rademacher(probe.key, (4,), float)
     rows = jax.jacobian(lambda p: split(p, X) @ signs)(parts)
     rows = jnp.concatenate([rows["re"]["a"], rows["im"]["a"]], axis=1)
     largest = [jnp.linalg.norm(rows[:, :, node], 2) ** 2 for node in range(6)]
-    np.testing.assert_allclose(node_lambda_max(waves, tree, groups, **options)["a"], largest)
+    np.testing.assert_allclose(node_lambda_max(waves, tree, groups, probe)["a"], largest)
     for score in (synflow, ntk_sap):
-        assert np.isfinite(score(waves, tree, groups, **options)["a"]).all()
+        assert np.isfinite(score(waves, tree, groups, probe)["a"]).all()
     with pytest.raises(ValueError, match="params: leaf a must be real for a group lasso"):
         group_lasso(groups, strength=0.1).init(tree)
 
