@@ -3,13 +3,16 @@
 
 import numpy as np
 
-from experiments.figures import COLOURS, INK, draw_curve, new_figure
-from experiments.matrix_sensing.explanations import METRICS, measured, setting
+from experiments.matrix_sensing.words import setting
+from experiments.report.style import COLOURS, INK, LINES, draw_curve, new_figure
 
-__all__ = ["METRICS", "draw", "measured"]
 LOOKS = {
-    "regularised": {"color": COLOURS[0], "linestyle": "-", "label": "group lasso"},
-    "unregularised": {"color": COLOURS[1], "linestyle": (0, (5, 2)), "label": "plain"},
+    "regularised": {"color": COLOURS["blue"], "linestyle": "-", "label": "group lasso"},
+    "unregularised": {
+        "color": COLOURS["vermilion"],
+        "linestyle": LINES["dashed"],
+        "label": "plain",
+    },
 }
 NETWORK_LOOKS = {"group_lasso": LOOKS["regularised"], "plain": LOOKS["unregularised"]}
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
@@ -67,9 +70,9 @@ def _start(record, curves):
     figure, ((axes,),) = new_figure()
     starts = [float(name) for name in found]
     draw_curve(axes, starts, np.array(list(found.values())).T, **LOOKS["unregularised"])
-    axes.plot(starts, np.array(list(found.values())).mean(1), "o", color=COLOURS[1], ms=5)
+    axes.plot(starts, np.array(list(found.values())).mean(1), "o", color=COLOURS["vermilion"], ms=5)
     share = record["config"]["r"] / record["config"]["k"]
-    axes.axhline(share, color=COLOURS[0], label="r / k: with group lasso")
+    axes.axhline(share, color=COLOURS["blue"], label="r / k: with group lasso")
     axes.set_xscale("log")
     axes.set_ylim(0, 1.03)
     _label(axes, "column norm at the start", "share of columns \u2265 half the largest")
@@ -91,7 +94,7 @@ def _finetuning(record, curves):
         distances = curves[f"{method}/finetune_distance"]
         slope = record["results"][method]["finetune_predicted_slope"]["values"][0]
         for i, values in enumerate(distances):
-            look = {"color": COLOURS[0], "alpha": 0.5, "lw": 1.2}
+            look = {"color": COLOURS["blue"], "alpha": 0.5, "lw": 1.2}
             shown = values > 1e-27
             axes.plot(np.flatnonzero(shown), values[shown], **look, label="" if i else "each seed")
         steps = np.arange(distances.shape[1])
@@ -113,9 +116,9 @@ def _error(record, curves):
     figure, ((axes,),) = new_figure()
     sizes = np.array([int(name) for name in found])
     for size, values in zip(sizes, found.values(), strict=True):
-        axes.plot([size] * len(values), values, "o", color=COLOURS[0], alpha=0.3, ms=4)
+        axes.plot([size] * len(values), values, "o", color=COLOURS["blue"], alpha=0.3, ms=4)
     means = [np.mean(v) for v in found.values()]
-    axes.plot(sizes, means, "o-", color=COLOURS[0], label="pruned and fine-tuned, mean")
+    axes.plot(sizes, means, "o-", color=COLOURS["blue"], label="pruned and fine-tuned, mean")
     rate = [v[0] for v in predicted.values()]
     axes.plot(sizes, rate, ":", color=INK, label="\u03c3\u00b2rd / n")
     axes.set_xscale("log")
@@ -140,7 +143,7 @@ def _phase(record, curves):
     verdict = np.where(counts == 0, 0, np.where(counts == config["grid_r"], 1, 2))
     verdict = np.median(verdict, axis=0).reshape(shape)
     figure, ((axes,),) = new_figure(panel=(5.6, 3.8))
-    colours = ListedColormap([COLOURS[7], COLOURS[0], COLOURS[4]])
+    colours = ListedColormap([COLOURS["grey"], COLOURS["blue"], COLOURS["orange"]])
     mesh = axes.pcolormesh(
         np.unique(betas), np.unique(lambdas), verdict, cmap=colours, shading="nearest",
         norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), alpha=0.75, rasterized=True,
@@ -218,7 +221,7 @@ def _network(record, curves):
 def _accuracies(axes, curves, key, look):
     sizes = curves[f"{key}/sizes"][0]
     solid = look | {"linestyle": "-", "label": f"{look['label']}, pruned"}
-    dotted = look | {"linestyle": (0, (1, 1.3)), "label": f"{look['label']}, fine-tuned"}
+    dotted = look | {"linestyle": LINES["dotted"], "label": f"{look['label']}, fine-tuned"}
     draw_curve(axes, sizes, curves[f"{key}/accuracy_pruned"], **solid)
     draw_curve(axes, sizes, curves[f"{key}/accuracy_finetuned"], **dotted)
 
