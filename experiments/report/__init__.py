@@ -37,6 +37,7 @@ from experiments.report.tables import (
 from plprune.records import RECORD, Record, read_record, summary, write_file
 
 PAGE, INDEX = "report.html", "index.html"
+RUNS = ("run", "experiment", "preset", "methods", "seeds", "device", "commit")
 MOST_CSV_BYTES = 400_000  # Longer ones stay in metrics.npz: the page is for a phone too.
 
 
@@ -72,8 +73,9 @@ def write_reports(path: str | Path) -> list[Path]:
         pictures, caption = _draw_together(path, runs.values())
     except Exception as error:
         faults["runs together"] = f"Together they cannot be drawn: {_named(error)}."
-    rows = [_index_row(path, folder, record) for folder, (record, _) in runs.items()]
-    _write_page(path / INDEX, runs=rows, faults=faults, pictures=pictures, caption=caption)
+    rows = tuple(_index_row(path, folder, record) for folder, (record, _) in runs.items())
+    index = {"record": None, "tables": [Table("", RUNS, rows)], "faults": faults}
+    _write_page(path / INDEX, index | {"pictures": pictures, "caption": caption})
     if faults:
         told = f"{path / INDEX} has the other {len(runs)} runs."
         raise ValueError(" ".join([*faults.values(), told]))
@@ -137,21 +139,21 @@ def _write_report(folder, record, curves):
         drawn = figures.draw(record, curves) if figures else {}
     metrics = _metrics(record)
     config = import_module(f"{experiments.EXPERIMENTS[record['experiment']]}.config")
-    _write_page(
-        folder / PAGE,
-        record=record,
-        about=(config.__doc__ or "").strip().partition("\n")[0],
-        seeds=_seeds(record),
-        caption=caption,
-        pictures=_pictures(folder, drawn, caption),
-        tables=tables(record),
-        seed_tables=[_seed_table(record, *item) for item in metrics.items()],
-        metrics=metrics,
-        measured=words.measured(record) if hasattr(words, "measured") else [],
-        lossy=style.lossy(record),
-        results_csv=_csv_link(_result_rows(record)),
-        curves_csv=_curves_link(curves),
-    )
+    told = {
+        "record": record,
+        "about": (config.__doc__ or "").strip().partition("\n")[0],
+        "seeds": _seeds(record),
+        "caption": caption,
+        "pictures": _pictures(folder, drawn, caption),
+        "tables": tables(record),
+        "seed_tables": [_seed_table(record, *item) for item in metrics.items()],
+        "metrics": metrics,
+        "measured": words.measured(record) if hasattr(words, "measured") else [],
+        "lossy": style.lossy(record),
+        "results_csv": _csv_link(_result_rows(record)),
+        "curves_csv": _curves_link(curves),
+    }
+    _write_page(folder / PAGE, told)
 
 
 def _pictures(folder, figures, caption) -> dict[str, str]:
@@ -227,13 +229,18 @@ def _seed_table(record, name, metric) -> Table:
     return Table("", (label, *(f"seed {seed}" for seed in record["seeds"])), tuple(rows))
 
 
-def _index_row(root, folder, record):
-    return {
-        # By its bytes: a name on disk need not be text.
-        "link": quote(os.fsencode((folder / PAGE).relative_to(root))),
-        "folder": folder.relative_to(root).as_posix(),
-        "record": record,
-    }
+def _index_row(root, folder, record) -> tuple[Cell, ...]:
+    # By its bytes: a name on disk need not be text.
+    link = quote(os.fsencode((folder / PAGE).relative_to(root)))
+    numbers = len(record["results"]), len(record["seeds"])
+    commit = record["commit"] or "unknown"
+    return (
+        Cell(folder.relative_to(root).as_posix(), link=link),
+        *map(Cell, (record["experiment"], record["preset"])),
+        *(Cell(str(number), number) for number in numbers),
+        Cell(record["device"]),
+        Cell(commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")),
+    )
 
 
 def _result_rows(record):
@@ -263,7 +270,7 @@ def _named(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
 
 
-def _write_page(path, **told):
+def _write_page(path, told):
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -271,5 +278,5 @@ def _write_page(path, **told):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    text = environment.get_template("page.html.j2").render({"record": None} | told)
+    text = environment.get_template("page.html.j2").render(told)
     write_file(path, lambda file: file.write(text.encode(errors="replace")))

@@ -5,6 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
 NO_NUMBER = "\N{EN DASH}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 SECONDS = {0: "s", -3: "ms", -6: "\N{GREEK SMALL LETTER MU}s"}
@@ -25,6 +28,7 @@ class Cell(NamedTuple):
 
     text: str
     value: float | None = None
+    link: str = ""
 
 
 class Table(NamedTuple):
@@ -111,21 +115,13 @@ def metric_cell(entry: Mapping[str, Any] | None, metric: Metric, power: int = 0)
     return Cell(number(scale * entry["mean"], stderr), entry["mean"])
 
 
-def _related(methods):
+def _related(methods) -> list[dict[str, Any]]:
     """The methods in blocks whose metrics are connected, in order of their first."""
-    blocks: list[tuple[set[str], dict[str, Any]]] = []
-    for method, entries in methods.items():
-        touched = [block for block in blocks if block[0] & entries.keys()]
-        for names, members in touched[1:]:
-            touched[0][0].update(names)
-            touched[0][1].update(members)
-        blocks = [block for block in blocks if not any(block is other for other in touched[1:])]
-        if not touched:
-            blocks.append((set(), {}))
-        names, members = touched[0] if touched else blocks[-1]
-        names.update(entries)
-        members[method] = entries
-    return [members for _, members in blocks]
+    names = {name for entries in methods.values() for name in entries}
+    has = np.array([[name in entries for name in names] for entries in methods.values()], int)
+    count, blocks = connected_components(has @ has.T, directed=False)
+    items = list(zip(methods.items(), blocks, strict=True))
+    return [dict(item for item, own in items if own == block) for block in range(count)]
 
 
 def _regime_table(regime, methods, metrics):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from experiments.pl_pruning import gating, training
 from experiments.pl_pruning import run as running
-from experiments.pl_pruning import training
-from experiments.pl_pruning.choosing import _labels, choose
+from experiments.pl_pruning.choosing import choose
 from experiments.pl_pruning.config import PRESETS
 from experiments.pl_pruning.data import Examples, Splits, regime_data
 from experiments.pl_pruning.problem import problem_of, small_of
@@ -160,9 +160,9 @@ def test_time_counts_from_the_choice_of_nodes_on(finished):
     seconds = {name: found["gating_seconds"] for name, found in finished.results.items()}
     assert seconds["sgd/dense"] == [0.0]
     assert seconds["sgd/magnitude"][0] > 0
-    for name, gating in seconds.items():
+    for name, spent in seconds.items():
         curve = finished.curves[f"{name}/train_seconds"][0]
-        assert curve[0] == gating[0]
+        assert curve[0] == spent[0]
         assert (np.diff(curve) > 0).all()
         assert finished.results[name]["train_seconds"] == [curve[-1]]
 
@@ -203,7 +203,7 @@ def test_a_centred_network_starts_at_zero():
         inputs = problem.data.inputs
         dense = problem.trainer.outputs(problem.params, problem.state, inputs)
         found[centred] = dense, small.trainer.outputs(small.first.params, small.first.state, inputs)
-        shift = _labels(own, problem) - problem.data.targets
+        shift = gating._labels(own, problem) - problem.data.targets
         # The probe's labels are those that the network's own outputs are trained to.
         raw = outputs_of(jax.tree.map(np.asarray, problem.params), inputs)
         np.testing.assert_allclose(shift, raw if centred else 0 * raw, rtol=1e-3, atol=1e-5)
