@@ -7,6 +7,7 @@ this package knows how it looks.
 
 import base64
 import csv
+import html
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -161,7 +162,7 @@ def _pictures(folder, figures, caption) -> dict[str, str]:
     with style.style():
         for figure in figures.values():
             style.tidy(figure)
-        told = {name: str(jinja2.filters.escape(f"{name}: {caption}")) for name in figures}
+        told = {name: html.escape(f"{name}: {caption}") for name in figures}
         found = {name: style.svg(name, figure, told[name]) for name, figure in figures.items()}
         if figures:
             style.save(folder, figures, caption)
