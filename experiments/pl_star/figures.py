@@ -48,7 +48,7 @@ def _surface(record, curves):
         ends = curves[f"{name}/ends"][0].reshape(-1, 2)
         axes.plot(*ends.T, "o", color=COLOURS["vermilion"], ms=4, label="ends of gradient descent")
         axes.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), title=f"{title}, first seed")
-        _label(axes, "$w_0$", "$w_1$")
+        axes.set(xlabel="$w_0$", ylabel="$w_1$")
     row[0].legend(loc="lower left", labelcolor="white")
     figure.colorbar(drawn, ax=list(row), label="$\\log_{10}$ of the loss (sum)")
     return figure
@@ -98,7 +98,7 @@ def _eigenvalue(record, curves):
         told = f"bounds reach {entry['certified_distance']['mean']:.2g} of a distance of {end:.2g}"
         axes.annotate(told, (0.97, 0.1), xycoords="axes fraction", ha="right", fontsize=8)
         axes.set(xscale="log", title=f"{width} units, m = {m:,.0f}", ylim=(0, None))
-        _label(axes, "step + 1", "eigenvalue")
+        axes.set(xlabel="step + 1", ylabel="eigenvalue")
     row[0].legend(fontsize=8, loc="center right")
     figure.suptitle(f"n = {_run(record)}, K not normalised", fontsize=11)
     return figure
@@ -116,8 +116,7 @@ def _rate(record, curves):
         first = curves[f"{method}/loss"][:, :1]
         for name, line in (("loss", "measured"), ("bound", "bound")):
             draw_curve(axes, steps, curves[f"{method}/{name}"] / first, label=name, **RATES[line])
-        axes.set(yscale="log", title=title)
-        _label(axes, "step", "loss / first loss")
+        axes.set(yscale="log", title=title, xlabel="step", ylabel="loss / first loss")
     row[0].legend()
     figure.suptitle(_run_of(record, "gd"), fontsize=11)
     return figure
@@ -139,7 +138,7 @@ def _radius(record, curves):
     axes.set_yscale("log")
     axes.set_ylim(0.01, None)
     axes.set_title(_run_of(record, "radius"), fontsize=10)
-    _label(axes, "step", "distance in parameters")
+    axes.set(xlabel="step", ylabel="distance in parameters")
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -193,7 +192,7 @@ def _jacobian(record, curves):
     axes.axvline(1, color=INK, lw=0.8)
     axes.set_xscale("log")
     axes.set_title(_networks(record), fontsize=10)
-    _label(axes, "independent parameters per output", "mean log \u03ba")
+    axes.set(xlabel="independent parameters per output", ylabel="mean log \u03ba")
     axes.legend(fontsize=8)
     return figure
 
@@ -230,19 +229,13 @@ def _almost(record, curves):
             label = metric.replace("_", " ") if fraction == config["fractions"][0] else None
             right.plot([fraction] * len(shown), shown, marker, color=colour, ms=5, label=label)
     right.set_yscale("log")
-    _label(right, "threshold \u03b5 / first loss", "steps")
+    right.set(xlabel="threshold \u03b5 / first loss", ylabel="steps")
     right.legend()
     return figure
 
 
-def _label(axes, x, y):
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-
-
 def _log(axes, x, y):
-    axes.set(xscale="log", yscale="log")
-    _label(axes, x, y)
+    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
 
 
 DRAWINGS = (
