@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments that redraw figures of four papers: ``python -m experiments NAME --preset P``.
 
-Each experiment is a package ``experiments/NAME`` of three modules; the command line does the rest
+Each experiment is a package ``experiments/NAME`` of four modules; the command line does the rest
 (flags, folders, records, progress, tables, reports).
 
 ``config.py`` imports no jax, so that ``--help`` is instant:
@@ -26,15 +26,17 @@ Each experiment is a package ``experiments/NAME`` of three modules; the command 
   optional: more versions for the record, such as those of the data; one that speaks of a lossy copy
   is repeated in every table and figure.
 
-``figures.py`` reads records only:
+``figures`` and ``words``, two modules or packages, read records only:
 
-* ``draw(record, curves) -> {name: matplotlib Figure}``, drawn with `experiments.figures`.
-* ``METRICS``, optional: ``{metric: experiments.tables.Metric}`` for names that are not known yet;
-  or ``metrics(record)``, the same where what they mean depends on the settings.
-* ``pooled(runs) -> {name: Figure}``, optional: what ``report FOLDER`` draws into the index of
-  several runs, each a pair of a record and its curves.
-* ``tables(record) -> list of experiments.tables.Table``, optional, instead of the usual tables.
-* ``measured(record) -> list of str``, optional: what was measured and how, one paragraph each.
+* ``figures.draw(record, curves) -> {name: matplotlib Figure}``, drawn with
+  `experiments.report.style`.
+* ``figures.pooled(runs) -> {name: Figure}``, optional: what ``report FOLDER`` draws into the index
+  of several runs, each a pair of a record and its curves.
+* ``words.METRICS``: ``{metric: experiments.report.tables.Metric}``, what each number is called and
+  means; or ``words.metrics(record)``, the same where that depends on the settings.
+* ``words.measured(record) -> list of str``: what was measured and how, one paragraph each.
+* ``words.tables(record) -> list of experiments.report.tables.Table``, optional, instead of the
+  usual tables.
 """
 
 EXPERIMENTS = {

@@ -8,11 +8,9 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
 from experiments.alpha_beta.config import POWERS
-from experiments.alpha_beta.tables import METRICS, tables
 from experiments.alpha_beta.trends import OPTIMIZERS, figure_of, ordered, size, trends
-from experiments.figures import COLOURS, INK, draw_curve, method_style, new_figure, shades
+from experiments.report.style import COLOURS, INK, draw_curve, looks, new_figure, shades
 
-__all__ = ["METRICS", "draw", "measured", "tables"]
 TITLES = {
     "line": "1: a line of minimisers",
     "two_wells": "2: two minimisers and a saddle",
@@ -53,17 +51,6 @@ def draw(record, curves):
     return drawn
 
 
-def measured(record) -> list[str]:
-    """What was measured, and every trend in a sentence."""
-    how = (
-        "Each run is made twice from its seed. The second time records, at every step, the "
-        "gradient's product with the way from the first run's last iterate and the loss of the "
-        "minibatch there and here, in training mode with that minibatch's own statistics; f* of a "
-        "minibatch is taken to be 0."
-    )
-    return [how, *(trend.sentence() for trend in trends(record).values())]
-
-
 def _say(figure, sentences):
     width = int(COLUMNS * figure.get_figwidth())
     if sentences:
@@ -93,21 +80,21 @@ def _compared(record, curves, methods, label):
     names = [str(size(m)) for m in methods] if label else methods
     where = list(range(len(methods)))
     for metric, look, name in (
-        ("smallest_alpha", {"color": COLOURS[0], "marker": "o"}, "smallest \u03b1"),
-        ("smallest_beta", {"color": COLOURS[1], "marker": "s"}, "its tightest \u03b2"),
+        ("smallest_alpha", {"color": COLOURS["blue"], "marker": "o"}, "smallest \u03b1"),
+        ("smallest_beta", {"color": COLOURS["vermilion"], "marker": "s"}, "its tightest \u03b2"),
     ):
         _against(left, record, methods, where, metric, label=name, **look)
     _wide(left, record, methods)
     left.set_ylabel("smallest pair with \u03b1 \u2265 \u03b2 + 0.1")
     left.legend()
-    _against(middle, record, methods, where, "beta_at_2", color=COLOURS[2], marker="D")
+    _against(middle, record, methods, where, "beta_at_2", color=COLOURS["green"], marker="D")
     middle.set_ylabel("tightest \u03b2 for \u03b1 = 2")
     for axes in (left, middle):
         axes.set_xticks(where, names)
         axes.set_xlabel(label)
         axes.margins(x=0.15)
     for name, method, colour in zip(names, methods, shades(len(methods)), strict=True):
-        look = {"color": colour} if label else method_style(method, methods)
+        look = {"color": colour} if label else looks(methods, {})[method]
         _loss(right, curves, method, label=name, **look)
     right.legend(title=label, fontsize=8, title_fontsize=8)
     return figure
@@ -178,12 +165,12 @@ def _run(curves, name):
     """Loss, gradient norm, angle and relaxed PL ratios along one kind of run, and its heat map."""
     figure, ((loss, angle), (ratio, heat)) = new_figure(2, 2)
     steps = curves[f"{name}/steps"][0]
-    _loss(loss, curves, name, color=COLOURS[0], label="loss")
+    _loss(loss, curves, name, color=COLOURS["blue"], label="loss")
     gradients = curves[f"{name}/gradient_curve"]
-    draw_curve(loss, steps, gradients, color=COLOURS[1], label="gradient norm")
+    draw_curve(loss, steps, gradients, color=COLOURS["vermilion"], label="gradient norm")
     loss.set_ylabel("")
     loss.legend()
-    draw_curve(angle, steps, curves[f"{name}/angle_curve"], color=COLOURS[2])
+    draw_curve(angle, steps, curves[f"{name}/angle_curve"], color=COLOURS["green"])
     angle.axhline(0, color=INK, lw=0.8)
     angle.set(xlabel="step", ylabel="cosine(gradient, $x^k - x^K$)")
     _relaxed(ratio, curves, name, steps)
@@ -193,12 +180,12 @@ def _run(curves, name):
 
 
 def _relaxed(axes, curves, name, steps):
-    for power, colour in zip(POWERS, COLOURS[3:], strict=False):
-        look = {"color": colour, "label": f"\u03b4 = {power:g}"}
+    for power, colour in zip(POWERS, ("pink", "orange", "sky"), strict=True):
+        look = {"color": COLOURS[colour], "label": f"\u03b4 = {power:g}"}
         draw_curve(axes, steps, curves[f"{name}/pl_{power:g}_curve"], **look)
     if f"{OTHER}/steps" in curves and name == "lstm":
         share = steps[-1] / curves[f"{OTHER}/steps"][0, -1]  # Both runs from end to end.
-        look = {"color": COLOURS[5], "ls": "--", "label": "MLP, \u03b4 = 2"}
+        look = {"color": COLOURS["sky"], "ls": "--", "label": "MLP, \u03b4 = 2"}
         lines = curves[f"{OTHER}/pl_2_curve"]
         draw_curve(axes, share * curves[f"{OTHER}/steps"][0], lines, **look)
     axes.set(xlabel="step", ylabel="2 log|\u2207f| - (2/\u03b4) log(f - f*)")

@@ -1,45 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of each figure; see `experiments.alpha_beta.config` for what they show."""
 
-import importlib
-
 from experiments.alpha_beta.config import Config
 from experiments.outcomes import Curves, Results, collected, notes_on
 from experiments.progress import Progress
 
-ANALYTIC = {"examples": "analytic", "halfspace": "halfspace"}
-TRAINED = {
-    "width": "networks",
-    "channels": "networks",
-    "batch_size": "resnets",
-    "optimizer": "resnets",
-    "depth": "resnets",
-    "lstm": "language",
-    "transformer": "language",
-}
+UNTRAINED = ("examples", "halfspace")  # No network is.
 
 
 def run(config: Config, figure: str, *, progress: Progress) -> tuple[Results, Curves]:
     """Metrics per method and seed, and curves, of one figure."""
-    if figure in ANALYTIC:
-        module = importlib.import_module(f"experiments.alpha_beta.{ANALYTIC[figure]}")
-        return collected(getattr(module, figure)(config, progress))
+    if figure == "examples":
+        from experiments.alpha_beta.examples import examples
+
+        return collected(examples(config, progress))
+    if figure == "halfspace":
+        from experiments.alpha_beta.halfspace import halfspace
+
+        return collected(halfspace(config, progress))
     from experiments.alpha_beta.training import runs
 
-    return collected(runs(config, progress, settings(config, figure)))
+    return collected(runs(config, progress, trainings(config, figure)))
 
 
-def settings(config: Config, figure: str, data=None):
+def trainings(config: Config, figure: str, data=None):
     """Method -> function that gives its `Training`, for a figure of trained networks.
 
     Args:
       config: Sizes.
-      figure: A key of `TRAINED`.
+      figure: A function of `experiments.alpha_beta.models`.
       data: ((inputs, labels), classes); loaded if None. Shapes will do to trace a run.
     """
-    module = importlib.import_module(f"experiments.alpha_beta.{TRAINED[figure]}")
-    loaded = module.data(config, figure) if data is None else data
-    return getattr(module, figure)(config, loaded)
+    from experiments.alpha_beta import models
+
+    data = models.data_of(config, figure) if data is None else data
+    return getattr(models, figure)(config, data)
 
 
 def versions(config: Config, figure: str | None = None) -> dict[str, str]:
@@ -47,6 +42,6 @@ def versions(config: Config, figure: str | None = None) -> dict[str, str]:
     datasets = {config.dataset, config.images}
     if figure is not None:
         datasets = {config.dataset} if figure in {"width", "lstm"} else {config.images}
-        if figure in ANALYTIC or figure == "transformer":
+        if figure in UNTRAINED or figure == "transformer":
             datasets = set()
     return notes_on(datasets)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a record shows what the paper reports, as sentences computed from its numbers.
+"""Whether a record shows what the paper reports: differences in standard errors, and verdicts.
 
 A difference of two means counts where it exceeds `CLEAR` standard errors of the difference, and
 `MATTERS` itself.
@@ -7,31 +7,35 @@ A difference of two means counts where it exceeds `CLEAR` standard errors of the
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from experiments.tables import number
+from experiments.report.tables import number
 
 CLEAR, MATTERS = 2.0, 0.01
 FLOOR = 0.11  # Means of the smallest alpha up to this do not differ: it is at least .1.
 ALPHA = "smallest_alpha"
-ORDERED = {
-    "width": "width",
-    "channels": "channels",
-    "batch": "batch size",
-    "depth": "depth",
+# Prefix of a figure's methods -> what the paper reports of them.
+RISES_THEN_FALLS = {
+    "width": "alpha and beta rise with width, then fall",
+    "channels": "alpha and beta rise with channels, then fall",
+}
+FALLS = {
+    "batch": "alpha and beta fall with a larger batch",
+    "depth": "alpha and beta fall with depth",
 }
 OPTIMIZERS = ("adam", "momentum", "sgd")
-PLATEAU, END = (0.45, 0.65), 0.4  # Whole losses of the half-space figure.
+END = 0.4  # The whole loss that the half-space figure ends below.
 VERDICTS = {
     "shown": "Shown here",
     "not shown": "Not shown at this scale",
     "too noisy": "Too noisy to tell at this scale",
 }
 CONVERGED, UNEQUAL = 0.1, 2.0  # Above this final loss, runs with a larger ratio are unequal.
-CLASSIFIERS = ("width", "channels", "batch", "depth")
 ORDER = 10.0  # What "orders of magnitude" must exceed.
 TINY = 1e-6  # Ten times the largest PL constant that the paper reports of LSTMs.
 FLAT = 0.2  # A gradient below this share of the largest nearly vanishes (our choice).
+NO_PAIR = "no pair holds in some run"
 
 
 class Trend(NamedTuple):
@@ -41,6 +45,7 @@ class Trend(NamedTuple):
     expected: str
     found: str
     verdict: str  # A key of `VERDICTS`.
+    errors: tuple[float, ...] = ()  # Differences that the paper has positive, in standard errors.
 
     @property
     def shown(self) -> bool:
@@ -48,23 +53,25 @@ class Trend(NamedTuple):
         return self.verdict == "shown"
 
     def sentence(self) -> str:
-        """The three as text for a figure."""
+        """All of it as text for a figure."""
         return f"The paper: {self.expected}. {VERDICTS[self.verdict]}: {self.found}."
 
 
 def trends(record) -> dict[str, Trend]:
     """The trends of every figure whose methods the record holds, by `figure_of` their names."""
     results, found = record["results"], {}
-    for prefix, label in ORDERED.items():
+    for prefix, expected in (RISES_THEN_FALLS | FALLS).items():
         methods = ordered(results, prefix)
         if len(methods) > 1:
-            found[prefix] = _of_order(results, methods, label)
-    named = [m for m in OPTIMIZERS if m in results]
+            found[prefix] = _of_order(results, methods, prefix, expected)
+    named = [m for m in OPTIMIZERS[::-1] if m in results]
     if len(named) > 1:
-        found["optimizer"] = _falling(
-            results, named[::-1], "optimiser", "alpha and beta are smaller for Adam than for "
-            "momentum, and for momentum than for plain descent", every=True,
-        )  # fmt: skip
+        expected = (
+            "alpha and beta are smaller for Adam than for momentum, and for momentum than for "
+            "plain descent"
+        )
+        pairs = list(itertools.pairwise(range(len(named))))
+        found["optimizer"] = _compared(results, named, "optimiser", expected, pairs)
     if "lstm" in results:
         found["lstm"], found["lstm_pl"] = _lstm(results["lstm"]), _lstm_pl(results)
     if "transformer" in results:
@@ -89,56 +96,41 @@ def size(method: str) -> int:
     return int(method.rpartition("_")[2])
 
 
-def _of_order(results, methods, label):
-    if label in ("width", "channels"):
-        return _rising_then_falling(results, methods, label)
-    name = "a larger batch" if label == "batch size" else "depth"
-    return _falling(results, methods, label, f"alpha and beta fall with {name}")
-
-
-def _rising_then_falling(results, methods, label):
-    expected = f"alpha and beta rise with {label}, then fall"
-    entries, name, preamble = _told_by(results, methods)
+def _of_order(results, methods, prefix, expected) -> Trend:
+    """From the first to the last, or from the largest between the ends to both of them."""
+    subject, last = "batch size" if prefix == "batch" else prefix, len(methods) - 1
+    if prefix in FALLS:
+        return _compared(results, methods, subject, expected, [(0, last)])
+    entries, *_ = _telling(results, methods)
     if not entries:
-        return Trend(label, expected, "no pair holds in some run", "not shown")
-    inside = range(1, len(entries) - 1)
-    if not inside:
-        return Trend(label, expected, "two settings cannot show it", "not shown")
-    peak = max(inside, key=lambda i: entries[i]["mean"])
-    clear = [_steps(entries[i], entries[peak]) for i in (0, -1)]
-    up = f"{'rises' if clear[0] > 0 else 'falls'} from {_told(entries[0])} at {size(methods[0])}"
-    down = f"{'falls' if clear[1] > 0 else 'rises'} to {_told(entries[-1])} at {size(methods[-1])}"
-    found = (
-        f"{preamble}{name} {up}, by {_errors(abs(clear[0]))}, to {_told(entries[peak])} at "
-        f"{size(methods[peak])}, the largest between the ends, and {down}, by "
-        f"{_errors(abs(clear[1]))}{_unequal(results, methods)}"
+        return Trend(subject, expected, NO_PAIR, "not shown")
+    if last < 2:
+        return Trend(subject, expected, "two settings cannot show it", "not shown")
+    peak = max(range(1, last), key=lambda i: entries[i]["mean"])
+    return _compared(results, methods, subject, expected, [(peak, 0), (peak, last)])
+
+
+def _compared(results, methods, subject, expected, pairs: Sequence[tuple[int, int]]) -> Trend:
+    """Differences between methods at the places of `pairs`, whose first the paper has larger."""
+    entries, name, preamble = _telling(results, methods)
+    if not entries:
+        return Trend(subject, expected, NO_PAIR, "not shown")
+    errors = [_errors(entries[larger], entries[smaller]) for larger, smaller in pairs]
+    means = ", ".join(f"{_words(m)} {_told(e)}" for m, e in zip(methods, entries, strict=True))
+    differences = ", ".join(
+        f"{_words(methods[larger])} less {_words(methods[smaller])} {_signed(error)}"
+        for error, (larger, smaller) in zip(errors, pairs, strict=True)
     )
-    return Trend(label, expected, found, _verdict(clear))
+    found = f"{preamble}{name} of {means}; in standard errors, {differences}"
+    found += _unequal(results, methods)
+    return Trend(subject, expected, found, _verdict(errors), tuple(errors))
 
 
-def _falling(results, methods, label, expected, *, every=False):
-    """From the first method to the last; with `every`, from each to the next one."""
-    entries, name, preamble = _told_by(results, methods)
-    if not entries:
-        return Trend(label, expected, "no pair holds in some run", "not shown")
-    named = dict(zip(methods, entries, strict=True))
-    told = ", ".join(f"{_words(m)} {_told(e)}" for m, e in named.items())
-    pairs = list(itertools.pairwise(methods)) if every else [(methods[0], methods[-1])]
-    falls = [_steps(named[after], named[before]) for before, after in pairs]
-    changes = [
-        f"{'falls' if fall > 0 else 'rises'} by {_errors(abs(fall))} from {_words(before)} to "
-        f"{_words(after)}"
-        for fall, (before, after) in zip(falls, pairs, strict=True)
-    ]
-    found = f"{preamble}{name} {' and '.join(changes)} ({told}){_unequal(results, methods)}"
-    return Trend(label, expected, found, _verdict(falls))
-
-
-def _verdict(clear):
-    """From the differences that the paper has positive, in standard errors; 0 is no difference."""
-    if min(clear) > CLEAR:
+def _verdict(errors):
+    """From the differences that the paper has positive; 0 is no difference."""
+    if min(errors) > CLEAR:
         return "shown"
-    return "not shown" if min(clear) < -CLEAR or 0.0 in clear else "too noisy"
+    return "not shown" if min(errors) < -CLEAR or 0.0 in errors else "too noisy"
 
 
 def _unequal(results, methods):
@@ -159,7 +151,7 @@ def _words(method):
     return method.replace("_", " ")
 
 
-def _told_by(results, methods):
+def _telling(results, methods):
     """What tells the methods apart: the smallest alpha, or beta where that is at its floor."""
     entries = [results[m][ALPHA] for m in methods]
     if not _complete(entries):
@@ -169,12 +161,6 @@ def _told_by(results, methods):
     unit = [results[m]["beta_at_2"] for m in methods]
     words = "the smallest alpha is at its floor, .1 to .11; with alpha = 2, "
     return (unit, "beta", words) if _complete(unit) else (None, "", "")
-
-
-def _errors(clear):
-    return (
-        "infinitely many standard errors" if math.isinf(clear) else f"{clear:.1f} standard errors"
-    )
 
 
 def _lstm(entry):
@@ -187,8 +173,8 @@ def _lstm(entry):
         f"{_told(entry['min_angle'])}, and {_told(entry['negative_share'])} of the steps in the "
         "first quarter have a negative one"
     )
-    clear = _steps(angle, {"mean": 0.0, "stderr": 0.0})
-    return Trend("LSTM, cosine", expected, found, _verdict([clear]))
+    error = _errors({"mean": 0.0, "stderr": 0.0}, angle)
+    return Trend("LSTM, cosine", expected, found, _verdict([error]), (error,))
 
 
 def _lstm_pl(results):
@@ -198,7 +184,8 @@ def _lstm_pl(results):
     others = {
         m: e["pl_constant"]
         for m, e in results.items()
-        if (m == "mlp" or m.rpartition("_")[0] in CLASSIFIERS) and e["pl_constant"]["mean"]
+        if (m == "mlp" or m.rpartition("_")[0] in RISES_THEN_FALLS | FALLS)
+        and e["pl_constant"]["mean"]
     }
     if not _complete([mu]):
         return Trend(subject, expected, "a run diverged", "not shown")
@@ -226,7 +213,7 @@ def _band(entry):
 def _pair_holds(entry):
     expected = "a pair holds along the whole run"
     if not _complete([entry[ALPHA]]):
-        return Trend("transformer", expected, "no pair holds in some run", "not shown")
+        return Trend("transformer", expected, NO_PAIR, "not shown")
     told = (
         f"on every seed, with smallest alpha {_told(entry[ALPHA])}; with alpha = 2, beta is "
         f"{_told(entry['beta_at_2'])}"
@@ -257,15 +244,17 @@ def _complete(entries: list[dict[str, Any]]) -> bool:
     return all(entry["mean"] is not None for entry in entries)
 
 
-def _steps(low, high):
-    """How many standard errors of the difference `high` is above `low`; 0 where it is tiny."""
-    error = math.hypot(low["stderr"] or 0.0, high["stderr"] or 0.0)
-    difference = high["mean"] - low["mean"]
+def _errors(larger, smaller) -> float:
+    """The first mean less the second, in standard errors of the difference; 0 where it is tiny."""
+    error = math.hypot(larger["stderr"] or 0.0, smaller["stderr"] or 0.0)
+    difference = larger["mean"] - smaller["mean"]
     if abs(difference) < MATTERS:
         return 0.0
-    if not error:
-        return math.copysign(math.inf, difference) if difference else 0.0
-    return difference / error
+    return difference / error if error else math.copysign(math.inf, difference)
+
+
+def _signed(error):
+    return f"{error:+.1f}" if error else "0"
 
 
 def _told(entry):

@@ -3,13 +3,16 @@
 
 import numpy as np
 
-from experiments.figures import COLOURS, INK, draw_curve, new_figure
-from experiments.matrix_sensing.explanations import METRICS, measured, setting
+from experiments.matrix_sensing.words import setting
+from experiments.report.style import COLOURS, INK, LINES, draw_curve, new_figure
 
-__all__ = ["METRICS", "draw", "measured"]
 LOOKS = {
-    "regularised": {"color": COLOURS[0], "linestyle": "-", "label": "group lasso"},
-    "unregularised": {"color": COLOURS[1], "linestyle": (0, (5, 2)), "label": "plain"},
+    "regularised": {"color": COLOURS["blue"], "linestyle": "-", "label": "group lasso"},
+    "unregularised": {
+        "color": COLOURS["vermilion"],
+        "linestyle": LINES["dashed"],
+        "label": "plain",
+    },
 }
 NETWORK_LOOKS = {"group_lasso": LOOKS["regularised"], "plain": LOOKS["unregularised"]}
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
@@ -33,7 +36,9 @@ def _columns(record, curves):
         relative = norms / norms.max(axis=1, keepdims=True)
         shares = (relative[:, None, :] >= fractions[None, :, None]).mean(axis=2)
         draw_curve(left, fractions, shares, **look)
-    _label(left, "fraction x of the largest norm", "share with norm \u2265 x \u00b7 largest")
+    left.set(
+        xlabel="fraction x of the largest norm", ylabel="share with norm \u2265 x \u00b7 largest"
+    )
     left.set_yscale("log")
     left.legend()
     _norm_histogram(right, {m: curves[f"{m}/column_norms"] for m in LOOKS}, LOOKS)
@@ -42,7 +47,7 @@ def _columns(record, curves):
         "threshold", (2 * np.sqrt(record["config"]["beta"]), 0.97), (4, 0), fontsize=9,
         xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
     )  # fmt: skip
-    _label(right, "column norm", "columns (mean over seeds)")
+    right.set(xlabel="column norm", ylabel="columns (mean over seeds)")
     figure.suptitle(setting(record["config"]), fontsize=11)
     return figure
 
@@ -67,12 +72,12 @@ def _start(record, curves):
     figure, ((axes,),) = new_figure()
     starts = [float(name) for name in found]
     draw_curve(axes, starts, np.array(list(found.values())).T, **LOOKS["unregularised"])
-    axes.plot(starts, np.array(list(found.values())).mean(1), "o", color=COLOURS[1], ms=5)
+    axes.plot(starts, np.array(list(found.values())).mean(1), "o", color=COLOURS["vermilion"], ms=5)
     share = record["config"]["r"] / record["config"]["k"]
-    axes.axhline(share, color=COLOURS[0], label="r / k: with group lasso")
+    axes.axhline(share, color=COLOURS["blue"], label="r / k: with group lasso")
     axes.set_xscale("log")
     axes.set_ylim(0, 1.03)
-    _label(axes, "column norm at the start", "share of columns \u2265 half the largest")
+    axes.set(xlabel="column norm at the start", ylabel="share of columns \u2265 half the largest")
     config = record["config"] | {"n": 0}  # Whatever the preset: see `sensing.start`.
     sizes = setting(config, strength=False)
     axes.set_title(f"{sizes}, after {config['plain_steps']:,} steps", fontsize=10)
@@ -91,7 +96,7 @@ def _finetuning(record, curves):
         distances = curves[f"{method}/finetune_distance"]
         slope = record["results"][method]["finetune_predicted_slope"]["values"][0]
         for i, values in enumerate(distances):
-            look = {"color": COLOURS[0], "alpha": 0.5, "lw": 1.2}
+            look = {"color": COLOURS["blue"], "alpha": 0.5, "lw": 1.2}
             shown = values > 1e-27
             axes.plot(np.flatnonzero(shown), values[shown], **look, label="" if i else "each seed")
         steps = np.arange(distances.shape[1])
@@ -100,7 +105,7 @@ def _finetuning(record, curves):
         axes.plot(steps[shown], line[shown], ":", color=INK, label="predicted slope (first seed)")
         axes.set_yscale("log")
         axes.set_title(title, fontsize=11)
-        _label(axes, "fine-tuning step", "squared distance to the limit")
+        axes.set(xlabel="fine-tuning step", ylabel="squared distance to the limit")
         axes.legend()
     return figure
 
@@ -113,16 +118,16 @@ def _error(record, curves):
     figure, ((axes,),) = new_figure()
     sizes = np.array([int(name) for name in found])
     for size, values in zip(sizes, found.values(), strict=True):
-        axes.plot([size] * len(values), values, "o", color=COLOURS[0], alpha=0.3, ms=4)
+        axes.plot([size] * len(values), values, "o", color=COLOURS["blue"], alpha=0.3, ms=4)
     means = [np.mean(v) for v in found.values()]
-    axes.plot(sizes, means, "o-", color=COLOURS[0], label="pruned and fine-tuned, mean")
+    axes.plot(sizes, means, "o-", color=COLOURS["blue"], label="pruned and fine-tuned, mean")
     rate = [v[0] for v in predicted.values()]
     axes.plot(sizes, rate, ":", color=INK, label="\u03c3\u00b2rd / n")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=9)
     axes.minorticks_off()
-    _label(axes, "measurements n", "squared error $|UU'-U_*U_*'|_F^2$")
+    axes.set(xlabel="measurements n", ylabel="squared error $|UU'-U_*U_*'|_F^2$")
     d, r, sigma = (record["config"][name] for name in ("grid_d", "grid_r", "grid_sigma"))
     axes.set_title(f"d = k = {d}, r = {r}, \u03c3 = {sigma:g}", fontsize=11)
     axes.legend()
@@ -140,7 +145,7 @@ def _phase(record, curves):
     verdict = np.where(counts == 0, 0, np.where(counts == config["grid_r"], 1, 2))
     verdict = np.median(verdict, axis=0).reshape(shape)
     figure, ((axes,),) = new_figure(panel=(5.6, 3.8))
-    colours = ListedColormap([COLOURS[7], COLOURS[0], COLOURS[4]])
+    colours = ListedColormap([COLOURS["grey"], COLOURS["blue"], COLOURS["orange"]])
     mesh = axes.pcolormesh(
         np.unique(betas), np.unique(lambdas), verdict, cmap=colours, shading="nearest",
         norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), alpha=0.75, rasterized=True,
@@ -164,7 +169,7 @@ def _phase(record, curves):
     axes.grid(False)
     bar = figure.colorbar(mesh, ticks=[0, 1, 2])
     bar.ax.set_yticklabels(["collapse", f"exactly {config['grid_r']}", "too many"])
-    _label(axes, "\u03b2", "\u03bb")
+    axes.set(xlabel="\u03b2", ylabel="\u03bb")
     sizes = "d = k = {grid_d}, r = {grid_r}".format(**config)
     axes.set_title(f"{sizes}, population loss, median over seeds", fontsize=11)
     return figure
@@ -175,7 +180,7 @@ def _quadratic(record, curves):
     figure, ((left, right),) = new_figure(1, 2)
     norms = {m: curves[f"quadratic/{m}/column_norms"] for m in LOOKS}
     _norm_histogram(left, norms, LOOKS)
-    _label(left, "norm of a hidden unit's weights", "hidden units (mean over seeds)")
+    left.set(xlabel="norm of a hidden unit's weights", ylabel="hidden units (mean over seeds)")
     stages = {"risk": "trained", "risk_pruned": "pruned", "risk_finetuned": "fine-tuned"}
     for method, look in LOOKS.items():
         entries = record["results"][f"quadratic/{method}"]
@@ -184,7 +189,7 @@ def _quadratic(record, curves):
         right.plot(range(3), values.mean(1), marker="o", **look)
     right.set_xticks(range(3), list(stages.values()))
     right.set_yscale("log")
-    _label(right, "", "risk $2|D|_F^2+(\\mathrm{tr}\\,D)^2$")
+    right.set(xlabel="", ylabel="risk $2|D|_F^2+(\\mathrm{tr}\\,D)^2$")
     right.legend()
     lam = (2 + record["config"]["grid_r"]) * record["config"]["grid_lam"]
     figure.suptitle(setting(record["config"] | {"grid_lam": lam}, grid=True), fontsize=11)
@@ -199,12 +204,12 @@ def _network(record, curves):
         norms = {m: curves[f"{name}/{m}/node_norms"] for m in NETWORK_LOOKS}
         _norm_histogram(left, norms, NETWORK_LOOKS)
         left.set_title(TITLES.get(name, name))
-        _label(left, "norm of a node's weights", "nodes (mean over seeds)")
+        left.set(xlabel="norm of a node's weights", ylabel="nodes (mean over seeds)")
         for method, look in NETWORK_LOOKS.items():
             _accuracies(right, curves, f"{name}/{method}", look)
         right.set_xscale("log")
         right.set_title(TITLES.get(name, name))
-        _label(right, "share of nodes kept, in each layer", "test accuracy")
+        right.set(xlabel="share of nodes kept, in each layer", ylabel="test accuracy")
         right.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     config = record["config"]
     widths = "-".join(str(width) for width in config["widths"])
@@ -218,7 +223,7 @@ def _network(record, curves):
 def _accuracies(axes, curves, key, look):
     sizes = curves[f"{key}/sizes"][0]
     solid = look | {"linestyle": "-", "label": f"{look['label']}, pruned"}
-    dotted = look | {"linestyle": (0, (1, 1.3)), "label": f"{look['label']}, fine-tuned"}
+    dotted = look | {"linestyle": LINES["dotted"], "label": f"{look['label']}, fine-tuned"}
     draw_curve(axes, sizes, curves[f"{key}/accuracy_pruned"], **solid)
     draw_curve(axes, sizes, curves[f"{key}/accuracy_finetuned"], **dotted)
 
@@ -231,11 +236,6 @@ def _regime(record, regime, metric):
         if head == regime and metric in entries:
             found[name] = entries[metric]["values"]
     return found
-
-
-def _label(axes, x, y):
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
 
 
 DRAWINGS = (

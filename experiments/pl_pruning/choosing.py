@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each method chooses the nodes to keep, before training or during its first steps."""
+"""How each method chooses the nodes to keep.
 
-from collections.abc import Callable
-from functools import cache
+Controls of the confounds have kappa's scale or widths, and nodes that it did not choose.
+"""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments.pl_pruning import controls
-from experiments.pl_pruning.cases import Case, Choice, all_open
-from experiments.pl_pruning.experts import expert_scores, expert_slopes
-from experiments.pl_pruning.methods import CONTROLS, LEARNED
-from experiments.pl_pruning.networks import Dense
-from experiments.pl_pruning.rules import budget_of, objective_of, transformation
-from experiments.pl_pruning.settings import Config, Regime
-from experiments.pl_pruning.subject import calibrated
-from experiments.pl_pruning.timing import timed
-from experiments.pl_pruning.while_training import gate_while_training
-from plprune import scores
-from plprune.nodes import keep_top, mask
+from experiments.pl_pruning.gating import gate_before_training, gate_while_training, score_of
+from experiments.pl_pruning.methods import METHODS, Control
+from experiments.pl_pruning.networks import build
+from experiments.pl_pruning.problem import Choice, Problem, all_open, untrained
+from experiments.pl_pruning.settings import Config, Network, Regime
+from experiments.pl_pruning.trainer import calibrated
+from plprune.functional import functional
+from plprune.models.layers import activation_named
+from plprune.nodes import expand, keep_top, mask
+from plprune.scores import Probe
 
 
 def choose(
-    config: Config, regime: Regime, method: str, keep: float, rate: float, case: Case
+    config: Config, regime: Regime, method: str, keep: float, rate: float, problem: Problem
 ) -> Choice:
     """Gate before training, or while the first `regime.freeze_at` steps are taken.
 
@@ -33,19 +33,16 @@ def choose(
       method: One of `methods.METHODS`.
       keep: The fraction of nodes to keep.
       rate: Learning rate of the steps.
-      case: The seed's data, dense network and keys.
+      problem: The seed's data, dense network and keys.
     """
-    if method in CONTROLS:
-        return _control(config, regime, method, keep, rate, case)
+    by = METHODS[method].by
+    if isinstance(by, Control):
+        return _control(config, regime, by, keep, rate, problem)
     if regime.period:
-        return gate_while_training(config, regime, method, keep, rate, case)
-    if method == "dense":
-        return _untrained(case, case.params, all_open(case.dense), 0.0)
-    budget = budget_of(config, method, keep, case)
-    gate = _gate_once(budget, regime, method, case.subject, case.dense)
-    probe = case.data.inputs, _labels(regime, case)
-    (params, kept), seconds = timed(gate, case.gating_key, case.params, case.state.model, probe)
-    return _untrained(case, params, jax.device_get(kept), seconds)
+        return gate_while_training(config, regime, by, keep, rate, problem)
+    if by is None:
+        return untrained(problem, problem.params, all_open(problem.dense), 0.0)
+    return gate_before_training(config, regime, by, keep, problem)
 
 
 def kept_share(keep: dict[str, np.ndarray]) -> float:
@@ -53,78 +50,108 @@ def kept_share(keep: dict[str, np.ndarray]) -> float:
     return sum(int(k.sum()) for k in keep.values()) / sum(len(k) for k in keep.values())
 
 
-def _untrained(case, params, keep, seconds):
-    return Choice(params, case.state.model, keep, None, None, np.zeros(0), seconds, seconds)
+def _control(config, regime, by: Control, keep, rate, problem: Problem) -> Choice:
+    """What `methods.Control` says of each change."""
 
+    def chosen(method, problem=problem):
+        return choose(config, regime, method, keep, rate, problem)
 
-def _control(config, regime, method, keep, rate, case: Case) -> Choice:
-    """What `methods.CONTROLS` says of each."""
-
-    def chosen(rule, case=case):
-        return choose(config, regime, rule, keep, rate, case)
-
-    if method == "fresh":
-        return _untrained(case, *controls.fresh(config.network, keep, case), 0.0)
-    rule, _, how = method.rpartition("_")
-    if how == "small":
-        return chosen(rule, _halved(case))
-    if how in ("tapered", "flared"):
-        return _at_shares(rule, case, controls.shares(keep, case, how), 0.0)
-    if how == "widths":
+    if by.change == "fresh":
+        return untrained(problem, *fresh(config.network, keep, problem), 0.0)
+    if by.change == "halved":
+        return chosen(by.of, _with_halved_kernels(problem))
+    if by.change == "scaled":
+        base, model = chosen(by.of), chosen("kappa")
+        params = matched(config.network, base, model, problem)
+        return base._replace(params=params, seconds=model.seconds, gating_seconds=model.seconds)
+    if by.change == "widths":
         widths = chosen("kappa_global")
         shares = {name: float(kept.mean()) for name, kept in widths.keep.items()}
-        return _at_shares(rule, case, shares, widths.seconds)
-    base, model = chosen(rule), chosen("kappa")
-    params = controls.matched(config.network, base, model, case)
-    return base._replace(params=params, seconds=model.seconds, gating_seconds=model.seconds)
+        return _at_shares(by.of, problem, shares, widths.seconds)
+    return _at_shares(by.of, problem, spread_shares(keep, problem, by.change), 0.0)
 
 
-def _halved(case: Case) -> Case:
-    params = controls.halved(case.params)
-    model = calibrated(case.subject, params, case.state.model, case.data)
-    return case._replace(params=params, state=case.state._replace(model=model))
+def _with_halved_kernels(problem: Problem) -> Problem:
+    params = halved(problem.params)
+    model = calibrated(problem.trainer, params, problem.state.model, problem.data)
+    return problem._replace(params=params, state=problem.state._replace(model=model))
 
 
-def _at_shares(rule, case, shares: dict[str, float], seconds: float) -> Choice:
+def _at_shares(method, problem, shares: dict[str, float], seconds: float) -> Choice:
     """The nodes of the largest score, a given share of each group."""
-    score, keep = getattr(scores, rule), {}
-    apply = case.subject.net.model.apply
-    found = score(apply, case.params, case.dense.groups, scores.Probe(key=case.gating_key))
+    score, keep = score_of(METHODS[method].by), {}
+    apply = problem.trainer.net.model.apply
+    found = score(apply, problem.params, problem.dense.groups, Probe(key=problem.gating_key))
     for name, share in shares.items():
-        keep |= keep_top({name: found[name]}, case.dense.groups, share)
-    params = mask(case.params, case.dense.groups, keep)
-    return _untrained(case, params, jax.device_get(keep), seconds)
+        keep |= keep_top({name: found[name]}, problem.dense.groups, share)
+    params = mask(problem.params, problem.dense.groups, keep)
+    return untrained(problem, params, jax.device_get(keep), seconds)
 
 
-def _labels(regime, case):
-    """Targets of the probe; a centred regime fits them from the initial outputs on."""
-    if not regime.centred:
-        return case.data.targets
-    return case.data.targets + case.subject.net.model.apply(
-        case.params, case.state.model, case.data.inputs
-    )
+def halved(params: Any) -> Any:
+    """Every kernel and embedding at half of its initial size; vectors, such as biases, stay."""
+    return jax.tree.map(lambda leaf: leaf / 2 if leaf.ndim > 1 else leaf, params)
 
 
-@cache
-def _gate_once(budget, regime, method, subject, dense: Dense) -> Callable:
-    """(key, params, state, probe) -> (params, keep): the transformation's first call."""
-
-    def gate(key, params, state, probe):
-        inner = optax.identity()
-        rule = transformation(budget, regime, method, subject, dense, inner, key)
-        zeros, first = optax.tree.zeros_like(params), rule.init(params)
-        updates, after = rule.update(zeros, first, params, probe=probe, model_state=state)
-        params, keep = optax.apply_updates(params, updates), after.keep
-        if dense.experts:
-            found = _ranked_experts(method, regime, subject, dense, (params, state), probe, key)
-            routed = keep_top(found, dense.groups, budget.keep_fraction)
-            params, keep = mask(params, dense.groups, routed), keep | routed
-        return params, keep
-
-    return jax.jit(gate)
+def fresh(network: Network, keep: float, problem: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """A narrow network with weights of its own, as the first nodes of the wide one."""
+    sizes = dict(network.sizes)
+    narrow = {"hidden": tuple(round(keep * width) for width in sizes["hidden"])}
+    small = Network(network.kind, tuple((sizes | narrow).items()), network.exclude)
+    params = functional(
+        build(small, problem.shape, jax.random.fold_in(problem.gating_key, 1))
+    ).params
+    kept = {
+        name: np.arange(size) < width
+        for (name, size), width in zip(problem.dense.sizes.items(), narrow["hidden"], strict=True)
+    }
+    return expand(params, problem.dense.groups, kept), kept
 
 
-def _ranked_experts(method, regime, *rest):
-    if method in LEARNED:
-        return expert_slopes(objective_of(method, regime), *rest)
-    return expert_scores(getattr(scores, method), *rest)
+def spread_shares(keep: float, problem: Problem, change: str) -> dict[str, float]:
+    """Of each layer's nodes, from 3/2 of `keep` to 1/2 ("tapered") or the other way ("flared")."""
+    factors = np.linspace(1.5, 0.5, len(problem.dense.sizes))
+    factors = factors if change == "tapered" else factors[::-1]
+    return {
+        name: min(1.0, keep * float(factor))
+        for name, factor in zip(problem.dense.sizes, factors, strict=True)
+    }
+
+
+def matched(network: Network, choice: Any, model: Any, problem: Any) -> Any:
+    """The parameters of `choice` with every layer scaled to the activations of `model`'s.
+
+    Kernels are scaled from the first layer to the last, so that the root mean square of what each
+    layer adds up, over the open nodes and the probe, is that of `model`'s network.
+    """
+    inputs = problem.data.inputs.reshape(len(problem.data.inputs), -1)
+    activation = activation_named(dict(network.sizes)["activation"])
+    goals = _sizes(model.params, model.keep, inputs, activation)
+    factors = np.ones(len(goals))
+    for layer, goal in enumerate(goals):
+        params = _with_factors(choice.params, factors)
+        factors[layer] = goal / _sizes(params, choice.keep, inputs, activation)[layer]
+    return _with_factors(choice.params, factors)
+
+
+def _sizes(params, keep, inputs, activation) -> list[float]:
+    """Root mean square over open nodes of what each layer adds up."""
+    found, x = [], inputs
+    for name in _layers(params):
+        added = jnp.matmul(x, params[name]["kernel"]) + params[name]["bias"][None]
+        count = int(np.sum(keep[name])) if name in keep else added.shape[1]
+        found.append(float(jnp.sqrt(jnp.sum(added**2) / (len(added) * count))))
+        x = activation(added)
+    return found
+
+
+def _with_factors(params, factors):
+    scaled = dict(params)
+    for name, factor in zip(_layers(params), factors, strict=True):
+        layer = params[name]
+        scaled[name] = {**layer, "kernel": layer["kernel"] * jnp.float32(factor)}
+    return scaled
+
+
+def _layers(params):
+    return (*sorted(name for name in params if name != "output"), "output")

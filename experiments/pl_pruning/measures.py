@@ -10,9 +10,9 @@ from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from experiments import devices
-from experiments.pl_pruning.arrays import Data
+from experiments.pl_pruning.data import Data
 from experiments.pl_pruning.settings import Config
-from experiments.pl_pruning.subject import Trainer
+from experiments.pl_pruning.trainer import Trainer
 from plprune.constants import lipschitz_constant
 from plprune.constants.ends import dense_ends
 from plprune.costs import flops, parameters
@@ -29,14 +29,14 @@ _UNRESOLVED = "the Hessian of the training loss could not be resolved."
 
 
 def conditioning(
-    config: Config, subject: Trainer, now: TrainState, data: Data, examples: int
+    config: Config, trainer: Trainer, now: TrainState, data: Data, examples: int
 ) -> dict[str, float | None]:
     """Kappa and the PL constant on held-out examples, in float64; None where not resolved."""
     params, model = now.params, now.state.model
     with jax.enable_x64(True):
         wide, state, inputs = jax.tree.map(_wide, (params, model, data.test_inputs[:examples]))
         # Outputs less their initial values have the same kernel.
-        kernel = _kernel(subject.net.model.apply, config.all_outputs)(wide, state, inputs)
+        kernel = _kernel(trainer.net.model.apply, config.all_outputs)(wide, state, inputs)
         full_rank = kernel.shape[0] * kernel.shape[1] <= parameters(params)
         # Apart: solvers take long to compile, and depend on the kernel's size alone.
         ends = dense_ends(kernel, full_rank, tol=_KAPPA_TOL)
@@ -46,23 +46,23 @@ def conditioning(
         return {"kappa": high / low, "pl_constant": low / len(inputs)}
 
 
-def hessian_norm(subject: Trainer, now: TrainState, data: Data) -> float:
+def hessian_norm(trainer: Trainer, now: TrainState, data: Data) -> float:
     """The Lipschitz constant of the training loss's gradient, by Lanczos."""
     size = min(HESSIAN_EXAMPLES, len(data.inputs))
-    size = size if subject.chunk >= size else min(_PART_EXAMPLES, size)
+    size = size if trainer.chunk >= size else min(_PART_EXAMPLES, size)
     batch = data.inputs[:size], data.targets[:size]
     if scans_slowly(now.params):
-        return _norm_by_products(subject, now, batch)
-    estimate = _hessian_constant(subject)(now.params, now.state, batch)
+        return _norm_by_products(trainer, now, batch)
+    estimate = _hessian_constant(trainer)(now.params, now.state, batch)
     if not estimate.resolved:
         raise ValueError(_UNRESOLVED)
     return float(estimate.value)
 
 
-def _norm_by_products(subject, now, batch) -> float:
+def _norm_by_products(trainer, now, batch) -> float:
     """ARPACK, whose products are one compiled call each and no iterations of a compiled loop."""
     vector, unravel = ravel_pytree(now.params)
-    product = partial(_hessian_product(subject), now.params, now.state, batch)
+    product = partial(_hessian_product(trainer), now.params, now.state, batch)
     operator = LinearOperator(
         (vector.size,) * 2,
         matvec=lambda v: np.asarray(ravel_pytree(product(unravel(jnp.asarray(v.ravel()))))[0]),
@@ -78,17 +78,17 @@ def _norm_by_products(subject, now, batch) -> float:
 
 
 def tracked(
-    config: Config, subject: Trainer, now: TrainState, data: Data
+    config: Config, trainer: Trainer, now: TrainState, data: Data
 ) -> dict[str, float | None]:
     """Kappa, mu and L of a network in training."""
-    found = conditioning(config, subject, now, data, config.held_out)
-    return found | {"lipschitz_constant": hessian_norm(subject, now, data)}
+    found = conditioning(config, trainer, now, data, config.held_out)
+    return found | {"lipschitz_constant": hessian_norm(trainer, now, data)}
 
 
-def size_of(subject: Trainer, now: TrainState, data: Data) -> dict[str, float]:
+def size_of(trainer: Trainer, now: TrainState, data: Data) -> dict[str, float]:
     """Parameters, and FLOPs of one forward pass of one example."""
     shape = jax.ShapeDtypeStruct((1, *data.test_inputs.shape[1:]), data.test_inputs.dtype)
-    return {"parameters": parameters(now.params), "flops": _flops(subject, shape)}
+    return {"parameters": parameters(now.params), "flops": _flops(trainer, shape)}
 
 
 def _wide(leaf):
@@ -97,8 +97,8 @@ def _wide(leaf):
 
 
 @cache
-def _flops(subject, shape):
-    model = subject.net.model
+def _flops(trainer, shape):
+    model = trainer.net.model
     pair = model.params, model.state
     return flops(lambda v, x: model.apply(v[0], v[1], x), pair, shape)
 
@@ -120,21 +120,21 @@ def _kernel(apply, all_outputs):
 
 
 @cache
-def _hessian_product(subject):
+def _hessian_product(trainer):
     def product(params, state, batch, tangent):
-        return hessian_product(lambda p, b: subject.mean_loss(p, state, *b), params, batch)(tangent)
+        return hessian_product(lambda p, b: trainer.mean_loss(p, state, *b), params, batch)(tangent)
 
     return jax.jit(product)
 
 
 @cache
-def _hessian_constant(subject):
-    tol = _HESSIAN_TOL if subject.chunk >= HESSIAN_EXAMPLES else _PART_TOL
+def _hessian_constant(trainer):
+    tol = _HESSIAN_TOL if trainer.chunk >= HESSIAN_EXAMPLES else _PART_TOL
 
     def constant(params, state, batch):
         key = jax.random.key(0)  # A start of Lanczos that is the same for all methods.
         return lipschitz_constant(
-            lambda p, b: subject.mean_loss(p, state, *b), params, batch, key=key, tol=tol
+            lambda p, b: trainer.mean_loss(p, state, *b), params, batch, key=key, tol=tol
         )
 
     return jax.jit(constant)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks of the zoo at full size, and native ones at the sizes that pruning leaves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.pl_pruning.arrays import Splits
+from experiments.pl_pruning.data import Splits
 from experiments.pl_pruning.settings import Network
 from plprune.functional import Functional, functional
 from plprune.gating.options import gated_sizes
@@ -35,18 +36,20 @@ def shape_of(splits: Splits) -> Shape:
     return Shape(inputs.shape[1:], np.dtype("int32" if text else "float32"), splits.num_outputs)
 
 
+# Kind -> (shape, *, rngs, **sizes) -> module.
+BUILDERS: dict[str, Callable[..., nnx.Module]] = {
+    "mlp": lambda shape, **own: MLP(int(np.prod(shape.inputs)), out_features=shape.outputs, **own),
+    "cnn": lambda shape, **own: CNN(shape.inputs, out_features=shape.outputs, **own),
+    "vgg": lambda shape, **own: VGG(shape.inputs[-1], out_features=shape.outputs, **own),
+    "resnet": lambda shape, **own: ResNet(shape.inputs[-1], out_features=shape.outputs, **own),
+    "encoder": lambda shape, **own: Encoder(shape.outputs, shape.inputs[0], **own),
+    "switch": lambda shape, **own: SwitchTransformer(shape.outputs, shape.inputs[0], **own),
+}
+
+
 def build(network: Network, shape: Shape, key: jax.Array) -> nnx.Module:
     """The network with initial weights drawn by `key`."""
-    sizes, rngs = dict(network.sizes), nnx.Rngs(key)
-    if network.kind == "mlp":
-        return MLP(int(np.prod(shape.inputs)), out_features=shape.outputs, rngs=rngs, **sizes)
-    if network.kind == "cnn":
-        return CNN(shape.inputs, out_features=shape.outputs, rngs=rngs, **sizes)
-    if network.kind in ("vgg", "resnet"):
-        model = VGG if network.kind == "vgg" else ResNet
-        return model(shape.inputs[-1], out_features=shape.outputs, rngs=rngs, **sizes)
-    model = Encoder if network.kind == "encoder" else SwitchTransformer
-    return model(shape.outputs, shape.inputs[0], rngs=rngs, **sizes)
+    return BUILDERS[network.kind](shape, rngs=nnx.Rngs(key), **dict(network.sizes))
 
 
 class Net(NamedTuple):

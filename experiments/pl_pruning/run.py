@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from experiments import devices
-from experiments.pl_pruning.arrays import load_splits, title
-from experiments.pl_pruning.cases import Case, case_of
 from experiments.pl_pruning.choosing import kept_share
+from experiments.pl_pruning.data import load_splits, title
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
+from experiments.pl_pruning.problem import Problem, problem_of
 from experiments.pl_pruning.settings import Config, Regime, key_of, regime_of
 from experiments.pl_pruning.training import Outcome, Run, prepare, search, steps_taken, train
 from experiments.progress import Progress
@@ -67,8 +67,8 @@ def _run_method(config, regime, method, keep, splits, goals, progress) -> list[O
 
         def work(seed=seed, name=name, goal=goals[place] if goals else None):
             with progress.task(name, total=regime.max_steps) as task:
-                case = _placed(case_of(config, regime, splits, seed))
-                run, norm = prepare(config, regime, method, keep, rate, case)
+                problem = _placed(problem_of(config, regime, splits, seed))
+                run, norm = prepare(config, regime, method, keep, rate, problem)
                 numbers = _measured(config, run, norm) | {"rate": rate}
                 task.advance(steps_taken(run.choice))
                 with progress.loop(f"{name}, rate {rate}, training") as loop:
@@ -92,43 +92,43 @@ def _best_rate(config, regime, method, keep, splits, progress) -> float:
 
         def work(seed=seed, name=name):
             with progress.task(name, total=len(regime.rates)) as task:
-                case = _placed(case_of(config, regime, splits, seed))
-                return {"merits": search(config, regime, method, keep, case, task)}
+                problem = _placed(problem_of(config, regime, splits, seed))
+                return {"merits": search(config, regime, method, keep, problem, task)}
 
         found.append(progress.once(name, work)["merits"])
     mean = np.nan_to_num(np.mean(found, axis=0), nan=np.inf)
     return regime.rates[int(np.argmin(mean))]
 
 
-def _placed(case: Case) -> Case:
+def _placed(problem: Problem) -> Problem:
     """Its data on every device of the run; each takes its share of what a step or measure sees.
 
     All is computed: what still waits, such as the minibatches, would count as time of the gating.
     """
-    return jax.block_until_ready(case._replace(data=devices.replicate(case.data)))
+    return jax.block_until_ready(problem._replace(data=devices.replicate(problem.data)))
 
 
 def _measured(config: Config, run: Run, norm: float) -> dict[str, float | None]:
     """What is known of the network right after shrinking."""
-    subject, first = run.small.subject, run.small.first
-    data = run.case.data
-    numbers = conditioning(config, subject, first, data, config.held_out)
+    trainer, first = run.small.trainer, run.small.first
+    data = run.problem.data
+    numbers = conditioning(config, trainer, first, data, config.held_out)
     if config.wide_held_out:
-        wide = conditioning(config, subject, first, data, config.wide_held_out)
+        wide = conditioning(config, trainer, first, data, config.wide_held_out)
         numbers["wide_kappa"] = wide["kappa"]
     numbers |= {"lipschitz_constant": norm, "kept_nodes": kept_share(run.choice.keep)}
-    numbers |= size_of(subject, first, data)
+    numbers |= size_of(trainer, first, data)
     return numbers | {"masked_difference": run.small.masked_difference}
 
 
 def _kept(run: Run) -> dict[str, np.ndarray]:
     """Curves of what was kept: the fraction over the steps, and each group's nodes by norm."""
-    case, choice = run.case, run.choice
+    problem, choice = run.problem, run.choice
     share = choice.kept if len(choice.kept) else np.asarray([kept_share(choice.keep)])
     norms: Any = scores.magnitude(
-        case.subject.net.model.apply, (case.params, case.state.model), case.dense.groups
+        problem.trainer.net.model.apply, (problem.params, problem.state.model), problem.dense.groups
     )
-    keep = concrete_keep(choice.keep, case.dense.groups)
+    keep = concrete_keep(choice.keep, problem.dense.groups)
     found = {"kept_fraction": share}
     for name, kept in keep.items():
         order = np.argsort(-np.asarray(norms[name]), kind="stable")

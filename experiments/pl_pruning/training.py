@@ -9,9 +9,9 @@ import optax
 from experiments import devices
 from experiments.carrying import Here
 from experiments.keeping import Loop
-from experiments.pl_pruning.cases import Case, Choice, Small, small_of
 from experiments.pl_pruning.choosing import choose
 from experiments.pl_pruning.measures import hessian_norm, tracked
+from experiments.pl_pruning.problem import Choice, Problem, Small, small_of
 from experiments.pl_pruning.settings import Config, Regime, tracked_steps
 from experiments.pl_pruning.timing import timed
 from experiments.progress import Task
@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
     config: Config
     regime: Regime
-    case: Case
+    problem: Problem
     choice: Choice
     small: Small
     rate: float  # Per step.
@@ -54,23 +54,23 @@ class _Log:
 
     def add(self, now: TrainState, done: int, spent: float = 0.0, steps: int = 0) -> float:
         """Evaluate after `done` steps, the last `steps` in `spent` seconds; the training loss."""
-        config, _, case, choice = self.run[:4]
-        subject, data = self.run.small.subject, case.data
+        config, _, problem, choice = self.run[:4]
+        trainer, data = self.run.small.trainer, problem.data
         before = self.curves["train_seconds"][-1:] or [choice.seconds]
         if steps:
             self.step_seconds.append(spent / steps)
-        found = subject.evaluate(
+        found = trainer.evaluate(
             now.params, now.state, data.inputs, data.targets, config.curve_examples
         )
         tests = data.test_inputs, data.test_targets, TEST_EXAMPLES
         self.curves["step"].append(done)
         self.curves["train_loss"].append(found.loss)
         self.curves["test_accuracy"].append(
-            subject.evaluate(now.params, now.state, *tests).accuracy
+            trainer.evaluate(now.params, now.state, *tests).accuracy
         )
         self.curves["train_seconds"].append(before[0] + spent)
         if data.validation is not None:
-            accuracy = subject.evaluate(now.params, now.state, *data.validation).accuracy
+            accuracy = trainer.evaluate(now.params, now.state, *data.validation).accuracy
             if accuracy > self.best:
                 self.best, self.best_state = accuracy, now
         return found.loss
@@ -99,7 +99,7 @@ class _Log:
     def track(self, now: TrainState, known: Numbers | None = None) -> None:
         """Measure kappa, mu and L, unless they are known."""
         run = self.run
-        found = known or tracked(run.config, run.small.subject, now, run.case.data)
+        found = known or tracked(run.config, run.small.trainer, now, run.problem.data)
         for name, values in self.tracked.items():
             values.append(np.nan if found[name] is None else found[name])
 
@@ -149,29 +149,29 @@ def _begun(run, log, loop, task, first: Numbers | None) -> tuple[TrainState, int
 
 
 def prepare(
-    config: Config, regime: Regime, method: str, keep: float, rate: float, case: Case
+    config: Config, regime: Regime, method: str, keep: float, rate: float, problem: Problem
 ) -> tuple[Run, float]:
     """The run of a method, its nodes chosen, with the Hessian's norm at its start.
 
     The norm is NaN where the steps meanwhile diverged.
     """
-    choice = choose(config, regime, method, keep, rate, case)
-    small = small_of(config, regime, choice, case)
+    choice = choose(config, regime, method, keep, rate, problem)
+    small = small_of(config, regime, choice, problem)
     small = small._replace(first=devices.replicate(small.first))
     diverged = not np.isfinite(optax.tree.norm(small.first.params))  # While nodes were chosen.
-    norm = np.nan if diverged else hessian_norm(small.subject, small.first, case.data)
+    norm = np.nan if diverged else hessian_norm(small.trainer, small.first, problem.data)
     scaled = rate / norm if regime.rate_unit == "1/L" else rate
-    return Run(config, regime, case, choice, small, scaled), norm
+    return Run(config, regime, problem, choice, small, scaled), norm
 
 
 def search(
-    config: Config, regime: Regime, method: str, keep: float, case: Case, task: Task
+    config: Config, regime: Regime, method: str, keep: float, problem: Problem, task: Task
 ) -> np.ndarray:
     """A number for each rate, smaller = better; nodes are chosen again where steps depend on it."""
     run, norm, found = None, 1.0, []
     for rate in regime.rates:
         if run is None or regime.period:
-            run, norm = prepare(config, regime, method, keep, rate, case)
+            run, norm = prepare(config, regime, method, keep, rate, problem)
         scaled = rate / norm if regime.rate_unit == "1/L" else rate
         found.append(_merit(run._replace(rate=scaled)))
         task.advance(1, rate=rate, merit=found[-1])
@@ -185,12 +185,12 @@ def steps_taken(choice: Choice) -> int:
 
 def _merit(run: Run) -> float:
     """Final training loss; with a positive target, the steps to it."""
-    regime, data = run.regime, run.case.data
+    regime, data = run.regime, run.problem.data
     now, done, reached = run.small.first, steps_taken(run.choice), None
     while done < regime.max_steps and reached is None:
-        part = run.case.indices[done : min(done + run.config.log_every, regime.max_steps)]
+        part = run.problem.indices[done : min(done + run.config.log_every, regime.max_steps)]
         arrays = data.inputs, data.targets
-        (now, info), _ = timed(run.small.subject.stretch, now, arrays, part, rate=run.rate)
+        (now, info), _ = timed(run.small.trainer.stretch, now, arrays, part, rate=run.rate)
         reached = _first_below(info.loss, regime.target, done)
         done += len(part)
         if not np.isfinite(info.loss[-1]):
@@ -198,7 +198,7 @@ def _merit(run: Run) -> float:
     if reached is not None:
         return float(reached)
     examples = run.config.curve_examples
-    loss = run.small.subject.evaluate(
+    loss = run.small.trainer.evaluate(
         now.params, now.state, data.inputs, data.targets, examples
     ).loss
     # What misses the target is worse than what reaches it.
@@ -206,10 +206,10 @@ def _merit(run: Run) -> float:
 
 
 def _stretch(run: Run, now, done, log: _Log, task: Task) -> tuple[TrainState, int, int | None]:
-    data = run.case.data.inputs, run.case.data.targets
+    data = run.problem.data.inputs, run.problem.data.targets
     last = run.regime.max_steps if done < run.regime.max_steps else run.regime.most_steps
-    part = run.case.indices[done : min(done + run.config.log_every, last)]
-    (now, info), spent = timed(run.small.subject.stretch, now, data, part, rate=run.rate)
+    part = run.problem.indices[done : min(done + run.config.log_every, last)]
+    (now, info), spent = timed(run.small.trainer.stretch, now, data, part, rate=run.rate)
     reached = _first_below(info.loss, run.regime.target, done)
     loss = log.add(now, done + len(part), spent, len(part))
     task.advance(len(part), loss=loss)
@@ -218,8 +218,8 @@ def _stretch(run: Run, now, done, log: _Log, task: Task) -> tuple[TrainState, in
 
 def _final(run: Run, now: TrainState, log: _Log) -> Numbers:
     """Numbers after the last step, or for the accuracy at the best one by validation."""
-    subject, data = run.small.subject, run.case.data
-    test = subject.evaluate(now.params, now.state, data.test_inputs, data.test_targets)
+    trainer, data = run.small.trainer, run.problem.data
+    test = trainer.evaluate(now.params, now.state, data.test_inputs, data.test_targets)
     found = {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
@@ -230,7 +230,7 @@ def _final(run: Run, now: TrainState, log: _Log) -> Numbers:
     }
     if data.validation is not None:
         best: Any = log.best_state
-        stopped = subject.evaluate(best.params, best.state, data.test_inputs, data.test_targets)
+        stopped = trainer.evaluate(best.params, best.state, data.test_inputs, data.test_targets)
         found |= {"test_accuracy": stopped.accuracy, "final_test_accuracy": test.accuracy}
         found["validation_accuracy"] = log.best
     return found

@@ -3,23 +3,25 @@
 
 import numpy as np
 
-from experiments.figures import COLOURS, INK, draw_curve, new_figure, shades
-from experiments.pl_star.explanations import METRICS, measured
+from experiments.report.style import COLOURS, INK, LINES, draw_curve, new_figure, shades
 
-__all__ = ["METRICS", "draw", "measured"]
 WIDTH_LOOKS = {
-    "linear_output": (COLOURS[0], "-", "linear output, weights \u00b11"),
-    "gaussian_output": (COLOURS[2], (0, (5, 2)), "linear output, Gaussian weights"),
-    "nonlinear_output": (COLOURS[1], (0, (1, 1.3)), "tanh output, weights \u00b11"),
-    "standard_parameterization": (COLOURS[6], (0, (6, 2, 1, 2)), "standard parameterisation"),
+    "linear_output": (COLOURS["blue"], "-", "linear output, weights \u00b11"),
+    "gaussian_output": (COLOURS["green"], LINES["dashed"], "linear output, Gaussian weights"),
+    "nonlinear_output": (COLOURS["vermilion"], LINES["dotted"], "tanh output, weights \u00b11"),
+    "standard_parameterization": (
+        COLOURS["purple"],
+        LINES["dashdotted"],
+        "standard parameterisation",
+    ),
 }
 MODEL_LOOKS = {
     "gaussian": (INK, "-", "Gaussian, n = 10"),
-    "mlp": (COLOURS[0], (0, (5, 2)), "MLP"),
-    "cnn": (COLOURS[1], (0, (1, 1.3)), "CNN"),
-    "resnet": (COLOURS[2], (0, (6, 2, 1, 2)), "ResNet"),
+    "mlp": (COLOURS["blue"], LINES["dashed"], "MLP"),
+    "cnn": (COLOURS["vermilion"], LINES["dotted"], "CNN"),
+    "resnet": (COLOURS["green"], LINES["dashdotted"], "ResNet"),
 }
-LINES = {"bound": {"color": INK, "linestyle": ":"}, "measured": {"color": COLOURS[0]}}
+RATES = {"bound": {"color": INK, "linestyle": ":"}, "measured": {"color": COLOURS["blue"]}}
 
 
 def draw(record, curves):
@@ -44,9 +46,9 @@ def _surface(record, curves):
             line, line, np.log10(losses + 1e-4).T, levels, cmap="cividis", extend="both"
         )
         ends = curves[f"{name}/ends"][0].reshape(-1, 2)
-        axes.plot(*ends.T, "o", color=COLOURS[1], ms=4, label="ends of gradient descent")
+        axes.plot(*ends.T, "o", color=COLOURS["vermilion"], ms=4, label="ends of gradient descent")
         axes.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), title=f"{title}, first seed")
-        _label(axes, "$w_0$", "$w_1$")
+        axes.set(xlabel="$w_0$", ylabel="$w_1$")
     row[0].legend(loc="lower left", labelcolor="white")
     figure.colorbar(drawn, ax=list(row), label="$\\log_{10}$ of the loss (sum)")
     return figure
@@ -68,7 +70,7 @@ def _width(record, curves):
     left.legend(fontsize=8, loc="upper left")
     widths = sorted(record["config"]["widths"])
     slope = record["results"]["descent"]["kernel_change_slope"]["mean"]
-    look = {"color": COLOURS[0], "label": f"slope {slope:.2f}"}
+    look = {"color": COLOURS["blue"], "label": f"slope {slope:.2f}"}
     draw_curve(right, widths, curves["descent/kernel_change"], **look)
     _log(right, "hidden units", "$|K - K_0| / |K_0|$ after training")
     right.set_title(f"n = {_run(record)}", fontsize=11)
@@ -96,7 +98,7 @@ def _eigenvalue(record, curves):
         told = f"bounds reach {entry['certified_distance']['mean']:.2g} of a distance of {end:.2g}"
         axes.annotate(told, (0.97, 0.1), xycoords="axes fraction", ha="right", fontsize=8)
         axes.set(xscale="log", title=f"{width} units, m = {m:,.0f}", ylim=(0, None))
-        _label(axes, "step + 1", "eigenvalue")
+        axes.set(xlabel="step + 1", ylabel="eigenvalue")
     row[0].legend(fontsize=8, loc="center right")
     figure.suptitle(f"n = {_run(record)}, K not normalised", fontsize=11)
     return figure
@@ -113,9 +115,8 @@ def _rate(record, curves):
         # In units of its first value, so that each seed's loss is seen beside its own bound.
         first = curves[f"{method}/loss"][:, :1]
         for name, line in (("loss", "measured"), ("bound", "bound")):
-            draw_curve(axes, steps, curves[f"{method}/{name}"] / first, label=name, **LINES[line])
-        axes.set(yscale="log", title=title)
-        _label(axes, "step", "loss / first loss")
+            draw_curve(axes, steps, curves[f"{method}/{name}"] / first, label=name, **RATES[line])
+        axes.set(yscale="log", title=title, xlabel="step", ylabel="loss / first loss")
     row[0].legend()
     figure.suptitle(_run_of(record, "gd"), fontsize=11)
     return figure
@@ -125,8 +126,8 @@ def _radius(record, curves):
     """Length of the path and distance from the start, below the three radii."""
     figure, ((axes,),) = new_figure(panel=(5.4, 3.6))
     steps = np.arange(curves["gd/path_lengths"].shape[1])
-    draw_curve(axes, steps, curves["gd/path_lengths"], color=COLOURS[0], label="path length")
-    look = {"color": COLOURS[2], "linestyle": (0, (5, 2)), "label": "distance"}
+    draw_curve(axes, steps, curves["gd/path_lengths"], color=COLOURS["blue"], label="path length")
+    look = {"color": COLOURS["green"], "linestyle": LINES["dashed"], "label": "distance"}
     draw_curve(axes, steps, curves["gd/distances"], **look)
     metrics = ("path_radius", "square_loss_radius", "smooth_radius")
     labels = ("$2\\sqrt{2L_0/\\mu}$", "$2L_F|r_0|/\\mu$", "$2\\sqrt{2\\beta L_0}/\\mu$")
@@ -137,7 +138,7 @@ def _radius(record, curves):
     axes.set_yscale("log")
     axes.set_ylim(0.01, None)
     axes.set_title(_run_of(record, "radius"), fontsize=10)
-    _label(axes, "step", "distance in parameters")
+    axes.set(xlabel="step", ylabel="distance in parameters")
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -159,7 +160,10 @@ def _nonconvex(record, curves):
     entry = record["results"]["nonconvex"]
     figure, ((axes,),) = new_figure(panel=(5.4, 3.6))
     deltas = curves["nonconvex/deltas"][0]
-    for sign, colour, line in (("plus", COLOURS[0], "-"), ("minus", COLOURS[1], "--")):
+    for sign, colour, line in (
+        ("plus", COLOURS["blue"], "-"),
+        ("minus", COLOURS["vermilion"], "--"),
+    ):
         values = -curves[f"nonconvex/lowest_{sign}"]
         look = {"color": colour, "linestyle": line}
         label = f"residual {'+' if sign == 'plus' else '-'}\u03b4 on one output"
@@ -184,11 +188,11 @@ def _jacobian(record, curves):
         axes.plot(ratios, values.mean(0), "o", color=colour, ms=3)
     n = 10
     m = np.arange(n, 101)
-    axes.plot(m / n, 2 * np.log(m / (m - n + 1)) + 5, ":", color=COLOURS[7], label="its bound")
+    axes.plot(m / n, 2 * np.log(m / (m - n + 1)) + 5, ":", color=COLOURS["grey"], label="its bound")
     axes.axvline(1, color=INK, lw=0.8)
     axes.set_xscale("log")
     axes.set_title(_networks(record), fontsize=10)
-    _label(axes, "independent parameters per output", "mean log \u03ba")
+    axes.set(xlabel="independent parameters per output", ylabel="mean log \u03ba")
     axes.legend(fontsize=8)
     return figure
 
@@ -208,8 +212,8 @@ def _almost(record, curves):
     figure, ((left, right),) = new_figure(1, 2)
     config, results = record["config"], record["results"]
     steps = np.arange(curves["almost/loss"].shape[1]) + 1
-    draw_curve(left, steps, curves["almost/loss"], color=COLOURS[0], label="loss")
-    look = {"color": COLOURS[1], "linestyle": (0, (5, 2)), "label": "PL ratio"}
+    draw_curve(left, steps, curves["almost/loss"], color=COLOURS["blue"], label="loss")
+    look = {"color": COLOURS["vermilion"], "linestyle": LINES["dashed"], "label": "PL ratio"}
     draw_curve(left, steps, curves["almost/pl_ratio"], **look)
     m = results["almost"]["parameters"]["mean"]
     left.set_title(f"n = {config['almost_examples']} > m = {m:.0f}: $\\lambda_{{min}}(K) = 0$")
@@ -217,7 +221,7 @@ def _almost(record, curves):
     left.legend()
     for metric, marker, colour in (
         ("stopping_bound", "s", INK),
-        ("stopping_time", "o", COLOURS[0]),
+        ("stopping_time", "o", COLOURS["blue"]),
     ):
         for fraction in config["fractions"]:
             values = results[f"eps_{fraction:g}"][metric]["values"]
@@ -225,19 +229,13 @@ def _almost(record, curves):
             label = metric.replace("_", " ") if fraction == config["fractions"][0] else None
             right.plot([fraction] * len(shown), shown, marker, color=colour, ms=5, label=label)
     right.set_yscale("log")
-    _label(right, "threshold \u03b5 / first loss", "steps")
+    right.set(xlabel="threshold \u03b5 / first loss", ylabel="steps")
     right.legend()
     return figure
 
 
-def _label(axes, x, y):
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-
-
 def _log(axes, x, y):
-    axes.set(xscale="log", yscale="log")
-    _label(axes, x, y)
+    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
 
 
 DRAWINGS = (

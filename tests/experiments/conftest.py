@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments.figures import draw_curve, method_style, new_figure
 from experiments.progress import Silent
+from experiments.report.style import draw_curve, looks, new_figure
+from experiments.report.tables import Metric
 
 METHODS = ("dense", "kappa", "random")
+METRICS = {
+    "kappa": Metric("condition number", "Of a toy.", better="lower"),
+    "test_accuracy": Metric("test accuracy", "Of a toy.", "%", better="higher"),
+    "steps_to_target": Metric("steps to target", "Of a toy.", missing="not reached"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +81,10 @@ def run_figure(config, figure, *, progress):
 
 def draw(record, curves):
     figure, axes = new_figure()
+    look = looks((key.rpartition("/")[0] for key in curves), {})
     for key, values in curves.items():
         method, steps = key.rpartition("/")[0], np.arange(values.shape[1])
-        draw_curve(axes[0, 0], steps, values, label=method, **method_style(method))
+        draw_curve(axes[0, 0], steps, values, label=method, **look[method])
     axes[0, 0].set(xlabel="step", ylabel="training loss", title=record["preset"])
     axes[0, 0].legend()
     return {"loss": figure}
@@ -103,6 +110,7 @@ def toy(monkeypatch):
         },
         ".run": {"run": run},
         ".figures": {"draw": lambda *_: {}},  # Drawing takes longer than all of the rest.
+        ".words": {"METRICS": METRICS},
     }  # fmt: skip
     for suffix, attributes in modules.items():
         module = ModuleType(path + suffix)
