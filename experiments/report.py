@@ -21,7 +21,7 @@ from rich.text import Text
 
 import experiments
 from experiments import figures as looks
-from experiments.command_line import about
+from experiments.cli import about
 from experiments.figure_data import COLUMNS, drawn_rows
 from experiments.tables import (
     PLUS_MINUS,

@@ -3,33 +3,45 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 import experiments
-from experiments import devices
-from experiments.command_line import ALL, Command, folder_of, settings, words
-from experiments.folders import (
+from experiments.cli import ALL, Command, settings, words_of
+from experiments.progress import Progress
+from experiments.report import is_drawn, show, write_report
+from experiments.resuming import Kept
+from experiments.run_folder import (
+    RunFolder,
     check_same,
     continued,
     discard,
     first_change,
-    must_run,
     normalised,
-    under_way,
 )
-from experiments.progress import reporting
-from experiments.report import is_drawn, show, write_report
-from experiments.watching import Log, Logged, logged, profiled, spent
-from plprune.records import Record, provenance, read_record, summarise, write_record
+from experiments.run_log import Log, logged, profiled, spent
+from experiments.screen import Screen, on_screen
+from experiments.sharding import Devices, joined
+from plprune.compilation.persistent import enable_compilation_cache
+from plprune.records import provenance, read_record, summarise, write_record
 
 LOGGED = ("experiment", "preset", "command", "versions", "commit", "device", "seeds")
-Run = tuple[Record, dict[str, np.ndarray]]
+
+
+class Run(NamedTuple):
+    """One figure, or an experiment that has none of its own names, in its folder."""
+
+    command: Command
+    devices: Devices
+    console: Console
+    folder: RunFolder
 
 
 def carry_out(command: Command, console: Console) -> None:
@@ -38,136 +50,148 @@ def carry_out(command: Command, console: Console) -> None:
     Raises:
       ValueError: where the folder holds anything that must not be replaced.
     """
-    figures = getattr(settings(command.name), "FIGURES", ())
-    with devices.joined(command.machine):
-        if not devices.writes():
-            command = command._replace(quiet=True)
+    with joined(command.options) as devices:
+        if not devices.writes:
+            options = dataclasses.replace(command.options, quiet=True)
+            command = command._replace(options=options)
+        if command.options.compilation_cache:
+            _keep_compiled(console)
+        where = provenance()
         if command.figure == ALL:
-            _all(command, figures, console)
-        else:
-            _one(command._replace(out=folder_of(command)), console)
-
-
-def _all(command, figures, console):
-    """Every figure in a folder of its own, and one record of them all above."""
-    folder, where = command.out, provenance()
-    header = _header(command, where)
-    each = {figure: command._replace(figure=figure, out=folder / figure) for figure in figures}
-    headers = {figure: _header(one, where) for figure, one in each.items()}
-    if _must_run(command, header, inner=figures):
-        for figure in figures:  # All are checked before the first is run.
-            _must_run(each[figure], headers[figure], alike=True)
-        options = _options(command) | {"tell": console.print, "inner": figures}
-        with under_way(folder, header, **options) as kept:
-            if kept is not None:
-                _run_all(command, each, headers, kept, console)
-    _show(command, header, console)
-
-
-def _run_all(command, each, headers, kept, console):
-    if command.overwrite:
-        if devices.writes():
-            discard(one.out for one in each.values())
-        # What another process does there from now on is not to be replaced.
-        each = {k: one._replace(overwrite=False, resume=True) for k, one in each.items()}
-    for figure, one in each.items():
-        _run(one, headers[figure], console, alike=True)
-    if devices.writes():
-        runs = [read_record(one.out) for one in each.values()]
-        for (record, _), (figure, one) in zip(runs, each.items(), strict=True):
-            check_same(one.out, headers[figure], record)
-            kept.header = continued(kept.header, record)
-        write_record(command.out, *_merged(kept.header, each, runs))
-        write_report(command.out)
-
-
-def _one(command, console):
-    """One figure, or an experiment that has none of its own names."""
-    header = _header(command, provenance())
-    if _must_run(command, header):
-        _run(command, header, console)
-    _show(command, header, console)
-
-
-def _options(command):
-    return {"resume": command.resume, "overwrite": command.overwrite}
-
-
-def _must_run(command, header, **options):
-    return must_run(command.out, header, **_options(command), **options)
-
-
-def _run(command, header, console, *, alike=False):
-    module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
-    figure = [] if command.figure is None else [command.figure]
-    start = time.perf_counter()
-    with _kept(command, header, console, alike) as (kept, log):
-        if kept is None:
+            _all(command, where, devices, console)
             return
-        with (
-            reporting(console, quiet=command.quiet, kept=kept) as shown,
-            profiled(command.out, on=command.profile and devices.writes()),
-        ):
-            progress = Logged(shown, log) if log else shown
-            results, curves = module.run(command.config, *figure, progress=progress)
-        arrays = {key: np.asarray(curve) for key, curve in curves.items()}
-        if devices.writes():
-            write_record(command.out, kept.header | {"results": summarise(results)}, arrays)
-            write_report(command.out)
-    if not command.quiet:
-        console.print(spent(time.perf_counter() - start), highlight=False)
+        run = _run_of(command, where, devices, console)
+        if run.folder.must_run():
+            with _on_screen(run, 1) as screen:
+                _run(run, screen)
+        _show(run)
+
+
+def _run_of(command, where, devices, console, **options):
+    """A run and its folder; `where` is the provenance of its record to come."""
+    options = {"resume": command.options.resume, "overwrite": command.options.overwrite} | options
+    header = _header(command, where, devices)
+    return Run(command, devices, console, RunFolder(command.out, header, devices, **options))
+
+
+def _all(command, where, devices, console):
+    """Every figure in a folder of its own, and one record of them all above."""
+    figures = settings(command.name).FIGURES
+    whole = _run_of(command, where, devices, console, inner=figures)
+    each = {
+        figure: _run_of(command._replace(figure=figure), where, devices, console, alike=True)
+        for figure in figures
+    }
+    if whole.folder.must_run():
+        for one in each.values():  # All are checked before the first is run.
+            one.folder.must_run()
+        with whole.folder.under_way(console.print) as begun:
+            if begun is not None:
+                with _on_screen(whole, len(each)) as screen:
+                    _run_all(whole, each, screen, begun.header)
+    _show(whole)
+
+
+def _run_all(whole, each, screen, header):
+    if whole.folder.overwrite:
+        if whole.devices.writes:
+            discard(one.folder.path for one in each.values())
+        # What another process does there from now on is not to be replaced.
+        each = {
+            figure: one._replace(folder=one.folder._replace(overwrite=False, resume=True))
+            for figure, one in each.items()
+        }
+    for one in each.values():
+        anew = _run(one, screen)
+        if screen is not None:
+            screen.figure_finished(anew=anew)
+    if whole.devices.writes:
+        found = {figure: read_record(one.folder.path) for figure, one in each.items()}
+        for figure, (record, _) in found.items():
+            check_same(each[figure].folder.path, each[figure].folder.header, record)
+            header = continued(header, record)
+        write_record(whole.folder.path, *_merged(header, found))
+        write_report(whole.folder.path)
+
+
+def _run(run: Run, screen: Screen | None) -> bool:
+    """Do what is left of a run; False where nothing is."""
+    command, path = run.command, run.folder.path
+    start = time.perf_counter()
+    with _kept(run) as (header, kept, log):
+        if kept is None:
+            return False
+        progress = Progress(kept, *(watcher for watcher in (log, screen) if watcher))
+        figure = [] if command.figure is None else [command.figure]
+        with profiled(path, on=command.options.profile and log is not None):
+            results, curves = _module(command.name).run(command.config, *figure, progress=progress)
+        if run.devices.writes:
+            arrays = {key: np.asarray(curve) for key, curve in curves.items()}
+            write_record(path, header | {"results": summarise(results)}, arrays)
+            write_report(path)
+    if screen is not None:
+        run.console.print(spent(time.perf_counter() - start), highlight=False)
+    return True
 
 
 @contextmanager
-def _kept(command, header, console, alike):
-    """What survives the process, and the log, which only the process that writes has.
+def _on_screen(run: Run, figures: int) -> Iterator[Screen | None]:
+    """What people see of a run of so many figures; None where they want to see nothing."""
+    if run.command.options.quiet:
+        yield None
+    else:
+        with on_screen(run.console, figures) as screen:
+            yield screen
 
-    None where there is nothing left to do.
+
+@contextmanager
+def _kept(run: Run) -> Iterator[tuple[dict[str, Any], Kept | None, Log | None]]:
+    """The header, what survives the process, and the log, which only the writing process has.
+
+    Nothing is kept where there is nothing left to do.
     """
-    options = _options(command) | {"save_every": command.save_every, "alike": alike}
     lines: list[str] = []
     logs: list[Log] = []
 
     def tell(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        _say(run.console, text)
         logs[0].write("told", text=text) if logs else lines.append(text)
 
-    with under_way(command.out, header, **options, tell=tell) as kept:
-        if kept is None or not devices.writes():
-            yield kept, None
+    with run.folder.under_way(tell, run.command.options.save_every) as begun:
+        if begun is None or not run.devices.writes:
+            yield run.folder.header, begun and begun.kept, None
             return
-        with logged(command.out, **{key: header[key] for key in LOGGED}) as log:
+        fields = {key: run.folder.header[key] for key in LOGGED}
+        with logged(run.folder.path, **fields) as log:
             logs.append(log)
             for text in lines:
                 log.write("told", text=text)
-            yield kept, log
+            yield begun.header, begun.kept, log
 
 
-def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:
+def _header(command: Command, where: Mapping[str, Any], devices: Devices) -> dict[str, Any]:
     """The record to come, without its results; `where` is its provenance."""
-    config = normalised(dataclasses.asdict(command.config))
-    module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
-    figures = getattr(settings(command.name), "FIGURES", ())
-    figure = [None if command.figure == ALL else command.figure] if figures else []
+    config, module = normalised(dataclasses.asdict(command.config)), _module(command.name)
+    figure = [] if command.figure is None else [None if command.figure == ALL else command.figure]
     extra = module.versions(command.config, *figure) if hasattr(module, "versions") else {}
     return {
         "experiment": command.name,
-        "preset": command.preset,
+        "preset": command.options.preset,
         "config": config | ({} if command.figure is None else {"figure": command.figure}),
-        "command": words(command),
+        "command": words_of(command),
         "versions": where["versions"] | extra,
         "commit": where["commit"],
         "device": where["device"],
-        "numerics": where["numerics"] | {"devices": str(devices.count())},
+        "numerics": where["numerics"] | {"devices": str(devices.count)},
         "seeds": list(range(command.config.seed, command.config.seed + command.config.seeds)),
     }
 
 
-def _merged(header, figures, runs) -> Run:
+def _merged(header, found):
     """One record with all methods of all figures; ValueError where two give the same number."""
     results: dict[str, dict[str, Any]] = {}
     curves: dict[str, np.ndarray] = {}
-    for figure, (record, arrays) in zip(figures, runs, strict=True):
+    for figure, (record, arrays) in found.items():
         for method, entries in record["results"].items():
             twice = entries.keys() & results.setdefault(method, {}).keys()
             if twice:
@@ -180,17 +204,34 @@ def _merged(header, figures, runs) -> Run:
     return header | {"results": results}, curves
 
 
-def _show(command: Command, header: Mapping[str, Any], console: Console) -> None:
-    if not devices.writes():
+def _show(run: Run) -> None:
+    path = run.folder.path
+    if not run.devices.writes:
         return
-    if not is_drawn(command.out):
-        write_report(command.out)
-    if not command.quiet:
-        record = read_record(command.out)[0]
-        show(record, console)
-        change = first_change(record.get("numerics"), header["numerics"])
+    if not is_drawn(path):
+        write_report(path)
+    if not run.command.options.quiet:
+        record = read_record(path)[0]
+        show(record, run.console)
+        change = first_change(record.get("numerics"), run.folder.header["numerics"])
         if change:
             told = f"These numbers are not of the flags and the device of today: {change}."
-            console.print(told, soft_wrap=True, highlight=False, markup=False)
-        told = f"Record, figures and report: {command.out}"
-        console.print(told, soft_wrap=True, highlight=False, markup=False)
+            _say(run.console, told)
+        _say(run.console, f"Record, figures and report: {path}")
+
+
+def _keep_compiled(console):
+    """Later processes find what this one compiles, or it is told why not."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        enable_compilation_cache()
+    for warning in told:
+        _say(console, str(warning.message))
+
+
+def _say(console, text):
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{experiments.EXPERIMENTS[name]}.run")

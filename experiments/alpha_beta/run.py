@@ -4,8 +4,8 @@
 import importlib
 
 from experiments.alpha_beta.config import Config
-from experiments.outcomes import Curves, Results, collected, notes_on
 from experiments.progress import Progress
+from experiments.results import Curves, Results, collected, notes_on
 
 ANALYTIC = {"examples": "analytic", "halfspace": "halfspace"}
 TRAINED = {

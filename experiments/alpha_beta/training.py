@@ -15,8 +15,8 @@ from jaxtyping import Array, PyTree
 
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import measured
-from experiments.devices import replicate, spread, whole
 from experiments.progress import Progress
+from experiments.sharding import replicate, spread, whole
 from plprune.conditions import Records, batch_losses, recording, replay
 from plprune.data import minibatches
 from plprune.functional import functional

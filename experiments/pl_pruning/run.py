@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import devices
+from experiments import sharding
 from experiments.pl_pruning.arrays import load_splits, title
 from experiments.pl_pruning.cases import Case, case_of
 from experiments.pl_pruning.choosing import kept_share
@@ -24,7 +24,7 @@ Curves = dict[str, np.ndarray]
 
 def run(config: Config, *, progress: Progress) -> tuple[Results, Curves]:
     """Results per regime and method, and the curves."""
-    devices.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
+    sharding.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
     splits = load_splits(config)
     results: Results = {}
     curves: Curves = {}
@@ -105,7 +105,7 @@ def _placed(case: Case) -> Case:
 
     All is computed: what still waits, such as the minibatches, would count as time of the gating.
     """
-    return jax.block_until_ready(case._replace(data=devices.replicate(case.data)))
+    return jax.block_until_ready(case._replace(data=sharding.replicate(case.data)))
 
 
 def _measured(config: Config, run: Run, norm: float) -> dict[str, float | None]:

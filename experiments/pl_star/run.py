@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from experiments.outcomes import collected
 from experiments.pl_star.config import Config
 from experiments.progress import Progress
+from experiments.results import collected
 
 MODULES = {
     "surface": "landscapes",

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from experiments.folders import normalised
 
 from experiments import figures as looks
-from experiments.folders import normalised
 from experiments.pl_pruning import drawing
 from experiments.pl_pruning.config import METHODS, PRESETS
 from experiments.pl_pruning.figures import measured, metrics, pooled

@@ -19,7 +19,7 @@ from experiments.pl_pruning.networks import Shape
 from experiments.pl_pruning.rules import budget_of
 from experiments.pl_pruning.settings import network
 from experiments.pl_pruning.subject import State, _balanced, _packed, trainer
-from experiments.progress import Silent
+from experiments.progress import Progress
 from plprune.losses import cross_entropy
 from plprune.models.switch import Balanced
 
@@ -63,7 +63,7 @@ def test_networks_of_every_kind_lose_nodes_and_train_on(monkeypatch, kind):
         monkeypatch.setattr(running, "conditioning", lambda *_: {})
         monkeypatch.setattr(training, "hessian_norm", lambda *_: 1.0)
     monkeypatch.setattr(running, "load_splits", lambda _: splits_of("features" in dict(net.sizes)))
-    results, curves = running.run(config, progress=Silent())
+    results, curves = running.run(config, progress=Progress())
     ((name, found),) = results.items()
     assert found["masked_difference"][0] <= 1e-5
     assert found["kept_nodes"] == [0.5]

@@ -2,7 +2,7 @@
 """The folder of a run: what may be written there, and what an interrupted run left behind.
 
 While a run is under way its folder has ``unfinished/``: the header of the record to come in
-``run.json`` and one file per finished piece of work. It goes when the record is complete.
+``run.json``, and what `experiments.resuming` keeps. It goes when the record is complete.
 """
 
 import fcntl
@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from experiments import devices
-from experiments.keeping import SAVE_EVERY, OnDisk, identity_of
+from experiments.resuming import SAVE_EVERY, Kept, Tell
+from experiments.run_log import EVENTS, LOG, PROFILE
+from experiments.sharding import ALONE, Devices
 from plprune.data.files import text
 from plprune.records import CURVES, RECORD, read_record, write_file
 
@@ -24,130 +25,126 @@ Header = dict[str, Any]  # A record without its results.
 UNFINISHED = "unfinished"
 HEADER = "run.json"
 LOCK = ".lock"
-LOG, EVENTS, PROFILE = LOGS = "log.jsonl", "tensorboard", "profile"
 PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
 BEGUN = {"commit": "at", "device": "on"}  # What may change in a run, and is told and recorded.
 
 
-def must_run(
-    folder: Path,
-    header: Header,
-    *,
-    resume: bool,
-    overwrite: bool,
-    inner: Iterable[str] = (),
-    alike: bool = False,
-) -> bool:
-    """Whether the run of `header` has still to be done in `folder`; False where it is complete.
+class Run(NamedTuple):
+    """A run that is under way."""
 
-    Process 0 looks, and all others go by what it found. That may change as soon as it was found:
-    `under_way` looks again before anything is removed.
+    header: Header  # With where it was begun, if elsewhere.
+    kept: Kept
+
+
+class RunFolder(NamedTuple):
+    """A folder, the run that is to be in it, and what may be done there.
 
     Args:
-      folder: Of the run; it need not exist.
+      path: It need not exist.
       header: The record to come, without results. Its `config`, `versions` and `numerics` are
         compared with those that the folder holds.
+      devices: Process 0 looks and writes, and all others go by what it found.
       resume: Continue an unfinished run; a complete one with the same config is left alone.
       overwrite: Start again whatever is there.
       inner: Names of sub-folders that belong to other runs and are not looked at.
       alike: Even with `resume`, a complete run must have the same versions and numerics.
-
-    Raises:
-      ValueError: where the folder holds anything that this run must not replace.
     """
-    if resume and overwrite:
-        raise ValueError("--resume and --overwrite exclude each other.")
 
-    def look() -> bytes:
-        todo = _still_to_run(folder, header, resume, overwrite, inner, alike)
-        if not todo and (folder / UNFINISHED).exists():  # Of a process killed when it was complete.
-            with suppress(ValueError), locked(folder):
-                if not (folder / UNFINISHED / HEADER).exists():
-                    forget(folder)
+    path: Path
+    header: Header
+    devices: Devices = ALONE
+    resume: bool = False
+    overwrite: bool = False
+    inner: tuple[str, ...] = ()
+    alike: bool = False
+
+    def must_run(self) -> bool:
+        """Whether the run has still to be done; False where it is complete.
+
+        That may change as soon as it was found: `under_way` looks again before anything is removed.
+
+        Raises:
+          ValueError: where the folder holds anything that this run must not replace.
+        """
+        return bool(self.devices.shared(self._look))
+
+    def _look(self):
+        todo = self._is_to_run()
+        unfinished = self.path / UNFINISHED
+        if not todo and unfinished.exists():  # Of a process killed when it was complete.
+            with suppress(ValueError), locked(self.path):
+                if not (unfinished / HEADER).exists():
+                    forget(self.path)
         return b"1" if todo else b""
 
-    return bool(devices.shared(look))
-
-
-def _still_to_run(folder, header, resume, overwrite, inner, alike):
-    _check_writable(folder)
-    if overwrite:
-        return True
-    if (folder / UNFINISHED / HEADER).exists():  # Before the record, which it may be replacing.
-        check_same(folder, header, _read_header(folder))
-        if not resume:
+    def _is_to_run(self):
+        _check_writable(self.path)
+        if self.overwrite:
+            return True
+        if (self.path / UNFINISHED / HEADER).exists():  # Before the record that it may replace.
+            check_same(self.path, self.header, _read_header(self.path))
+            if not self.resume:
+                raise ValueError(
+                    f"{self.path} holds an unfinished run: --resume continues it, "
+                    "--overwrite starts again."
+                )
+            return True
+        if (self.path / RECORD).exists():
+            alike = self.alike or not self.resume
+            check_same(self.path, self.header, _complete_record(self.path), alike=alike)
+            return False
+        present = {path.name for path in self.path.iterdir()} - {LOCK, UNFINISHED, *self.inner}
+        in_the_way = present & set(PRODUCTS) if self.resume else present
+        if in_the_way:
             raise ValueError(
-                f"{folder} holds an unfinished run: --resume continues it, "
-                "--overwrite starts again."
+                f"{self.path} is not empty ({', '.join(sorted(in_the_way)[:3])}) and holds no run: "
+                "choose another --out, or --overwrite."
             )
         return True
-    if (folder / RECORD).exists():
-        check_same(folder, header, _complete_record(folder), alike=alike or not resume)
-        return False
-    present = {path.name for path in folder.iterdir()} - {LOCK, UNFINISHED, *inner}
-    in_the_way = present & set(PRODUCTS) if resume else present
-    if in_the_way:
-        raise ValueError(
-            f"{folder} is not empty ({', '.join(sorted(in_the_way)[:3])}) and holds no run: "
-            "choose another --out, or --overwrite."
-        )
-    return True
 
+    @contextmanager
+    def under_way(self, tell: Tell, save_every: float = SAVE_EVERY) -> Iterator[Run | None]:
+        """What is kept of the run outlives the process until the run is complete.
 
-@contextmanager
-def under_way(
-    folder: Path,
-    header: Header,
-    *,
-    overwrite: bool,
-    tell: Callable[[str], None],
-    save_every: float = SAVE_EVERY,
-    resume: bool = True,
-    inner: Iterable[str] = (),
-    alike: bool = False,
-) -> Iterator[OnDisk | None]:
-    """What is kept of a run in `folder` outlives the process until the run is complete.
+        The folder is this process's alone until the block is left. What `must_run` looks at is
+        looked at again, so that nothing is removed but what was seen under the lock: None where
+        another process has completed the run since. Leaving the block without an error ends the
+        run: what was kept for resuming it is removed. ValueError where another process is at work
+        in the folder.
+        """
+        with ExitStack() as stack:
 
-    The folder is this process's alone until the block is left. What `must_run` looks at is looked
-    at again, so that nothing is removed but what was seen under the lock: None where another
-    process has completed the run since. Leaving the block without an error ends the run: what was
-    kept for resuming it is removed. ValueError where another process is at work in the folder.
-    """
-    with ExitStack() as stack:
+            def claim() -> bytes:
+                stack.enter_context(locked(self.path))
+                return b"1" if self._is_to_run() else b""
 
-        def claim() -> bytes:
-            stack.enter_context(locked(folder))
-            return b"1" if _still_to_run(folder, header, resume, overwrite, inner, alike) else b""
+            if not self.devices.shared(claim):
+                stack.close()
+                yield None
+                return
+            header = self._begun(tell) if self.devices.writes else self.header
+            state = self.path / UNFINISHED
+            yield Run(header, Kept(state, _identity(header), tell, save_every, self.devices))
+            if self.devices.writes:
+                forget(self.path)
 
-        if not devices.shared(claim):
-            stack.close()
-            yield None
-            return
-        kept = OnDisk(folder / UNFINISHED, identity_of(header), tell, save_every)
-        kept.header = _begun(folder, header, overwrite, tell) if devices.writes() else header
-        yield kept
-        if devices.writes():
+    def _begun(self, tell):
+        """The header of a run that is begun or gone on with, once it is on disk."""
+        folder, state, header = self.path, self.path / UNFINISHED, self.header
+        if self.overwrite or not (state / HEADER).exists():
+            _clear_logs(folder)
             forget(folder)
-
-
-def _begun(folder, header, overwrite, tell):
-    """The header of a run that is begun or gone on with, once it is on disk."""
-    state = folder / UNFINISHED
-    if overwrite or not (state / HEADER).exists():
-        _clear_logs(folder)
-    if overwrite:
-        forget(folder)
-    elif (state / HEADER).exists():
-        header = continued(header, _read_header(folder))
-        for key, value in header.get("begun", {}).items():
-            if value != header.get(key):
-                at = f"{BEGUN[key]} {key}"
-                tell(f"This run was begun {at} {value} and is continued at {header.get(key)}.")
-    state.mkdir(parents=True, exist_ok=True)
-    lines = json.dumps(header, indent=1)
-    write_file(state / HEADER, lambda file: file.write(lines.encode()))
-    clear(folder)  # After the header: whenever the process stops, one of the two is there.
-    return header
+        else:
+            header = continued(header, _read_header(folder))
+            for key, value in header.get("begun", {}).items():
+                if value != header.get(key):
+                    at = f"{BEGUN[key]} {key}"
+                    tell(f"This run was begun {at} {value} and is continued at {header.get(key)}.")
+        state.mkdir(parents=True, exist_ok=True)
+        lines = json.dumps(header, indent=1)
+        write_file(state / HEADER, lambda file: file.write(lines.encode()))
+        clear(folder)  # After the header: whenever the process stops, one of the two is there.
+        return header
 
 
 def continued(header: Header, before: Mapping[str, Any]) -> Header:
@@ -279,6 +276,11 @@ def check_same(
                 f"{folder} holds a run with {other} ({change}): "
                 "choose another --out, or --overwrite."
             )
+
+
+def _identity(header):
+    """What pieces of one run have in common and those of others have not."""
+    return [header.get(key) for key in ("config", "versions", "numerics")]
 
 
 def first_change(found: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,9 @@
 
 ``log.jsonl`` has one JSON object a line, each with the seconds since 1970 as `time`: ``begin`` and
 ``end`` of a run, ``start``, ``step`` and ``stop`` of a task, and what was told. A resumed run goes
-on in the same file. The event files in ``tensorboard/`` hold the numbers of the steps.
+on in the same file. In ``tensorboard/`` every task, such as a method on a seed, is a run of its own
+and its numbers have the same tags as those of the others, so that TensorBoard lays them over one
+another.
 """
 
 import json
@@ -12,22 +14,18 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from experiments.carrying import Advance, Infos
-from experiments.folders import EVENTS, LOG, PROFILE
-from experiments.keeping import Arrays, Loop
-from experiments.progress import Progress, Task
-
+LOG, EVENTS, PROFILE = "log.jsonl", "tensorboard", "profile"
 FLUSH_SECONDS = 10.0
 PROFILE_SECONDS = 60.0  # A trace grows by megabytes a second; this much shows what there is to see.
 
 
 class Log:
-    """The log and the event files of one run.
+    """The log and the event files of one run; see `experiments.progress.Watcher`.
 
     What cannot be written is left out: a full disk must not stop a run that it may outlive.
     """
@@ -35,7 +33,6 @@ class Log:
     def __init__(self, folder: Path):
         self.folder, self._lock = folder, threading.Lock()
         self._file: TextIO | None = None
-        self._events: _Events | None = None
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             # A pipe in its place would wait for a reader.
@@ -50,50 +47,88 @@ class Log:
                 self._file.write(line + "\n")
                 self._file.flush()  # A killed process leaves whole lines.
 
-    def numbers(self, task: str, step: int, numbers: Mapping[str, float]) -> None:
-        """The numbers of a task after so many steps."""
-        self.write("step", task=task, step=step, **numbers)
-        with self._lock, suppress(OSError):
-            if numbers and self._events is None:
-                self._events = _Events(self.folder / EVENTS)
-            for name, value in numbers.items():
-                self._events.write(f"{task}/{name}", step, float(value))
+    @contextmanager
+    def task(self, name: str, *, total: int) -> Iterator["_Steps"]:
+        """Logs the steps of a task."""
+        start, steps = time.perf_counter(), _Steps(self, name)
+        self.write("start", task=name, total=total)
+        try:
+            yield steps
+        finally:
+            steps.events.close()
+        seconds = round(time.perf_counter() - start, 3)
+        self.write("stop", task=name, step=steps.done, seconds=seconds)
+
+    def plan(self, pieces: int) -> None:
+        """Logs how many pieces are to come."""
+        self.write("plan", pieces=pieces)
+
+    def finished(self, *, anew: bool) -> None:
+        """Nothing: the steps have said it."""
 
     def close(self) -> None:
         """Write what is left."""
-        for file in (self._file, self._events):
-            with suppress(OSError):
-                if file is not None:
-                    file.close()
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
 
 
-class _Events:
-    """An event file of TensorBoard, written at once: no thread, no queue that a full disk blocks.
+class _Steps:
+    """The numbers of one task, after so many steps."""
 
-    A tag has letters, digits and ``-./_``; whatever else a name holds becomes an underscore.
+    def __init__(self, log, name):
+        self.log, self.name, self.done = log, name, 0
+        parts = [re.sub(r"[^\w.@-]+", "_", part).strip(".") or "_" for part in name.split("/")]
+        self.events = Events(log.folder.joinpath(EVENTS, *parts))
+
+    def advance(self, steps: int = 1, **numbers: float) -> None:
+        self.done += steps
+        self.log.write("step", task=self.name, step=self.done, **numbers)
+        self.events.write(self.done, numbers)
+
+
+class Events:
+    """TensorBoard's event file of one task.
+
+    Written at once by tensorboardX's `EventsWriter`: the thread of its `SummaryWriter` ends with a
+    traceback where the disk is full, and the queue that it leaves keeps the process from ending.
     """
 
     def __init__(self, folder: Path):
+        self.folder, self._writer, self._flushed = folder, None, 0.0
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """The numbers after so many steps, each under its own name."""
+        if not numbers:
+            return
+        with suppress(OSError):
+            self._writer = self._writer or self._opened()
+            self._write(step, numbers)
+
+    def close(self) -> None:
+        """Write what is left."""
+        with suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
+
+    def _opened(self):
         from tensorboardX import event_file_writer  # Here: importing it takes a third of a second.
 
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         # Absolute: tensorboardX takes what comes before a colon for a scheme.
-        prefix = str(folder.absolute() / "events")
-        self._writer = event_file_writer.EventsWriter(prefix, f".{os.getpid()}")
-        self._flushed = 0.0
+        prefix = str(self.folder.absolute() / "events")
+        return event_file_writer.EventsWriter(prefix, f".{os.getpid()}")
 
-    def write(self, tag: str, step: int, value: float) -> None:
+    def _write(self, step, numbers):
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        found = scalar(re.sub(r"[^\w./-]+", "_", tag), value)
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=found))
+        for name, value in numbers.items():
+            event = Event(wall_time=time.time(), step=step, summary=scalar(name, float(value)))
+            self._writer.write_event(event)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._writer.flush()
             self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 @contextmanager
@@ -111,48 +146,6 @@ def logged(folder: Path, **fields: Any) -> Iterator[Log]:
     finally:
         log.write("end", how=ended, seconds=round(time.perf_counter() - start, 3), **memory())
         log.close()
-
-
-class Logged:
-    """A `Progress` all of which is logged too."""
-
-    def __init__(self, inner: Progress, log: Log):
-        self.inner, self.log = inner, log
-
-    @contextmanager
-    def task(self, name: str, *, total: int) -> Iterator[Task]:
-        """A task of `inner`."""
-        start = time.perf_counter()
-        self.log.write("start", task=name, total=total)
-        with self.inner.task(name, total=total) as task:
-            logged = _LoggedTask(task, name, self.log)
-            yield logged
-        seconds = round(time.perf_counter() - start, 3)
-        self.log.write("stop", task=name, step=logged.done, seconds=seconds)
-
-    def once(self, name: str, work: Callable[[], Mapping]) -> Arrays:
-        """A piece of `inner`."""
-        return self.inner.once(name, work)
-
-    def carry(
-        self, name: str, state: Any, inputs: Any, advance: Advance, **options: Any
-    ) -> tuple[Any, Infos]:
-        """A loop of `inner`."""
-        return self.inner.carry(name, state, inputs, advance, **options)
-
-    def loop(self, name: str) -> Loop:
-        """A loop of `inner` that its caller runs."""
-        return self.inner.loop(name)
-
-
-class _LoggedTask:
-    def __init__(self, task, name, log):
-        self.task, self.name, self.log, self.done = task, name, log, 0
-
-    def advance(self, steps: int = 1, **numbers: float) -> None:
-        self.task.advance(steps, **numbers)
-        self.done += steps
-        self.log.numbers(self.name, self.done, numbers)
 
 
 @contextmanager
