@@ -25,6 +25,7 @@ TOOLS = {
     "prepare": "Fetch a TFDS data set once (needs the extra `prepare`).",
 }
 ALL = "all"
+NONE = None, None, None
 MOST_DEVICES = 2**20  # No machine has more; a typing error has.
 
 
@@ -117,17 +118,31 @@ def parse(name: str, words: Sequence[str]) -> Command:
       ValueError: one line, for anything that is not understood or cannot be run.
       SystemExit: with code 0, after the help was printed.
     """
+    from experiments.parsing import read
+
     if name not in experiments.EXPERIMENTS:
         known = ", ".join((*experiments.EXPERIMENTS, *TOOLS))
         raise ValueError(f"no experiment {name!r}; there are {known}.")
-    from experiments.parsing import read
-
     module = settings(name)
-    figure, words = _figure(name, module, list(words))
+    figures = (*getattr(module, "FIGURES", ()), ALL) if hasattr(module, "FIGURES") else ()
+    figure, words = figures[-1] if figures else None, list(words)
+    if words and not words[0].startswith("-"):
+        figure = words.pop(0)
+        if figure not in figures:
+            known = f"there are {', '.join(figures)}" if figures else "it takes flags only"
+            raise ValueError(f"{name} has no figure {figure!r}; {known}.")
     preset = _preset(name, module.PRESETS, words)
-    options, config = read(
-        f"{PROGRAM} {name}", _help(module), words, RunOptions(preset), module.PRESETS[preset]
+    lists = f"Figures: {', '.join(figures)}." if figures else ""
+    text = (
+        (module.__doc__ or "").strip(),
+        getattr(module, "DETAILS", ""),
+        lists,
+        f"Presets: {', '.join(module.PRESETS)}.",
     )
+    options, config = read(
+        f"{PROGRAM} {name}", "\n\n".join(filter(None, text)), words, RunOptions(preset),
+        module.PRESETS[preset],
+    )  # fmt: skip
     check(name, config)
     _check_options(name, figure, options)
     return Command(name, figure, config, options)
@@ -153,16 +168,10 @@ def parse_argument(tool: str, argument: str, words: Sequence[str]) -> str:
 
 def check(name: str, config: Any) -> None:
     """Raise ValueError, in a line, for settings that cannot be run."""
-    from experiments.parsing import flags
-
     if config.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"seed must lie in [0, 2**31), got {config.seed}.")
-    for path, value in flags(config):
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"{path} must be finite, got {number}.")
     try:
         settings(name).check(config)
     except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
@@ -182,29 +191,6 @@ def words_of(command: Command) -> str:
             word = written(value)
             found += [f"--{path}={word}"] if word.startswith("-") else [f"--{path}", word]
     return shlex.join(found)
-
-
-def _figures(module):
-    return getattr(module, "FIGURES", ())
-
-
-def _figure(name, module, words):
-    """The figure that is named first, the last one by default, and the other words."""
-    choices = (*_figures(module), ALL) if _figures(module) else ()
-    if not words or words[0].startswith("-"):
-        return (ALL if choices else None), words
-    if words[0] not in choices:
-        known = f"there are {', '.join(choices)}" if choices else "it takes flags only"
-        raise ValueError(f"{name} has no figure {words[0]!r}; {known}.")
-    return words[0], words[1:]
-
-
-def _help(module):
-    parts = [(module.__doc__ or "").strip(), getattr(module, "DETAILS", "")]
-    if _figures(module):
-        parts.append(f"Figures: {', '.join((*module.FIGURES, ALL))}.")
-    parts.append(f"Presets: {', '.join(module.PRESETS)}.")
-    return "\n\n".join(filter(None, parts))
 
 
 def _preset(name, known, words):
@@ -227,11 +213,11 @@ def _check_options(name, figure, options):
         raise ValueError(f"save_every must be at least 0 seconds, got {options.save_every}.")
     if options.devices is not None and not 1 <= options.devices <= MOST_DEVICES:
         raise ValueError(f"devices must lie in [1, {MOST_DEVICES}], got {options.devices}.")
-    _check_processes(options)
-    module = settings(name)
-    alone = getattr(module, "ON_ONE_DEVICE", ())
-    others = [other for other in _figures(module) if other not in alone]
-    if options.are_several and alone and (figure in alone or (figure == ALL and not others)):
+    if options.distributed or (options.coordinator, options.processes, options.process) != NONE:
+        _check_processes(options)
+    alone = getattr(settings(name), "ON_ONE_DEVICE", ())
+    others = [other for other in getattr(settings(name), "FIGURES", ()) if other not in alone]
+    if options.are_several and (figure in alone or (figure == ALL and not others)):
         told = f"; {', '.join(others)} have" if others else ""
         raise ValueError(
             f"{name} {figure} has nothing large enough to spread over devices{told}: leave out "
@@ -241,12 +227,12 @@ def _check_options(name, figure, options):
 
 def _check_processes(options):
     explicit = options.coordinator, options.processes, options.process
-    if not options.distributed and explicit != (None, None, None):
+    if not options.distributed:
         raise ValueError("--coordinator, --processes and --process need --distributed.")
-    if options.coordinator is None:
-        if explicit != (None, None, None):
-            raise ValueError("--processes and --process need --coordinator.")
+    if explicit == NONE:
         return
+    if options.coordinator is None:
+        raise ValueError("--processes and --process need --coordinator.")
     host, _, port = options.coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ValueError(f"coordinator must be HOST:PORT, got {options.coordinator!r}.")

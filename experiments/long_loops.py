@@ -7,15 +7,17 @@ on where the loop is cut, saved and resumed.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.resuming import Arrays, Kept
+from experiments.sharding import on_host
 
 PARTS = 100  # Stretches of a loop, about, where `every` does not say.
 Advance = Callable[[Any, Any], tuple[Any, Any]]
+_slice = jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=2)
 
 
 class Diverged(ValueError):
@@ -80,7 +82,6 @@ def _check_finite(name, done, seen):
 
 def _strong(state):
     """Every leaf an array with a type of its own, as it comes back from disk."""
-    import jax
 
     def strong(leaf):
         if not hasattr(leaf, "dtype") or getattr(leaf, "weak_type", False):
@@ -91,8 +92,6 @@ def _strong(state):
 
 
 def _length(inputs):
-    import jax
-
     if isinstance(inputs, int):
         return inputs
     sizes = {len(leaf) for leaf in jax.tree.leaves(inputs)}
@@ -102,32 +101,21 @@ def _length(inputs):
 
 
 def _rows(inputs, start, stop):
-    import jax
-
     if isinstance(inputs, int):
         return range(start, stop)
 
     def rows(leaf):
         # A slice of jax's array with Python's numbers would be compiled anew for every stretch.
         is_numpy = isinstance(leaf, np.ndarray)
-        return leaf[start:stop] if is_numpy else _slice()(leaf, start, stop - start)
+        return leaf[start:stop] if is_numpy else _slice(leaf, start, stop - start)
 
     return jax.tree.map(rows, inputs)
-
-
-@cache
-def _slice():
-    import jax
-
-    return jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=2)
 
 
 def _as_infos(seen, steps):
     """A mapping from names to NumPy arrays, whose leading axis is that of the steps."""
     if seen is None or seen == ():
         return {}
-    from experiments.sharding import on_host
-
     named = seen if isinstance(seen, Mapping) else seen._asdict()
     arrays = on_host(dict(named))
     for key, values in arrays.items():

@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import GenericAlias
 from typing import Annotated, Any, get_args, get_origin
@@ -111,6 +112,27 @@ def _told(program, kind, words, **options):
     raise ValueError(f"{reason}; see {program} --help.") from None
 
 
+def finite(word: str) -> float:
+    """A number; ValueError where it is infinite or none."""
+    if not math.isfinite(float(word)):
+        raise ValueError(f"it must be finite, got {word}")
+    return float(word)
+
+
+@RULES.primitive_rule
+def _float(info):
+    """A number that JSON can hold."""
+    if info.type is not float:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=lambda words: finite(words[0]),
+        is_instance=lambda value: isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 @RULES.primitive_rule
 def _list(info):
     """A list of numbers or names is one word with commas."""
@@ -119,12 +141,12 @@ def _list(info):
         return None
     if arguments[0] not in (int, float, str):
         return None
-    (item, _) = arguments
+    read_item = finite if arguments[0] is float else arguments[0]
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{item.__name__.upper()},...",
+        metavar=f"{arguments[0].__name__.upper()},...",
         instance_from_str=lambda words: tuple(
-            item(word.strip()) for word in words[0].split(",") if words[0]
+            read_item(word.strip()) for word in words[0].split(",") if words[0]
         ),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [written(value)],

@@ -2,7 +2,8 @@
 """The one loop over seeds, and the one shape of what it finds.
 
 A method on a seed gives numbers and arrays by name. Numbers become ``results``, {method: {metric:
-[a number or None, one per seed]}}; arrays become ``curves``, {"method/metric": [seed, step]}.
+[a number or None, one per seed]}}; arrays become ``curves``, {"method/metric": [seed, step]}. A
+curve that shares its name with a number is given as ``curves/NAME``, as `as_curves` does.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+CURVES = "curves/"
 Found = Mapping[str, np.ndarray]  # Metric -> a number, or an array over the steps.
 Results = dict[str, dict[str, list[float | None]]]
 Curves = dict[str, np.ndarray]
@@ -21,7 +23,13 @@ def seeds_of(config: Any) -> range:
 
 
 def each_seed(
-    config: Any, progress: Any, name: str, work: Callable[[int], Mapping], *, task: Any = None
+    config: Any,
+    progress: Any,
+    name: str,
+    work: Callable[[int], Mapping],
+    *,
+    task: Any = None,
+    shown: Mapping[str, str] | None = None,
 ) -> list[Found]:
     """What ``work(seed)`` gives on every seed; each is a piece that an interruption leaves.
 
@@ -31,12 +39,13 @@ def each_seed(
       name: Of the pieces, such as the method's.
       work: Seed -> numbers and arrays by name.
       task: Moves on by one step a seed.
+      shown: Name -> number of a seed that the task shows under that name.
     """
     found = []
     for seed in seeds_of(config):
         found.append(progress.once(f"{name}, seed {seed}", lambda s=seed: work(s)))
         if task is not None:
-            task.advance(1)
+            task.advance(1, **{k: float(found[-1][v]) for k, v in (shown or {}).items()})
     return found
 
 
@@ -48,6 +57,11 @@ def by_method(seeds: Sequence[Found]) -> dict[str, list[Found]]:
             method, _, metric = key.rpartition("/")
             found.setdefault(method, [{} for _ in seeds])[place][metric] = value
     return found
+
+
+def as_curves(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Curves beside numbers of the same names."""
+    return {f"{CURVES}{name}": array for name, array in arrays.items()}
 
 
 def collected(per_seed: Mapping[str, Sequence[Found]]) -> tuple[Results, Curves]:
@@ -64,7 +78,7 @@ def collected(per_seed: Mapping[str, Sequence[Found]]) -> tuple[Results, Curves]
             if np.ndim(first) == 0:
                 results[method][name] = [float(v) if np.isfinite(v) else None for v in values]
             else:
-                curves[f"{method}/{name}"] = np.stack(_level(values))
+                curves[f"{method}/{name.removeprefix(CURVES)}"] = np.stack(_level(values))
     return {method: entries for method, entries in results.items() if entries}, curves
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import jax
 import numpy as np
 
 from experiments import interruption
-from experiments.sharding import ALONE, Devices
+from experiments.sharding import ALONE, Devices, on_host
 from plprune.data.files import content
 from plprune.records import read_arrays, write_arrays
 
@@ -224,10 +225,6 @@ def _values(arrays):
 
 def _arrays_of(here: Here) -> Arrays:
     """All of a loop's state as arrays on the host, its leaves in the order of the tree."""
-    import jax
-
-    from experiments.sharding import on_host
-
     leaves = on_host([_data(leaf) for leaf in jax.tree.leaves(here.state)])
     infos = {f"info/{name}": array for name, array in here.infos.items()}
     states = {f"state/{i}": leaf for i, leaf in enumerate(leaves)}
@@ -240,8 +237,6 @@ def _as_here(arrays: Arrays, like: Any) -> Here:
     Raises:
       ValueError: a leaf of another shape or type.
     """
-    import jax
-
     wanted, structure = jax.tree.flatten(like)
     if sum(key.startswith("state/") for key in arrays) != len(wanted):
         raise ValueError(f"its state must have {len(wanted)} leaves.")
@@ -251,8 +246,6 @@ def _as_here(arrays: Arrays, like: Any) -> Here:
 
 
 def _like(array, leaf, place):
-    import jax
-
     data = _data(leaf)
     array = array.view(data.dtype) if array.dtype.kind == "V" else array  # NumPy lacks bfloat16.
     if (array.shape, array.dtype) != (data.shape, data.dtype):
@@ -270,12 +263,8 @@ def _like(array, leaf, place):
 
 
 def _is_key(leaf):
-    import jax
-
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _data(leaf):
-    import jax
-
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf

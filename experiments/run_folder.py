@@ -9,31 +9,33 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from experiments.resuming import SAVE_EVERY, Kept, Tell
-from experiments.run_log import EVENTS, LOG, PROFILE
+from experiments.resuming import SAVE_EVERY, Kept
+from experiments.run_log import EVENTS, LOG, PROFILE, Log, logged
 from experiments.sharding import ALONE, Devices
 from plprune.data.files import text
 from plprune.records import CURVES, RECORD, read_record, write_file
 
 Header = dict[str, Any]  # A record without its results.
-UNFINISHED = "unfinished"
-HEADER = "run.json"
-LOCK = ".lock"
+LOCK, UNFINISHED, HEADER = ".lock", "unfinished", "unfinished/run.json"
 PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
+LOGS = (LOG, EVENTS, PROFILE)
+# The header first, without which the rest means nothing.
+STATE = (HEADER, UNFINISHED)
 BEGUN = {"commit": "at", "device": "on"}  # What may change in a run, and is told and recorded.
+OVER = "choose another --out, or --overwrite."
 
 
-class Run(NamedTuple):
+class UnderWay(NamedTuple):
     """A run that is under way."""
 
     header: Header  # With where it was begun, if elsewhere.
     kept: Kept
+    log: Log | None  # None where this process does not write.
 
 
 class RunFolder(NamedTuple):
@@ -66,44 +68,17 @@ class RunFolder(NamedTuple):
         Raises:
           ValueError: where the folder holds anything that this run must not replace.
         """
-        return bool(self.devices.shared(self._look))
-
-    def _look(self):
-        todo = self._is_to_run()
-        unfinished = self.path / UNFINISHED
-        if not todo and unfinished.exists():  # Of a process killed when it was complete.
-            with suppress(ValueError), locked(self.path):
-                if not (unfinished / HEADER).exists():
-                    forget(self.path)
-        return b"1" if todo else b""
-
-    def _is_to_run(self):
-        _check_writable(self.path)
-        if self.overwrite:
-            return True
-        if (self.path / UNFINISHED / HEADER).exists():  # Before the record that it may replace.
-            check_same(self.path, self.header, _read_header(self.path))
-            if not self.resume:
-                raise ValueError(
-                    f"{self.path} holds an unfinished run: --resume continues it, "
-                    "--overwrite starts again."
-                )
-            return True
-        if (self.path / RECORD).exists():
-            alike = self.alike or not self.resume
-            check_same(self.path, self.header, _complete_record(self.path), alike=alike)
-            return False
-        present = {path.name for path in self.path.iterdir()} - {LOCK, UNFINISHED, *self.inner}
-        in_the_way = present & set(PRODUCTS) if self.resume else present
-        if in_the_way:
-            raise ValueError(
-                f"{self.path} is not empty ({', '.join(sorted(in_the_way)[:3])}) and holds no run: "
-                "choose another --out, or --overwrite."
-            )
-        return True
+        todo = bool(self.devices.shared(self._look))
+        if not todo and self.devices.writes and (self.path / UNFINISHED).exists():
+            with suppress(ValueError), locked(self.path):  # Of a process killed when it was done.
+                if not (self.path / HEADER).exists():
+                    clear(self.path, STATE)
+        return todo
 
     @contextmanager
-    def under_way(self, tell: Tell, save_every: float = SAVE_EVERY) -> Iterator[Run | None]:
+    def under_way(
+        self, say: Callable[[str], None], save_every: float = SAVE_EVERY
+    ) -> Iterator[UnderWay | None]:
         """What is kept of the run outlives the process until the run is complete.
 
         The folder is this process's alone until the block is left. What `must_run` looks at is
@@ -111,39 +86,75 @@ class RunFolder(NamedTuple):
         another process has completed the run since. Leaving the block without an error ends the
         run: what was kept for resuming it is removed. ValueError where another process is at work
         in the folder.
+
+        Args:
+          say: Is told, in a line, what was refused or could not be saved; the log is told too.
+          save_every: Seconds between checkpoints of a loop.
         """
         with ExitStack() as stack:
 
             def claim() -> bytes:
                 stack.enter_context(locked(self.path))
-                return b"1" if self._is_to_run() else b""
+                return self._look()
 
             if not self.devices.shared(claim):
                 stack.close()
                 yield None
                 return
-            header = self._begun(tell) if self.devices.writes else self.header
-            state = self.path / UNFINISHED
-            yield Run(header, Kept(state, _identity(header), tell, save_every, self.devices))
+            header, log = self.header, None
             if self.devices.writes:
-                forget(self.path)
+                anew = self.overwrite or not (self.path / HEADER).exists()
+                clear(self.path, (*LOGS, *STATE) if anew else ())
+                log = stack.enter_context(logged(self.path, header, say))
+                header = self._begun(log.tell)
+            run = [header.get(key) for key in ("config", "versions", "numerics")]
+            tell = log.tell if log else say
+            kept = Kept(self.path / UNFINISHED, run, tell, save_every, self.devices)
+            yield UnderWay(header, kept, log)
+            if log:
+                clear(self.path, STATE)
+
+    def _look(self):
+        """Whether the run has still to be done, as bytes."""
+        if self.overwrite or not self.path.is_dir():
+            return b"1"
+        if (self.path / HEADER).exists():  # Before the record that it may be replacing.
+            check_same(self.path, self.header, _read_header(self.path))
+            if not self.resume:
+                raise ValueError(
+                    f"{self.path} holds an unfinished run: --resume continues it, "
+                    "--overwrite starts again."
+                )
+            return b"1"
+        if (self.path / RECORD).exists():
+            try:
+                record = read_record(self.path)[0]
+            except ValueError as error:
+                raise ValueError(f"{error} --overwrite starts again.") from None
+            check_same(self.path, self.header, record, alike=self.alike or not self.resume)
+            return b""
+        present = {path.name for path in self.path.iterdir()} - {LOCK, UNFINISHED, *self.inner}
+        in_the_way = sorted(present & set(PRODUCTS) if self.resume else present)
+        if in_the_way:
+            raise ValueError(
+                f"{self.path} is not empty ({', '.join(in_the_way[:3])}) and holds no run: {OVER}"
+            )
+        return b"1"
 
     def _begun(self, tell):
         """The header of a run that is begun or gone on with, once it is on disk."""
-        folder, state, header = self.path, self.path / UNFINISHED, self.header
-        if self.overwrite or not (state / HEADER).exists():
-            _clear_logs(folder)
-            forget(folder)
-        else:
-            header = continued(header, _read_header(folder))
+        header = self.header
+        if (self.path / HEADER).exists():
+            header = continued(header, _read_header(self.path))
             for key, value in header.get("begun", {}).items():
                 if value != header.get(key):
                     at = f"{BEGUN[key]} {key}"
                     tell(f"This run was begun {at} {value} and is continued at {header.get(key)}.")
-        state.mkdir(parents=True, exist_ok=True)
+        (self.path / UNFINISHED).mkdir(parents=True, exist_ok=True)
         lines = json.dumps(header, indent=1)
-        write_file(state / HEADER, lambda file: file.write(lines.encode()))
-        clear(folder)  # After the header: whenever the process stops, one of the two is there.
+        write_file(self.path / HEADER, lambda file: file.write(lines.encode()))
+        # After the header: whenever the process stops, one of the two is there.
+        clear(self.path, PRODUCTS)
         return header
 
 
@@ -162,92 +173,62 @@ def discard(folders: Iterable[Path]) -> None:
         for folder in folders:
             stack.enter_context(locked(folder))
         for folder in folders:
-            clear(folder)
+            clear(folder, PRODUCTS)
         for folder in folders:
-            forget(folder)
-            _clear_logs(folder)
+            clear(folder, (*STATE, *LOGS))
 
 
-def forget(folder: Path) -> None:
-    """Remove what was kept for resuming: the header first, without which the rest means nothing."""
-    (folder / UNFINISHED / HEADER).unlink(missing_ok=True)
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-
-
-def clear(folder: Path) -> None:
-    """Remove what a complete run leaves in `folder`, and nothing else."""
-    for name in PRODUCTS:
-        (folder / name).unlink(missing_ok=True)
+def clear(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a run leaves in `folder` under these names, and nothing else."""
+    for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
         for litter in folder.glob(f".{name}.*"):  # Of a process that was killed while writing.
             litter.unlink(missing_ok=True)
 
 
-def _clear_logs(folder):
-    """Remove what another run in `folder` told; a resumed one goes on telling."""
-    (folder / LOG).unlink(missing_ok=True)
-    for name in (EVENTS, PROFILE):
-        shutil.rmtree(folder / name, ignore_errors=True)
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder, which is made, for this process alone.
+
+    Raises:
+      ValueError: it is another process's, or cannot be written.
+    """
+    path = folder / LOCK
+    while True:  # Until what is locked is what the next process finds.
+        with os.fdopen(_opened(path), "rb", buffering=0) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Freed with the process.
+                # Whoever had it may have removed it since.
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    continue
+            except BlockingIOError:
+                raise ValueError(f"another process is running in {folder}.") from None
+            except FileNotFoundError:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _opened(path):
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666)
+    except OSError as error:
+        said = error.strerror or error
+        raise ValueError(f"{path.parent} cannot be written: {path.name}: {said}.") from None
 
 
 def normalised(config: Any) -> Any:
     """`config` as it comes back from JSON, so that the two compare equal."""
     return json.loads(json.dumps(config, allow_nan=False))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The folder, which is made, for this process alone; ValueError where it is another's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    with _lock(path):  # The system frees it with the process.
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _lock(path) -> BinaryIO:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    while True:
-        file = os.fdopen(os.open(path, flags, 0o666), "rb", buffering=0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it has removed it since, or it is what the next process finds too.
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except BlockingIOError:
-            file.close()
-            raise ValueError(f"another process is running in {path.parent}.") from None
-        except FileNotFoundError:
-            pass
-        file.close()
-
-
-def _check_writable(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"1")
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {error.strerror or error}.") from None
-
-
-def _complete_record(folder):
-    try:
-        return read_record(folder)[0]
-    except ValueError as error:
-        raise ValueError(f"{error} --overwrite starts again.") from None
-
-
-def _read_header(folder):
-    path = folder / UNFINISHED / HEADER
-    try:
-        header = json.loads(text(path))
-        header["experiment"], dict(header["config"]), dict(header["versions"])
-        dict(header.get("numerics", {})), dict(header.get("begun", {}))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); --overwrite starts again.") from None
-    return header
 
 
 def check_same(
@@ -265,22 +246,13 @@ def check_same(
     for key in ("experiment", "preset"):
         if found.get(key) != header[key]:
             raise ValueError(
-                f"{folder} holds {key} {found.get(key)!r}, not {header[key]!r}: "
-                "choose another --out, or --overwrite."
+                f"{folder} holds {key} {found.get(key)!r}, not {header[key]!r}: {OVER}"
             )
     for key in ("config", "versions", "numerics") if alike else ("config",):
         change = first_change(found.get(key), header.get(key))
         if change:
             other = "other flags or devices" if key == "numerics" else f"another {key}"
-            raise ValueError(
-                f"{folder} holds a run with {other} ({change}): "
-                "choose another --out, or --overwrite."
-            )
-
-
-def _identity(header):
-    """What pieces of one run have in common and those of others have not."""
-    return [header.get(key) for key in ("config", "versions", "numerics")]
+            raise ValueError(f"{folder} holds a run with {other} ({change}): {OVER}")
 
 
 def first_change(found: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> str:
@@ -291,3 +263,14 @@ def first_change(found: Mapping[str, Any] | None, asked: Mapping[str, Any] | Non
         if found.get(name) != asked.get(name):
             return f"{name} is {found.get(name)!r} there and {asked.get(name)!r} here"
     return ""
+
+
+def _read_header(folder):
+    path = folder / HEADER
+    try:
+        header = json.loads(text(path))
+        header["experiment"], dict(header["config"]), dict(header["versions"])
+        dict(header.get("numerics", {})), dict(header.get("begun", {}))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); --overwrite starts again.") from None
+    return header

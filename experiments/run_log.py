@@ -12,13 +12,18 @@ import json
 import math
 import os
 import re
+import resource
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+import jax
+
+TOLD = ("experiment", "preset", "command", "versions", "commit", "device", "seeds")
 LOG, EVENTS, PROFILE = "log.jsonl", "tensorboard", "profile"
 FLUSH_SECONDS = 10.0
 PROFILE_SECONDS = 60.0  # A trace grows by megabytes a second; this much shows what there is to see.
@@ -28,10 +33,14 @@ class Log:
     """The log and the event files of one run; see `experiments.progress.Watcher`.
 
     What cannot be written is left out: a full disk must not stop a run that it may outlive.
+
+    Args:
+      folder: Of the run.
+      say: Is told what `tell` is.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self._lock = folder, threading.Lock()
+    def __init__(self, folder: Path, say: Callable[[str], None] = print):
+        self.folder, self.say, self._lock = folder, say, threading.Lock()
         self._file: TextIO | None = None
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -41,11 +50,21 @@ class Log:
 
     def write(self, what: str, **fields: Any) -> None:
         """One line: what it is, when, and its fields; a number that is not finite is null."""
-        line = json.dumps({"time": round(time.time(), 3), "what": what} | _finite(fields))
+        fields = {key: v.item() if hasattr(v, "item") else v for key, v in fields.items()}
+        fields = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in fields.items()  # JSON has no NaN.
+        }
+        line = json.dumps({"time": round(time.time(), 3), "what": what} | fields)
         with self._lock, suppress(OSError):
             if self._file is not None:
                 self._file.write(line + "\n")
                 self._file.flush()  # A killed process leaves whole lines.
+
+    def tell(self, text: str) -> None:
+        """Say something to people, and log it."""
+        self.say(text)
+        self.write("told", text=text)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator["_Steps"]:
@@ -132,10 +151,12 @@ class Events:
 
 
 @contextmanager
-def logged(folder: Path, **fields: Any) -> Iterator[Log]:
-    """The log of a run from its beginning, with `fields`, to its end, however it ends."""
-    log, start = Log(folder), time.perf_counter()
-    log.write("begin", **fields)
+def logged(
+    folder: Path, header: Mapping[str, Any], say: Callable[[str], None] = print
+) -> Iterator[Log]:
+    """The log of the run of `header` from its beginning to its end, however it ends."""
+    log, start = Log(folder, say), time.perf_counter()
+    log.write("begin", **{key: header[key] for key in TOLD if key in header})
     ended = "interrupted"
     try:
         yield log
@@ -149,13 +170,8 @@ def logged(folder: Path, **fields: Any) -> Iterator[Log]:
 
 
 @contextmanager
-def profiled(folder: Path, *, on: bool) -> Iterator[None]:
+def profiled(folder: Path) -> Iterator[None]:
     """A trace by jax's profiler in ``folder/profile`` of the block's first minute."""
-    if not on:
-        yield
-        return
-    import jax
-
     jax.profiler.start_trace(str(folder / PROFILE))
     running = threading.Lock()  # Taken by whoever stops it first.
 
@@ -175,11 +191,6 @@ def profiled(folder: Path, *, on: bool) -> Iterator[None]:
 
 def memory() -> dict[str, int]:
     """Bytes at the most so far: of the process, and of its devices where they tell."""
-    import resource
-    import sys
-
-    import jax
-
     unit = 1 if sys.platform == "darwin" else 1024
     found = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     told = [device.memory_stats() or {} for device in jax.local_devices()]
@@ -196,16 +207,3 @@ def spent(seconds: float) -> str:
     if "device_peak_bytes" in found:
         line += f" and {found['device_peak_bytes'] / 2**20:,.0f} MiB of a device's"
     return f"{line}."
-
-
-def _finite(fields):
-    """JSON has no NaN; a reader in another language would choke on Python's."""
-    plain = {key: _plain(value) for key, value in fields.items()}
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in plain.items()
-    }
-
-
-def _plain(value):
-    return value.item() if hasattr(value, "item") else value

@@ -9,8 +9,10 @@ stands still at nothing.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+from jax import monitoring
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
@@ -89,10 +91,13 @@ class Screen:
 
 
 @contextmanager
-def on_screen(console: Console, figures: int = 1) -> Iterator[Screen]:
-    """A `Screen` for the time of the block."""
-    from jax import monitoring
-
+def on_screen(
+    console: Console, figures: int = 1, *, is_quiet: bool = False
+) -> Iterator[Screen | None]:
+    """A `Screen` for the time of the block; None for those who want to see nothing."""
+    if is_quiet:
+        yield None
+        return
     screen = Screen(console, figures)
     monitoring.register_event_duration_secs_listener(screen.compiling.hear)
     try:
@@ -102,11 +107,11 @@ def on_screen(console: Console, figures: int = 1) -> Iterator[Screen]:
         monitoring.unregister_event_duration_listener(screen.compiling.hear)
 
 
+@dataclass
 class Compiling:
     """Since when jax has been compiling; None while it is not."""
 
-    def __init__(self):
-        self.since: float | None = None
+    since: float | None = None
 
     def hear(self, event: str, *_: Any, **__: Any) -> None:
         """What `jax.monitoring` tells."""
@@ -116,14 +121,17 @@ class Compiling:
             self.since = None
 
 
+@dataclass
 class Overall:
     """How many pieces are finished, and how long the others take at the pace so far."""
 
-    def __init__(self, total: int = 0):
-        self.total, self.done, self.anew, self.start = total, 0, 0, time.monotonic()
+    total: int = 0
+    done: int = 0
+    anew: int = 0  # Of those; what was found says nothing of the pace.
+    start: float = field(default_factory=time.monotonic)
 
     def finished(self, *, anew: bool) -> None:
-        """Count a piece; one that was found says nothing of the pace."""
+        """Count a piece."""
         self.done, self.anew = self.done + 1, self.anew + anew
 
     def left(self) -> str:

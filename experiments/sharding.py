@@ -12,7 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 from experiments.cli import RunOptions
+from plprune.kernels import sharded_kernel, tangent_kernel
 
 AXIS = "data"
 
@@ -64,7 +69,6 @@ def joined(options: RunOptions) -> Iterator[Devices]:
     if not options.are_several:
         yield ALONE
         return
-    import jax
 
     _emulate(options)
     if options.distributed:
@@ -80,8 +84,6 @@ def joined(options: RunOptions) -> Iterator[Devices]:
 
 def count() -> int:
     """How many devices the run is spread over; inside of a compiled function too."""
-    import jax
-
     return max(1, jax.sharding.get_abstract_mesh().size)
 
 
@@ -99,8 +101,6 @@ def spread(tree: Any, *, axis: int = 0) -> Any:
     (``axis=1``); jit then does the rest. An array whose axis the devices do not divide is copied
     to all of them. Results are those of one device but for the order of sums.
     """
-    import jax
-
     if count() == 1:
         return tree
     return jax.tree.map(lambda leaf: _placed(leaf, _spec(jax.numpy.shape(leaf), axis)), tree)
@@ -108,8 +108,6 @@ def spread(tree: Any, *, axis: int = 0) -> Any:
 
 def replicate(tree: Any) -> Any:
     """`tree` on every device of the run."""
-    import jax
-
     if count() == 1:
         return tree
     return jax.tree.map(lambda leaf: _placed(leaf, jax.P()), tree)
@@ -117,7 +115,6 @@ def replicate(tree: Any) -> Any:
 
 def divided(tree: Any, *, axis: int = 0) -> Any:
     """`spread` for arrays inside a compiled function."""
-    import jax
 
     def divide(leaf):
         spec = _spec(leaf.shape, axis)
@@ -128,17 +125,11 @@ def divided(tree: Any, *, axis: int = 0) -> Any:
 
 def whole(tree: Any) -> Any:
     """`replicate` for arrays inside a compiled function."""
-    import jax
-
     return tree if count() == 1 else jax.lax.with_sharding_constraint(tree, jax.P())
 
 
 def kernel(apply: Callable, params: Any, inputs: Any, **options: Any) -> Any:
     """`plprune.tangent_kernel`, its rows over the devices of the run where they divide them."""
-    import jax
-
-    from plprune.kernels import sharded_kernel, tangent_kernel
-
     if count() == 1 or jax.tree.leaves(inputs)[0].shape[0] % count():
         return tangent_kernel(apply, params, inputs, **options)
     mesh = jax.sharding.get_abstract_mesh()
@@ -150,42 +141,30 @@ def on_host(tree: Any) -> Any:
 
     A copy, because on a CPU NumPy's array would be the device's own buffer, which may be donated.
     """
-    import jax
-    import numpy as np
 
     def gathered(leaf):
         if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
             return np.array(leaf)
-        from jax.experimental import multihost_utils
-
         return np.array(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(gathered, tree)
 
 
 def _broadcast(content, *, from_here):
-    import numpy as np
-    from jax.experimental.multihost_utils import broadcast_one_to_all
-
-    size = int(broadcast_one_to_all(np.asarray(len(content), np.int32)))
+    size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(content), np.int32)))
     buffer = np.zeros(size, np.uint8)
     if from_here:
         buffer[:] = np.frombuffer(content, np.uint8)
-    return np.asarray(broadcast_one_to_all(buffer), np.uint8).tobytes()
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer), np.uint8).tobytes()
 
 
 def _spec(shape, axis):
     """The devices along `axis` where they divide it; else every device has all."""
-    import jax
-
     split = len(shape) > axis and shape[axis] and shape[axis] % count() == 0
     return jax.P(*[None] * axis, AXIS) if split else jax.P()
 
 
 def _placed(leaf, spec):
-    import jax
-    import numpy as np
-
     sharding = jax.sharding.NamedSharding(jax.sharding.get_mesh(), spec)
     if jax.process_count() == 1:
         return jax.device_put(leaf, sharding)
@@ -197,8 +176,6 @@ def _placed(leaf, spec):
 
 def _emulate(options):
     """On a machine without accelerators, the processor stands for so many devices."""
-    import jax
-
     count = (options.devices or 1) // (options.processes or 1)
     if count > 1:
         try:
@@ -208,8 +185,6 @@ def _emulate(options):
 
 
 def _initialize(options):
-    import jax
-
     named = {} if options.coordinator is None else {
         "coordinator_address": options.coordinator,
         "num_processes": options.processes,
@@ -225,7 +200,6 @@ def _initialize(options):
 
 
 def _mesh(count):
-    import jax
 
     devices, processes = jax.devices(), jax.process_count()
     count = count or len(devices)

@@ -26,7 +26,9 @@ def run(config: Config, figure: str, *, progress: Progress) -> tuple[Results, Cu
         return collected(getattr(module, figure)(config, progress))
     from experiments.alpha_beta.training import runs
 
-    return collected(runs(config, progress, settings(config, figure)))
+    trained = settings(config, figure)
+    progress.plan(len(trained) * config.seeds)
+    return collected(runs(config, progress, trained))
 
 
 def settings(config: Config, figure: str, data=None):

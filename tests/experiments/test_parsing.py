@@ -58,6 +58,8 @@ def test_every_kind_of_field_is_read_as_its_type():
         ("--counts 3", "Unrecognized options: --counts"),
         ("--count 3.5", "--count: invalid literal"),
         ("--rate fast", "--rate: could not convert"),
+        ("--rate nan", "--rate: it must be finite, got nan"),
+        ("--limit -inf", "--limit"),
         ("--is-on perhaps", "--is-on"),
         ("--inner.kind c", "--inner.kind"),
         ("--inner 3", "Unrecognized options: --inner"),

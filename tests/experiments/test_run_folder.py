@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from experiments.run_folder import RunFolder, forget, normalised
+from experiments.run_folder import STATE, RunFolder, clear, normalised
 
 HEADER = {"experiment": "toy", "preset": "quick", "config": {"k": 1}, "versions": {"jax": "1"}}
 
@@ -131,7 +131,7 @@ def test_forgetting_follows_no_link(tmp_path):
     (tmp_path / "mine" / "x").write_text("")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "unfinished").symlink_to(tmp_path / "mine")
-    forget(tmp_path / "run")
+    clear(tmp_path / "run", STATE)
     assert (tmp_path / "mine" / "x").exists()
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line from the outside: exit codes, one line of complaint, folders, records."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -266,6 +267,36 @@ def test_help_of_an_experiment_shows_the_values_of_its_preset(capsys):
         assert flag in shown
     assert "dense,kappa" in shown
     assert "Fraction kept, in (0, 1]." in shown  # The comment of the field.
+
+
+def test_presets_are_listed_before_anything_is_run(toy, tmp_path, capsys):
+    toy("run", run=lambda *_, **__: pytest.fail("must not start"))
+    assert main("toy", "--out", tmp_path, "--presets") == 0
+    assert "large (about 90 min, needs the moon)" in capsys.readouterr().out
+
+
+def test_few_functions_stand_between_the_words_and_the_work(toy, tmp_path):
+    """A newcomer reads them all; rules that tyro calls for every flag are not steps of the way."""
+    entered, package = [], Path(entry.__file__).parent
+
+    def follow(frame, event, _):
+        code = frame.f_code
+        is_function = code.co_flags & inspect.CO_NEWLOCALS and not code.co_name.startswith("<")
+        if event == "call" and is_function and package in Path(code.co_filename).parents:
+            entered.append(f"{Path(code.co_filename).stem}.{code.co_qualname}")
+
+    def run(config, *, progress):
+        sys.setprofile(None)
+        return toy.run(config, progress=progress)
+
+    toy("run", run=run)
+    sys.setprofile(follow)
+    try:
+        assert main("toy", "--out", tmp_path) == 0
+    finally:
+        sys.setprofile(None)
+    steps = {name for name in entered if not name.startswith("parsing._")}
+    assert len(steps) <= 40, sorted(steps)
 
 
 def test_parsing_gives_the_preset_with_its_overrides():
