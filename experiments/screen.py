@@ -14,7 +14,7 @@ from typing import Any
 
 from jax import monitoring
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -48,7 +48,7 @@ class Screen:
         self.compiling, self.figures, self.overall = Compiling(), figures, Overall()
         self.bars = Bars(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
-            MofNCompleteColumn(), _Left(), TextColumn("{task.fields[told]}", markup=False),
+            _Left(), TextColumn("{task.fields[told]}", markup=False),
             console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._all: Any = None
@@ -72,12 +72,13 @@ class Screen:
 
     def _begin(self, name, total):
         self.overall = Overall(total)
-        self._all = self.bars.add_task(name, total=total, told="", left=self.overall.left)
+        self._all = self.bars.add_task(name, total=None, told="", left=self.overall.left)
 
     def _move(self, anew):
         self.overall.finished(anew=anew)
         if self._all is not None:
-            self.bars.update(self._all, completed=self.overall.done)
+            done, total = self.overall.done, self.overall.total
+            self.bars.update(self._all, completed=done, total=total)
 
     @contextmanager
     def task(self, name: str, *, total: int) -> Iterator["Bar"]:
@@ -135,11 +136,10 @@ class Overall:
         self.done, self.anew = self.done + 1, self.anew + anew
 
     def left(self) -> str:
-        """The time left, in words; empty where nobody can say."""
-        pieces = self.total - self.done
-        if not self.anew or pieces <= 0:
-            return ""
-        return f"about {_span(pieces * (time.monotonic() - self.start) / self.anew)} left"
+        """What stands beside the bar: the time left, or so far where nobody can say."""
+        seconds, pieces = time.monotonic() - self.start, self.total - self.done
+        pace = f"about {_span(pieces * seconds / self.anew)} left" if self.anew else _span(seconds)
+        return f"{self.done:,} of {self.total:,}, {pace}"
 
 
 class Bar:
@@ -170,7 +170,8 @@ class Bar:
         if not self.done:
             return f"starting ... {_span(now - self.start)}"
         pace = self.done / max(now - self.first, 1e-9)
-        return f"{_pace(pace)}, {_span(max(0, self.total - self.done) / pace)} left"
+        left = _span(max(0, self.total - self.done) / pace)
+        return f"{self.done:,} of {self.total:,}, {_pace(pace)}, {left} left"
 
     def line(self) -> Text:
         """What remains of the task when it is over."""

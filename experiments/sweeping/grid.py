@@ -15,6 +15,12 @@ from experiments.cli import PROGRAM, TOOLS, Command, check, configured, words_of
 from experiments.parsing import changed, flags, read_some
 
 MOST = 10_000  # Cells; more is a typing error.
+ABOUT = f"""{TOOLS["sweep"]}
+
+{PROGRAM} sweep NAME [FIGURE] --grid keep=0.25,0.5 regimes.0.batch-size=32,64 --jobs 2
+
+Each cell has a folder of its own. Failed cells are tried again and listed; --resume goes on with an
+interrupted sweep. Every flag of the experiment is taken too and holds for all cells."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Sweep(NamedTuple):
 def parse(words: Sequence[str]) -> Sweep:
     """What ``sweep WORDS`` asks for; errors and help as of `experiments.cli.parse`."""
     known = _with_address(list(words))
-    options, rest = read_some(f"{PROGRAM} sweep", TOOLS["sweep"], known, SweepOptions)
+    options, rest = read_some(f"{PROGRAM} sweep", ABOUT, known, SweepOptions)
     if not rest or rest[0].startswith("-"):
         raise ValueError(f"sweep needs the name of an experiment; see {PROGRAM} sweep --help.")
     _check(options)
