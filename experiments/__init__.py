@@ -7,21 +7,23 @@ Each experiment is a package ``experiments/NAME`` of four modules; the command l
 ``config.py`` imports no jax, so that ``--help`` is instant:
 
 * ``Config``, a frozen dataclass with at least the integer fields ``seed`` (the first) and ``seeds``
-  (how many). A field with ``metadata={"flag": "what it is"}`` becomes a flag of its name that
-  overrides the preset's value; a tuple is written with commas (``--methods kappa,random``). A
-  string field ``scale`` says in one sentence how the run's size compares with the paper's; every
-  caption repeats it.
-* ``PRESETS``, a dictionary from name to ``Config``; one is called ``quick``.
+  (how many). Every field is a flag of its name and type, and its comment is the flag's help;
+  fields of a dataclass inside are flags too (``--regimes.0.batch-size 64``), and a tuple of numbers
+  or names is written with commas (``--methods kappa,random``). A string field ``scale`` says in one
+  sentence how the run's size compares with the paper's; every caption repeats it.
+* ``PRESETS``, a dictionary from name to ``Config``; one is called ``quick``. ``ABOUT`` says of each
+  what it shows, in how many minutes and from what data: ``NAME --presets`` lists them.
 * ``check(config)`` raises ValueError with one line before any work is done.
-* ``FIGURES``, optional: the names that ``NAME FIGURE`` accepts besides ``all``.
+* ``FIGURES``, optional: the names that ``NAME FIGURE`` accepts besides ``all``; and
+  ``ON_ONE_DEVICE``, those of them that have nothing to spread over several.
+* ``DETAILS``, optional: a paragraph of the help.
 
 ``run.py`` does the work:
 
 * ``run(config, *, progress) -> (results, curves)``, or ``run(config, figure, *, progress)`` once
-  per figure where ``config.py`` has FIGURES. ``results`` is
-  ``{method: {metric: [a number or None, one per seed]}}`` and ``curves`` is
-  ``{"method/metric": array [seed, step]}``. `progress` is an `experiments.progress.Progress`;
-  what goes through ``progress.once`` survives an interruption.
+  per figure where ``config.py`` has FIGURES: usually ``collected({method: each_seed(...)})``, by
+  `experiments.results`. `progress` is an `experiments.progress.Progress`; what goes through
+  ``progress.once`` survives an interruption.
 * ``versions(config) -> dict``, or ``versions(config, figure)`` with FIGURES (None: of them all),
   optional: more versions for the record, such as those of the data; one that speaks of a lossy copy
   is repeated in every table and figure.
@@ -39,7 +41,18 @@ Each experiment is a package ``experiments/NAME`` of four modules; the command l
   usual tables.
 """
 
+from typing import NamedTuple
+
 EXPERIMENTS = {
     name: f"experiments.{name}"
     for name in ("pl_pruning", "pl_star", "matrix_sensing", "alpha_beta")
 }
+
+
+class About(NamedTuple):
+    """What a preset is for."""
+
+    minutes: float | None  # On two cores; None where nobody has taken the time.
+    data: str = ""  # What has to be prepared; empty where nothing has.
+    claim: str = ""  # What it shows.
+    expected: str = ""  # The numbers.

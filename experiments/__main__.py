@@ -11,8 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import experiments
 from experiments.interruption import (
     INTERRUPTED,
     ClosedPipe,
@@ -25,9 +26,6 @@ from experiments.interruption import (
     listening,
 )
 
-if TYPE_CHECKING:
-    from experiments.command_line import Command, SweepCommand, ToolCommand
-
 DONE, FAULT, BAD_INPUT, CLOSED_PIPE = 0, 1, 2, 141
 
 
@@ -38,28 +36,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv):
-    command = None
+    folders: list[Path] = []  # Of what was understood.
     try:
-        from experiments.command_line import overview, parse
-
-        if not argv or argv[0] in ("-h", "--help"):
-            print(overview())
-        else:
-            command = parse(argv)
-            _carry_out(command)
+        _carry_out(argv, folders)
         return DONE if flushed() else CLOSED_PIPE
     except ClosedPipe:
         return _ended(CLOSED_PIPE)
     except KeyboardInterrupt:
-        return _ended(INTERRUPTED, f"interrupted{_state(command)}")
-    except SystemExit as stop:  # tyro printed the help that was asked for.
+        return _ended(INTERRUPTED, f"interrupted{_state(folders)}")
+    except SystemExit as stop:  # The help that was asked for is printed.
         return _ended(stop.code or DONE)
     except Exception as error:
         if asked():  # What it became on its way through a library.
-            return _ended(INTERRUPTED, f"interrupted{_state(command)}")
+            return _ended(INTERRUPTED, f"interrupted{_state(folders)}")
         if isinstance(error, BrokenPipeError) and not is_read():
             return _ended(CLOSED_PIPE)
-        return _complain(error, command)
+        return _complain(error, folders)
+
+
+def _carry_out(argv, folders):
+    """Each command is imported when it is asked for: ``--help`` shall be instant."""
+    from experiments import cli
+
+    name, *words = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(cli.overview())
+    elif "--presets" in words and name in experiments.EXPERIMENTS:
+        print(cli.presets(name))
+    elif name == "report":
+        from experiments.report import write_reports
+
+        for path in write_reports(cli.parse_argument(name, "path", words)):
+            print(path)
+    elif name == "prepare":
+        from plprune.data import prepare
+
+        dataset = cli.parse_argument(name, "dataset", words)
+        prepare(dataset)
+        print(f"{dataset} is ready.")
+    elif name == "sweep":
+        from experiments import sweeping
+        from experiments.screen import PlainConsole
+
+        sweep = sweeping.parse(words)
+        folders.append(sweep.out)
+        sweeping.carry_out(sweep, PlainConsole())
+    else:
+        command = cli.parse(name, words)
+        folders.append(command.out)
+        from experiments.running import carry_out
+        from experiments.screen import PlainConsole
+
+        carry_out(command, PlainConsole())
 
 
 def _ended(code, line=""):
@@ -72,7 +100,7 @@ def _ended(code, line=""):
         return code or BAD_INPUT
 
 
-def _complain(error, command):
+def _complain(error, folders):
     bad_input = isinstance(error, ValueError | OSError)
     what = "" if bad_input else f"{type(error).__name__}, which is an error of this program: "
     if os.environ.get("PLPRUNE_TRACEBACK"):
@@ -80,54 +108,21 @@ def _complain(error, command):
     elif what:
         what += "(PLPRUNE_TRACEBACK=1 shows where) "
     saved = ""
-    if (isinstance(error, OSError) or not bad_input) and _has_state(command):
-        saved = _state(command)
+    if (isinstance(error, OSError) or not bad_input) and _hold_anything(folders):
+        saved = _state(folders)
     said = " ".join(str(error).split())
     return _ended(BAD_INPUT if bad_input else FAULT, f"{what}{said}{saved}")
 
 
-def _carry_out(command: "Command | SweepCommand | ToolCommand") -> None:
-    from experiments.command_line import Command, SweepCommand
-    from experiments.console import PlainConsole
-
-    console = PlainConsole()
-    if isinstance(command, Command):
-        from experiments.running import carry_out
-
-        carry_out(command, console)
-    elif isinstance(command, SweepCommand):
-        from experiments.sweep import carry_out_sweep
-
-        carry_out_sweep(command, console)
-    elif command.name == "report":
-        from experiments.report import write_reports
-
-        for path in write_reports(command.argument):
-            console.print(str(path), soft_wrap=True, highlight=False)
-    else:
-        from plprune.data import prepare
-
-        prepare(command.argument)
-        console.print(f"{command.argument} is ready.", highlight=False)
-
-
-def _has_state(command):
-    folder = _folder(command)
-    return folder is not None and folder.is_dir() and any(folder.iterdir())
-
-
-def _state(command) -> str:
+def _state(folders) -> str:
     """Where the work done so far is, for the one line after an interruption."""
-    if _has_state(command):
-        folder = _folder(command)
-        return f"; what was finished is in {folder}, and --resume continues from it."
+    if _hold_anything(folders):
+        return f"; what was finished is in {folders[0]}, and --resume continues from it."
     return " before anything was done."
 
 
-def _folder(command):
-    """Of an experiment or a sweep; tools have none."""
-    base = getattr(command, "base", command)
-    return getattr(base, "out", None)
+def _hold_anything(folders):
+    return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
 
 
 if __name__ == "__main__":

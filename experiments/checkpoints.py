@@ -1,107 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a loop as a checkpoint, and back; read by process 0 and told to the others."""
+"""Checkpoints of one loop by orbax's `CheckpointManager`: the newest three, in the background.
 
-import json
-from collections.abc import Callable, Mapping
+One process writes and reads them all, so that hosts need no folder in common. The background is a
+thread of our own, and all of a loop is one array of orbax's: where a folder cannot be made or an
+array not be read, the threads of its asynchronous saves wait for one another for minutes, and what
+they did with the other arrays ends in tracebacks. Importing orbax takes a second: whoever needs no
+checkpoint does not.
+"""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
-from experiments import devices
-from experiments.carrying import Here
-from plprune.storage import checkpoint_metadata, load_checkpoint, steps
-
-
-def contents(here: Here) -> dict[str, Any]:
-    """What is saved of a loop, gathered from all devices."""
-    return {"state": devices.on_host(here.state), "infos": here.infos}
+MAX_TO_KEEP = 3
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # What orbax logs as an error, it raises too.
 
 
-def newest(
-    folder: Path, state: Any, metadata: Mapping[str, Any], tell: Callable[[str], None]
-) -> Here | None:
-    """The newest checkpoint of a loop that is whole, its own and like `state`; None without.
+class Checkpoints:
+    """Bytes by step in `folder`, each step marked as this loop's own."""
 
-    Args:
-      folder: Of the loop's checkpoints; need not exist.
-      state: The loop's first state, for structure, shapes, types and devices.
-      metadata: Entries by which a checkpoint is this loop's own.
-      tell: Is told why any was refused.
-    """
-    message = devices.shared(lambda: _message(_read(folder, state, metadata, tell)))
-    if not message:
-        return None
-    size = int.from_bytes(message[:8], "little")
-    header, content = json.loads(message[8 : 8 + size]), message[8 + size :]
-    infos = {}
-    for name, shape, dtype in header["infos"]:
-        infos[name], content = _first(content, shape, np.dtype(dtype))
-    leaves = []
-    for leaf in jax.tree.leaves(state):
-        data = _data(leaf)
-        array, content = _first(content, data.shape, np.dtype(data.dtype))
-        leaves.append(_like(array, leaf))
-    found = jax.tree.unflatten(jax.tree.structure(state), leaves)
-    return Here(header["done"], found, infos, header["over"])
+    def __init__(self, folder: Path, mark: str):
+        self.mark = mark
+        own = jax.process_index()  # Of several processes, orbax would wait for all to come here.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=MAX_TO_KEEP,
+            create=False,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+            multiprocessing_options=alone,
+        )
+        folder.mkdir(exist_ok=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future | None = None
 
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, the newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
 
-def _read(folder, state, metadata, tell):
-    for step in reversed(steps(folder)):
+    def save(self, step: int, content: bytes) -> None:
+        """Begin to save; raises what went wrong with the save before."""
+        items = ocp.args.Composite(
+            loop=ocp.args.ArraySave(np.frombuffer(content, np.uint8)),
+            about=ocp.args.JsonSave({"mark": self.mark}),
+        )
+        self._wait()
+        self._pending = self._thread.submit(self._manager.save, step, args=items)
+
+    def read(self, step: int) -> bytes:
+        """The bytes of a step.
+
+        Raises:
+          ValueError: it cannot be read, or is another loop's.
+        """
+        items = ocp.args.Composite(loop=ocp.args.ArrayRestore(), about=ocp.args.JsonRestore())
         try:
-            found = checkpoint_metadata(folder, step)
-            like = {"state": state, "infos": _described(found)}
-            checkpoint = load_checkpoint(folder, like, step=step, metadata=metadata)
-        except (ValueError, OSError) as error:
-            tell(str(error))
-        else:
-            tree = checkpoint.tree
-            return Here(step, tree["state"], tree["infos"], bool(found.get("over")))
-    return None
+            found = self._manager.restore(step, args=items)
+            mark, content = found["about"]["mark"], np.asarray(found["loop"], np.uint8).tobytes()
+        except Exception as error:  # Damage may surface anywhere in orbax and tensorstore.
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"step {step} is damaged: {said}") from None
+        if mark != self.mark:
+            raise ValueError(f"step {step} belongs to another run.")
+        return content
 
+    def close(self) -> None:
+        """Wait until the last is on disk; raises what went wrong with it."""
+        self._thread.shutdown()
+        self._manager.close()
+        self._wait()
 
-def _described(metadata):
-    try:
-        named = metadata.get("infos", {}).items()
-        return {
-            name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-            for name, (shape, dtype) in named
-        }
-    except (TypeError, ValueError, AttributeError):
-        raise ValueError("infos of a checkpoint must be shapes and types.") from None
-
-
-def _message(here):
-    if here is None:
-        return b""
-    infos = [[k, list(v.shape), str(v.dtype)] for k, v in here.infos.items()]
-    header = json.dumps({"done": here.done, "over": here.over, "infos": infos}).encode()
-    arrays = [*here.infos.values(), *map(_data, jax.tree.leaves(here.state))]
-    body = [np.asarray(array).tobytes() for array in arrays]
-    return b"".join([len(header).to_bytes(8, "little"), header, *body])
-
-
-def _first(content, shape, dtype):
-    """The array that `content` begins with, and the rest of it."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return np.frombuffer(content[:size], dtype).reshape(shape).copy(), content[size:]
-
-
-def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _like(array, leaf):
-    """`array` as a leaf of the kind, and on the devices, of `leaf`."""
-    if _is_key(leaf):
-        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
-    if not isinstance(leaf, jax.Array):
-        return array
-    if len(leaf.sharding.device_set) == 1:
-        return jax.numpy.asarray(array)
-    return jax.make_array_from_callback(array.shape, leaf.sharding, lambda where: array[where])
+    def _wait(self):
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

@@ -7,6 +7,7 @@ process at once: whatever is on disk is whole at any moment.
 """
 
 import atexit
+import ctypes
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 INTERRUPTED = 130
+PARENT = "PLPRUNE_PARENT"  # The process that a cell of a sweep is not to outlive.
 SIGNALS = signal.SIGINT, signal.SIGTERM
 SAME = 1.0  # Seconds: launchers such as `timeout` signal the process and then its group.
 AGAIN = 0.05  # Seconds until what was swallowed is raised again.
@@ -37,7 +39,25 @@ def listen() -> None:
     """Take over the signals and streams of this process until it ends."""
     # Registered first, it is called last: Python takes its handlers away soon after.
     atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
+    _tie()
     _listen()
+
+
+def _tie():
+    """End with the process that is named as the parent, however that one ends.
+
+    A cell that a sweep or Ray's worker left behind would keep its folder from the next. Its parent
+    may have blocked Ctrl-C, as Ray's workers do.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):
+        sys.exit("the process that started this one is gone")
 
 
 def _listen():

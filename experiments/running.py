@@ -3,33 +3,45 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 import experiments
-from experiments import devices
-from experiments.command_line import ALL, Command, folder_of, settings, words
-from experiments.folders import (
+from experiments.cli import ALL, Command, settings, words_of
+from experiments.progress import Progress
+from experiments.report import is_drawn, show, write_report
+from experiments.run_folder import (
+    RunFolder,
     check_same,
     continued,
     discard,
     first_change,
-    must_run,
     normalised,
-    under_way,
 )
-from experiments.progress import reporting
-from experiments.report import is_drawn, show, write_report
-from experiments.watching import Log, Logged, logged, profiled, spent
+from experiments.run_log import profiled, spent
+from experiments.screen import Screen, on_screen
+from experiments.sharding import Devices, joined
+from plprune.compilation.persistent import enable_compilation_cache
 from plprune.records import Record, provenance, read_record, summarise, write_record
 
-LOGGED = ("experiment", "preset", "command", "versions", "commit", "device", "seeds")
-Run = tuple[Record, dict[str, np.ndarray]]
+
+class Run(NamedTuple):
+    """One figure, or an experiment that has none of its own names, in its folder."""
+
+    command: Command
+    devices: Devices
+    console: Console
+    folder: RunFolder
+
+    def say(self, text: str) -> None:
+        """A line for people, as it is."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def carry_out(command: Command, console: Console) -> None:
@@ -38,136 +50,116 @@ def carry_out(command: Command, console: Console) -> None:
     Raises:
       ValueError: where the folder holds anything that must not be replaced.
     """
-    figures = getattr(settings(command.name), "FIGURES", ())
-    with devices.joined(command.machine):
-        if not devices.writes():
-            command = command._replace(quiet=True)
+    with joined(command.options) as devices:
+        if not devices.writes:
+            options = dataclasses.replace(command.options, quiet=True)
+            command = command._replace(options=options)
+        where = provenance()
+        run = _run_of(command, where, devices, console)
+        if command.options.compilation_cache:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                enable_compilation_cache()
+            for warning in told:
+                run.say(str(warning.message))
         if command.figure == ALL:
-            _all(command, figures, console)
-        else:
-            _one(command._replace(out=folder_of(command)), console)
+            _all(run, where)
+        elif run.folder.must_run():
+            with on_screen(console, is_quiet=command.options.quiet) as screen:
+                _run(run, screen)
+        _show(run)
 
 
-def _all(command, figures, console):
-    """Every figure in a folder of its own, and one record of them all above."""
-    folder, where = command.out, provenance()
-    header = _header(command, where)
-    each = {figure: command._replace(figure=figure, out=folder / figure) for figure in figures}
-    headers = {figure: _header(one, where) for figure, one in each.items()}
-    if _must_run(command, header, inner=figures):
-        for figure in figures:  # All are checked before the first is run.
-            _must_run(each[figure], headers[figure], alike=True)
-        options = _options(command) | {"tell": console.print, "inner": figures}
-        with under_way(folder, header, **options) as kept:
-            if kept is not None:
-                _run_all(command, each, headers, kept, console)
-    _show(command, header, console)
-
-
-def _run_all(command, each, headers, kept, console):
-    if command.overwrite:
-        if devices.writes():
-            discard(one.out for one in each.values())
-        # What another process does there from now on is not to be replaced.
-        each = {k: one._replace(overwrite=False, resume=True) for k, one in each.items()}
-    for figure, one in each.items():
-        _run(one, headers[figure], console, alike=True)
-    if devices.writes():
-        runs = [read_record(one.out) for one in each.values()]
-        for (record, _), (figure, one) in zip(runs, each.items(), strict=True):
-            check_same(one.out, headers[figure], record)
-            kept.header = continued(kept.header, record)
-        write_record(command.out, *_merged(kept.header, each, runs))
-        write_report(command.out)
-
-
-def _one(command, console):
-    """One figure, or an experiment that has none of its own names."""
-    header = _header(command, provenance())
-    if _must_run(command, header):
-        _run(command, header, console)
-    _show(command, header, console)
-
-
-def _options(command):
-    return {"resume": command.resume, "overwrite": command.overwrite}
-
-
-def _must_run(command, header, **options):
-    return must_run(command.out, header, **_options(command), **options)
-
-
-def _run(command, header, console, *, alike=False):
-    module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
+def _run_of(command, where, devices, console, **changes):
+    """A run and its folder; `where` is the provenance of its record to come."""
+    config, package = command.config, experiments.EXPERIMENTS[command.name]
+    versions = getattr(import_module(f"{package}.run"), "versions", lambda *_: {})
     figure = [] if command.figure is None else [command.figure]
-    start = time.perf_counter()
-    with _kept(command, header, console, alike) as (kept, log):
-        if kept is None:
-            return
-        with (
-            reporting(console, quiet=command.quiet, kept=kept) as shown,
-            profiled(command.out, on=command.profile and devices.writes()),
-        ):
-            progress = Logged(shown, log) if log else shown
-            results, curves = module.run(command.config, *figure, progress=progress)
-        arrays = {key: np.asarray(curve) for key, curve in curves.items()}
-        if devices.writes():
-            write_record(command.out, kept.header | {"results": summarise(results)}, arrays)
-            write_report(command.out)
-    if not command.quiet:
-        console.print(spent(time.perf_counter() - start), highlight=False)
-
-
-@contextmanager
-def _kept(command, header, console, alike):
-    """What survives the process, and the log, which only the process that writes has.
-
-    None where there is nothing left to do.
-    """
-    options = _options(command) | {"save_every": command.save_every, "alike": alike}
-    lines: list[str] = []
-    logs: list[Log] = []
-
-    def tell(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
-        logs[0].write("told", text=text) if logs else lines.append(text)
-
-    with under_way(command.out, header, **options, tell=tell) as kept:
-        if kept is None or not devices.writes():
-            yield kept, None
-            return
-        with logged(command.out, **{key: header[key] for key in LOGGED}) as log:
-            logs.append(log)
-            for text in lines:
-                log.write("told", text=text)
-            yield kept, log
-
-
-def _header(command: Command, where: Mapping[str, Any]) -> dict[str, Any]:
-    """The record to come, without its results; `where` is its provenance."""
-    config = normalised(dataclasses.asdict(command.config))
-    module = import_module(f"{experiments.EXPERIMENTS[command.name]}.run")
-    figures = getattr(settings(command.name), "FIGURES", ())
-    figure = [None if command.figure == ALL else command.figure] if figures else []
-    extra = module.versions(command.config, *figure) if hasattr(module, "versions") else {}
-    return {
+    extra = versions(config, *(None if name == ALL else name for name in figure))
+    header = {
         "experiment": command.name,
-        "preset": command.preset,
-        "config": config | ({} if command.figure is None else {"figure": command.figure}),
-        "command": words(command),
+        "preset": command.options.preset,
+        "config": normalised(dataclasses.asdict(config))
+        | ({"figure": command.figure} if figure else {}),
+        "command": words_of(command),
         "versions": where["versions"] | extra,
         "commit": where["commit"],
         "device": where["device"],
-        "numerics": where["numerics"] | {"devices": str(devices.count())},
-        "seeds": list(range(command.config.seed, command.config.seed + command.config.seeds)),
+        "numerics": where["numerics"] | {"devices": str(devices.count)},
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
     }
+    options = {"resume": command.options.resume, "overwrite": command.options.overwrite}
+    folder = RunFolder(command.out, header, devices, **options, **changes)
+    return Run(command, devices, console, folder)
 
 
-def _merged(header, figures, runs) -> Run:
+def _run(run: Run, screen: Screen | None) -> bool:
+    """Do what is left of a run; False where nothing is."""
+    command, path = run.command, run.folder.path
+    start = time.perf_counter()
+    with run.folder.under_way(run.say, command.options.save_every) as now:
+        if now is None:
+            return False
+        progress = Progress(now.kept, *(watcher for watcher in (now.log, screen) if watcher))
+        work = import_module(f"{experiments.EXPERIMENTS[command.name]}.run").run
+        figure = [] if command.figure is None else [command.figure]
+        is_profiled = command.options.profile and run.devices.writes
+        with profiled(path) if is_profiled else nullcontext():
+            results, curves = work(command.config, *figure, progress=progress)
+        if run.devices.writes:
+            arrays = {key: np.asarray(curve) for key, curve in curves.items()}
+            write_record(path, now.header | {"results": summarise(results)}, arrays)
+            write_report(path)
+    if screen is not None:
+        run.console.print(spent(time.perf_counter() - start), highlight=False)
+    return True
+
+
+def _all(whole: Run, where: Mapping[str, Any]) -> None:
+    """Every figure in a folder of its own, and one record of them all above."""
+    command, devices, console, _ = whole
+    figures = settings(command.name).FIGURES
+    folder = whole.folder._replace(inner=figures)
+    each = {
+        figure: _run_of(command._replace(figure=figure), where, devices, console, alike=True)
+        for figure in figures
+    }
+    if folder.must_run():
+        for one in each.values():  # All are checked before the first is run.
+            one.folder.must_run()
+        _run_all(whole._replace(folder=folder), each)
+
+
+def _run_all(whole: Run, each: dict[str, Run]) -> None:
+    folder, writes = whole.folder, whole.devices.writes
+    with folder.under_way(whole.say) as now:
+        if now is None:
+            return
+        if folder.overwrite:
+            if writes:
+                discard(one.folder.path for one in each.values())
+            # What another process does there from now on is not to be replaced.
+            keep = {"overwrite": False, "resume": True}
+            each = {k: one._replace(folder=one.folder._replace(**keep)) for k, one in each.items()}
+        is_quiet = whole.command.options.quiet
+        with on_screen(whole.console, len(each), is_quiet=is_quiet) as screen:
+            for one in each.values():
+                anew = _run(one, screen)
+                if screen is not None:
+                    screen.figure_finished(anew=anew)
+        if writes:
+            write_record(folder.path, *_merged(now.header, each))
+            write_report(folder.path)
+
+
+def _merged(header: Record, each: Mapping[str, Run]) -> tuple[Record, dict[str, np.ndarray]]:
     """One record with all methods of all figures; ValueError where two give the same number."""
     results: dict[str, dict[str, Any]] = {}
     curves: dict[str, np.ndarray] = {}
-    for figure, (record, arrays) in zip(figures, runs, strict=True):
+    for figure, one in each.items():
+        record, arrays = read_record(one.folder.path)
+        check_same(one.folder.path, one.folder.header, record)
+        header = continued(header, record)
         for method, entries in record["results"].items():
             twice = entries.keys() & results.setdefault(method, {}).keys()
             if twice:
@@ -180,17 +172,17 @@ def _merged(header, figures, runs) -> Run:
     return header | {"results": results}, curves
 
 
-def _show(command: Command, header: Mapping[str, Any], console: Console) -> None:
-    if not devices.writes():
+def _show(run: Run) -> None:
+    """The record's table; its figures and page are drawn where they are not yet."""
+    path = run.folder.path
+    if not run.devices.writes:
         return
-    if not is_drawn(command.out):
-        write_report(command.out)
-    if not command.quiet:
-        record = read_record(command.out)[0]
-        show(record, console)
-        change = first_change(record.get("numerics"), header["numerics"])
+    if not is_drawn(path):
+        write_report(path)
+    if not run.command.options.quiet:
+        record = read_record(path)[0]
+        show(record, run.console)
+        change = first_change(record.get("numerics"), run.folder.header["numerics"])
         if change:
-            told = f"These numbers are not of the flags and the device of today: {change}."
-            console.print(told, soft_wrap=True, highlight=False, markup=False)
-        told = f"Record, figures and report: {command.out}"
-        console.print(told, soft_wrap=True, highlight=False, markup=False)
+            run.say(f"These numbers are not of the flags and the device of today: {change}.")
+        run.say(f"Record, figures and report: {path}")

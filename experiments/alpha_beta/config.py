@@ -16,7 +16,7 @@ whether it shows what the paper shows.
 
 from dataclasses import dataclass
 
-from experiments.fields import flag
+from experiments import About
 
 FIGURES = (
     "examples", "halfspace", "width", "channels", "batch_size", "optimizer", "depth", "lstm",
@@ -53,52 +53,66 @@ class Config:
     # Half-space learning: sigmoid loss, one example a step.
     halfspace_steps: int = 4000
     # The MLP.
-    dataset: str = flag("Images of the figure width: digits, fashion_mnist or cifar10.", "digits")
-    images: str = flag("Images of the other image figures.", "digits")
-    examples: int = flag("Training images of the figure width, at most.", 2048)
-    epochs: int = flag("Passes over them.", 20)
-    batch: int = flag("Images in a minibatch.", 64)
-    widths: tuple[int, ...] = flag("Widths of the MLP's second layer.", (8, 64, 256))
+    dataset: str = "digits"  # Images of the figure width: digits, fashion_mnist or cifar10.
+    images: str = "digits"  # Images of the other image figures.
+    examples: int = 2048  # Training images of the figure width, at most.
+    epochs: int = 20  # Passes over them.
+    batch: int = 64  # Images in a minibatch.
+    widths: tuple[int, ...] = (8, 64, 256)  # Widths of the MLP's second layer.
     first_width: int = 32  # Of the MLP's other hidden layer.
-    rate: float = flag("Learning rate of the MLP's gradient descent.", 0.09)
+    rate: float = 0.09  # Learning rate of the MLP's gradient descent.
     # The CNN.
-    conv_examples: int = flag("Training images of the figure channels, at most.", 2048)
-    conv_epochs: int = flag("Passes over them.", 10)
-    conv_side: int = flag("Height of their images, averaged down to it.", 8)
-    channels: tuple[int, ...] = flag("Channels of the CNN's second layer.", (4, 16, 64))
+    conv_examples: int = 2048  # Training images of the figure channels, at most.
+    conv_epochs: int = 10  # Passes over them.
+    conv_side: int = 8  # Height of their images, averaged down to it.
+    channels: tuple[int, ...] = (4, 16, 64)  # Channels of the CNN's second layer.
     first_channels: int = 8
-    conv_rate: float = flag("Learning rate of the CNN's gradient descent.", 0.05)
+    conv_rate: float = 0.05  # Learning rate of the CNN's gradient descent.
     # ResNets, with BatchNorm and a one-cycle schedule.
-    resnet_examples: int = flag("Training images of the ResNets, at most.", 1024)
-    resnet_epochs: int = flag("Passes over them.", 10)
-    resnet_side: int = flag("Height of their images, averaged down to it.", 8)
+    resnet_examples: int = 1024  # Training images of the ResNets, at most.
+    resnet_epochs: int = 10  # Passes over them.
+    resnet_side: int = 8  # Height of their images, averaged down to it.
     resnet_widths: tuple[int, ...] = (8, 16, 32, 64)  # Channels of the four stages.
-    resnet_rate: float = flag("Their highest learning rate.", 0.05)
-    momentum_rate: float = flag("The same with momentum .9.", 0.01)
-    adam_rate: float = flag("The same under Adam.", 2e-3)
-    batches: tuple[int, ...] = flag("Sizes of a minibatch in the figure batch_size.", (32, 128))
-    batch_steps: int = flag("Steps of each of them; 0 for resnet_epochs, as in the paper.", 0)
-    optimizers: tuple[str, ...] = flag("In the figure optimizer.", ("sgd", "momentum", "adam"))
-    depths: tuple[int, ...] = flag("Layers of the ResNets of the figure depth.", (18, 34))
+    resnet_rate: float = 0.05  # Their highest learning rate.
+    momentum_rate: float = 0.01  # The same with momentum .9.
+    adam_rate: float = 2e-3  # The same under Adam.
+    batches: tuple[int, ...] = (32, 128)  # Sizes of a minibatch in the figure batch_size.
+    batch_steps: int = 0  # Steps of each of them; 0 for resnet_epochs, as in the paper.
+    optimizers: tuple[str, ...] = ("sgd", "momentum", "adam")  # In the figure optimizer.
+    depths: tuple[int, ...] = (18, 34)  # Layers of the ResNets of the figure depth.
     # The language models. The manual that comes with Python stands in where no text was prepared.
-    corpus: str = flag("Text: tiny_shakespeare or python_manual.", "python_manual")
+    corpus: str = "python_manual"  # Text: tiny_shakespeare or python_manual.
     text: int = 16_384  # Bytes of it.
     length: int = 32
     text_batch: int = 8
-    text_steps: int = flag("Steps of the transformer.", 600)
-    lstm_steps: int = flag("Steps of the LSTM.", 600)
+    text_steps: int = 600  # Steps of the transformer.
+    lstm_steps: int = 600  # Steps of the LSTM.
     lstm_width: int = 32
-    lstm_rate: float = flag("Length of a step of the LSTM's normalised descent.", 0.5)
+    lstm_rate: float = 0.5  # Length of a step of the LSTM's normalised descent.
     text_width: int = 32  # Of the transformer.
     text_layers: int = 2
     heads: int = 2
     text_rate: float = 2e-3  # Of AdamW.
     heat: int = 41  # Pairs a side of a heat map.
-    heat_top: float = flag("The largest alpha and beta of the heat maps.", 2.0)
+    heat_top: float = 2.0  # The largest alpha and beta of the heat maps.
 
 
+ABOUT = {
+    "quick": About(1, claim="A pair for every method. A smoke test: its numbers mean nothing."),
+    "cpu": About(
+        None, "fashion_mnist, cifar10 and tiny_shakespeare in TFDS_DATA_DIR",
+        "The trends at a small size; about 1.5 minutes for width, 2 for optimizer, 5 for "
+        "batch_size, 3 for depth, 1 for lstm.",
+        "batch sizes and the LSTM's PL constant show their trend; all verdicts are on "
+        "docs/papers/alpha_beta.md.",
+    ),
+    "paper": About(
+        None, "fashion_mnist, cifar10 and tiny_shakespeare in TFDS_DATA_DIR",
+        "The paper's size, on a GPU.",
+        "the smallest pair is largest near width 512 of the MLP and 64 to 128 channels.",
+    ),
+}  # fmt: skip
 PRESETS = {
-    # A pair for every method; under a minute on 2 cores.
     "quick": Config(
         scale="A smoke test: 8 x 8 digits and tiny models.",
         seeds=2, grid=21, samples=4000, halfspace_steps=2000, examples=512, epochs=4,
@@ -107,9 +121,6 @@ PRESETS = {
         optimizers=("adam",), depths=(9,), text=4096, text_steps=40, lstm_steps=40,
         text_width=16, lstm_width=16, length=16, heat=21,
     ),
-    # Minutes of processor time for 3 seeds: about 1.5 for width, 2 for optimizer, 5 for batch_size,
-    # 3 for depth, 1 for lstm. Expected: batch sizes and the LSTM's PL constant show their trend;
-    # all verdicts are on docs/papers/alpha_beta.md.
     "cpu": Config(
         scale=(
             "MLP: 4,096 Fashion-MNIST images for 100 epochs (the paper: 60,000 for 1,500). CNN: "
@@ -127,7 +138,6 @@ PRESETS = {
         resnet_examples=1024, resnet_epochs=30, resnet_rate=0.1, momentum_rate=0.01,
         batches=(32, 64, 128, 256), batch_steps=960, corpus="tiny_shakespeare", lstm_steps=4000,
     ),
-    # On a GPU. The smallest pair is largest near width 512 of the MLP and 64 to 128 channels.
     "paper": Config(
         scale=(
             "The paper's size for the MLP, the CNN and the ResNets, with CIFAR-10 for CIFAR-100; "

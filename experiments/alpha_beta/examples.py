@@ -8,6 +8,7 @@ import numpy as np
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.problems import EXAMPLES, Problem
 from experiments.progress import Progress
+from experiments.results import each_seed
 from plprune.conditions import (
     aiming_cosine,
     aiming_ratio,
@@ -26,11 +27,7 @@ def examples(config: Config, progress: Progress):
     found = {}
     with progress.task("examples", total=len(EXAMPLES)) as task, jax.enable_x64(True):
         for name, build in EXAMPLES.items():
-            one = _runner(config, build())
-            found[name] = [
-                progress.once(f"{name}/{seed}", lambda s=seed, one=one: one(s))
-                for seed in range(config.seed, config.seed + config.seeds)
-            ]
+            found[name] = each_seed(config, progress, name, _runner(config, build()))
             task.advance(1)
     return found
 

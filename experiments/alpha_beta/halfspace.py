@@ -8,6 +8,7 @@ import optax
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import SHOWN, measured
 from experiments.progress import Progress
+from experiments.results import each_seed
 from plprune.conditions import aiming_cosine, recording, replay
 from plprune.data import minibatches
 from plprune.training import make_step, minibatch_losses, start
@@ -19,12 +20,8 @@ START = 2.0  # Deviation of the first weights: large enough for losses that satu
 
 def halfspace(config: Config, progress: Progress):
     """The smallest pair of the single examples, and the whole loss along the run (2, 9)."""
-    found = []
     with progress.task("half-space learning", total=config.seeds) as task, jax.enable_x64(True):
-        one = _runner(config)
-        for seed in range(config.seed, config.seed + config.seeds):
-            found.append(progress.once(f"{seed}", lambda s=seed: one(s)))
-            task.advance(1)
+        found = each_seed(config, progress, "halfspace", _runner(config), task=task)
     return {"halfspace": found}
 
 

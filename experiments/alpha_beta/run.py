@@ -2,8 +2,8 @@
 """Runs of each figure; see `experiments.alpha_beta.config` for what they show."""
 
 from experiments.alpha_beta.config import Config
-from experiments.outcomes import Curves, Results, collected, notes_on
 from experiments.progress import Progress
+from experiments.results import Curves, Results, collected, notes_on
 
 UNTRAINED = ("examples", "halfspace")  # No network is.
 
@@ -20,7 +20,9 @@ def run(config: Config, figure: str, *, progress: Progress) -> tuple[Results, Cu
         return collected(halfspace(config, progress))
     from experiments.alpha_beta.training import runs
 
-    return collected(runs(config, progress, trainings(config, figure)))
+    trained = trainings(config, figure)
+    progress.plan(len(trained) * config.seeds)
+    return collected(runs(config, progress, trained))
 
 
 def trainings(config: Config, figure: str, data=None):

@@ -15,8 +15,9 @@ from jaxtyping import Array, PyTree
 
 from experiments.alpha_beta.config import Config
 from experiments.alpha_beta.measures import measured
-from experiments.devices import replicate, spread, whole
 from experiments.progress import Progress
+from experiments.results import each_seed
+from experiments.sharding import replicate, spread, whole
 from plprune.conditions import Records, batch_losses, recording, replay
 from plprune.data import minibatches
 from plprune.functional import functional
@@ -149,10 +150,9 @@ def runs(config: Config, progress: Progress, settings: Mapping[str, Callable[[],
         one = functools.cache(
             lambda training=training, name=name: runner(config, training(), name, progress)
         )
-        found[name] = []
         with progress.task(name, total=config.seeds) as task:
-            for seed in range(config.seed, config.seed + config.seeds):
-                numbers = progress.once(f"{name}/{seed}", lambda s=seed, one=one: one()(s))
-                found[name].append(numbers)
-                task.advance(1, loss=float(numbers["final_loss"]))
+            found[name] = each_seed(
+                config, progress, name, lambda seed, one=one: one()(seed),
+                task=task, shown={"loss": "final_loss"},
+            )  # fmt: skip
     return found

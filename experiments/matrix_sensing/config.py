@@ -14,7 +14,7 @@ of the largest norm without it.
 
 from dataclasses import dataclass
 
-from experiments.fields import flag
+from experiments import About
 
 FIGURES = ("columns", "start", "finetuning", "error", "phase", "quadratic", "network")
 ON_ONE_DEVICE = FIGURES  # One factor U, or many tiny ones: nothing to spread.
@@ -29,16 +29,16 @@ class Config:
     scale: str
     seed: int = 0
     seeds: int = 10
-    d: int = flag("Rows of U.", 500)
-    k: int = flag("Columns of U.", 500)
-    r: int = flag("Rank of the truth, whose singular values are all 1.", 4)
-    n: int = flag("Measurements; 0 is the population, without noise.", 0)
-    sigma: float = flag("Standard deviation of the noise on a measurement.", 0.0)
-    lam: float = flag("Weight of the regulariser.", 0.02)
-    beta: float = flag("Smoothing of the regulariser; the threshold is 2 sqrt(beta).", 1e-3)
-    form: str = flag("Regulariser: rational or convex.", "rational")
-    operator: str = flag("Measurements: gaussian, streamed, rank_one or fourier.", "gaussian")
-    start: float = flag("Norm of a column at the start.", 1e-3)
+    d: int = 500  # Rows of U.
+    k: int = 500  # Columns of U.
+    r: int = 4  # Rank of the truth, whose singular values are all 1.
+    n: int = 0  # Measurements; 0 is the population, without noise.
+    sigma: float = 0.0  # Standard deviation of the noise on a measurement.
+    lam: float = 0.02  # Weight of the regulariser.
+    beta: float = 1e-3  # Smoothing of the regulariser; the threshold is 2 sqrt(beta).
+    form: str = "rational"  # Regulariser: rational or convex.
+    operator: str = "gaussian"  # Measurements: gaussian, streamed, rank_one or fourier.
+    start: float = 1e-3  # Norm of a column at the start.
     step_size: float = 0.1
     steps: int = 10_000  # At most; training stops at a gradient of norm `tol`.
     plain_steps: int = 600  # Plain training: it has fitted long before.
@@ -63,8 +63,26 @@ class Config:
     fractions: int = 10  # Pruned sizes between one node per layer and all.
 
 
+ABOUT = {
+    "quick": About(1, claim="Figure 1's claim in miniature. A smoke test."),
+    "small": About(
+        None, "fashion_mnist in TFDS_DATA_DIR for the figure network",
+        "Recovery from noisy measurements at 1/25 of the paper's size.",
+        "squared error after fine-tuning at most 1.2 sigma^2 r d / n = .0080 on average; 2 "
+        "columns.",
+    ),
+    "paper": About(
+        None, "fashion_mnist in TFDS_DATA_DIR for the figure network",
+        "The paper's size, on the population loss.",
+        "4 columns, fine-tuned error < 1e-10, about 35 % large columns without the regulariser.",
+    ),
+    "paper_empirical": About(
+        None, "fashion_mnist in TFDS_DATA_DIR for the figure network",
+        "The same from 20,000 noisy measurements.",
+        "error near sigma^2 r d / n = .001.",
+    ),
+}  # fmt: skip
 PRESETS = {
-    # Figure 1's claim in miniature. Under a minute on 2 cores.
     "quick": Config(
         scale="A smoke test: 1/25 of the paper's size; grids at d = k = 12.",
         seeds=2, d=20, k=20, r=2, plain_steps=300, steps=3000, grid_d=12, cells=6,
@@ -72,14 +90,11 @@ PRESETS = {
         starts=(1e-3, 0.1, 0.5), finetune_steps=100, datasets=("digits",),
         widths=(32, 32), network_steps=1200, network_lam=1e-2, fractions=4,
     ),
-    # Squared error after fine-tuning at most 1.2 sigma^2 r d / n = .0080 on average; 2 columns.
     "small": Config(
         scale="d = k = 20 (the paper shows 500), from noisy measurements.",
         d=20, k=20, r=2, n=1500, sigma=0.5, lam=0.045,
     ),
-    # 4 columns, fine-tuned error < 1e-10, about 35 % large columns without the regulariser.
     "paper": Config(scale="The paper's size, on the population loss; the grids at d = k = 20."),
-    # The same from 20,000 noisy measurements: error near sigma^2 r d / n = .001.
     "paper_empirical": Config(
         scale="The paper's size, from 20,000 measurements by a subsampled cosine transform.",
         seeds=3, n=20_000, sigma=0.1, operator="fourier",

@@ -10,6 +10,7 @@ import numpy as np
 from experiments.matrix_sensing.config import Config
 from experiments.matrix_sensing.problems import cast, grid_config, keys_of
 from experiments.progress import Progress
+from experiments.results import each_seed
 from plprune import matrix_sensing as ms
 
 BETAS = (-4.5, -1.5)  # Exponents of ten that the phase diagram spans.
@@ -38,11 +39,9 @@ def phase(config: Config, progress: Progress):
     config = grid_config(config)
     lambdas, betas = np.logspace(*LAMBDAS, config.cells), np.logspace(*BETAS, config.cells)
     with progress.task("phase diagram", total=config.seeds) as task, jax.enable_x64(True):
-        runs = []
-        for seed in _seeds(config):
-            work = partial(_phase, config, seed, lambdas, betas)
-            runs.append(progress.once(f"phase/{seed}", work))
-            task.advance(1)
+        runs = each_seed(
+            config, progress, "phase", lambda s: _phase(config, s, lambdas, betas), task=task
+        )
     return {"phase": runs}
 
 

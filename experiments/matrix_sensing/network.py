@@ -14,6 +14,7 @@ from flax import nnx
 
 from experiments.matrix_sensing.config import Config
 from experiments.progress import Progress
+from experiments.results import by_method, each_seed
 from plprune.data import load, minibatches, standardization, standardize
 from plprune.functional import functional
 from plprune.losses import cross_entropy, risk
@@ -54,16 +55,11 @@ def network(config: Config, progress: Progress):
     with progress.task("classifiers", total=total) as task:
         for name in config.datasets:
             setup = functools.cache(lambda data=sets[name]: _setup(config, data))
-            for seed in range(config.seed, config.seed + config.seeds):
-                pieces = progress.once(
-                    f"{name}/{seed}", lambda s=seed, f=setup: _both(config, f(), s)
-                )
-                for key, value in pieces.items():
-                    method, metric = key.split("/")
-                    runs = found.setdefault(f"{name}/{method}", {}).setdefault(seed, {})
-                    runs[metric] = value
-                task.advance(1)
-    return {method: list(runs.values()) for method, runs in found.items()}
+            seeds = each_seed(
+                config, progress, name, lambda s, f=setup: _both(config, f(), s), task=task
+            )
+            found |= {f"{name}/{method}": runs for method, runs in by_method(seeds).items()}
+    return found
 
 
 def _setup(config, data):

@@ -4,8 +4,8 @@
 import importlib
 
 from experiments.matrix_sensing.config import Config
-from experiments.outcomes import Curves, Results, collected, notes_on
 from experiments.progress import Progress
+from experiments.results import Curves, Results, collected, notes_on
 
 MODULES = {
     "columns": "sensing",

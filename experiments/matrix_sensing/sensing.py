@@ -2,6 +2,7 @@
 """Figure 1, the share of large columns against the start, and the rate of fine-tuning."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from experiments.matrix_sensing.config import Config
 from experiments.matrix_sensing.problems import fine_tuned, finished, grid_config, trained
 from experiments.progress import Progress
+from experiments.results import each_seed
 from plprune import matrix_sensing as ms
 
 METHODS = {"regularised": True, "unregularised": False}
@@ -44,12 +46,8 @@ def finetuning(config: Config, progress: Progress):
 
 
 def _per_seed(config, progress, name, work):
-    found = []
     with progress.task(name, total=config.seeds) as task, jax.enable_x64(True):
-        for seed in range(config.seed, config.seed + config.seeds):
-            found.append(progress.once(f"{name}/{seed}", lambda s=seed: work(config, s)))
-            task.advance(1)
-    return found
+        return each_seed(config, progress, name, partial(work, config), task=task)
 
 
 def _columns(config, seed, regularised):

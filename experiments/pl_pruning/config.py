@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prune a network by its condition number and compare with the usual scores [Chen 2023]."""
 
-from experiments.pl_pruning.methods import CONTROLS, FOR_MLP, METHODS
-from experiments.pl_pruning.presets import PRESETS
+from experiments.pl_pruning.methods import CONTROLS, FOR_MLP, METHODS, explained
+from experiments.pl_pruning.presets import ABOUT, PRESETS
 from experiments.pl_pruning.settings import TEXT_LOSSES, Config, Network, Regime
 
-__all__ = ["METHODS", "PRESETS", "Config", "Network", "Regime", "check"]
+__all__ = ["ABOUT", "DETAILS", "METHODS", "PRESETS", "Config", "Network", "Regime", "check"]
+
+DETAILS = f"Methods: {explained()}."  # Of the help.
 
 
 def check(config: Config) -> None:
@@ -36,6 +38,8 @@ def _check_regime(config: Config, regime: Regime) -> None:
         raise ValueError(
             f"methods must include dense, whose loss is regime {regime.name}'s target."
         )
+    if not regime.rates:
+        raise ValueError(f"rates of regime {regime.name} must be one at least, got none.")
     _check_training(config, regime)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from experiments import devices
+from experiments import sharding
 from experiments.pl_pruning.data import Data
 from experiments.pl_pruning.settings import Config
 from experiments.pl_pruning.trainer import Trainer
@@ -114,7 +114,7 @@ def _kernel(apply, all_outputs):
             return jnp.matmul(outputs, signs[:, None])
 
         # Every device computes its rows and has all of them afterwards.
-        return devices.whole(devices.kernel(model, params, inputs))
+        return sharding.whole(sharding.kernel(model, params, inputs))
 
     return jax.jit(kernel)
 

@@ -1,45 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose nodes, shrink, train on, and measure: every method from the same initial weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import devices
+from experiments import sharding
 from experiments.pl_pruning.choosing import kept_share
 from experiments.pl_pruning.data import load_splits, title
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
 from experiments.pl_pruning.problem import Problem, problem_of
 from experiments.pl_pruning.settings import Config, Regime, key_of, regime_of
-from experiments.pl_pruning.training import Outcome, Run, prepare, search, steps_taken, train
+from experiments.pl_pruning.training import Run, prepare, search, steps_taken, train
 from experiments.progress import Progress
+from experiments.results import Curves, Found, Results, as_curves, collected, each_seed
 from plprune import scores
 from plprune.nodes.checks import concrete_keep
-
-Results = dict[str, dict[str, list]]
-Curves = dict[str, np.ndarray]
 
 
 def run(config: Config, *, progress: Progress) -> tuple[Results, Curves]:
     """Results per regime and method, and the curves."""
-    devices.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
+    sharding.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
     splits = load_splits(config)
+    progress.plan(sum(_num_pieces(config, regime) for regime in config.regimes))
     results: Results = {}
     curves: Curves = {}
     for regime in config.regimes:
-        goals: list[float] | None = None
+        found: dict[str, list[Found]] = {}
         for method, keep in _runs(config):
-            own = regime_of(regime, method)
-            outcomes = _run_method(config, own, method, keep, splits, goals, progress)
-            if method == "dense":
-                goals = [outcome.numbers["train_loss"] for outcome in outcomes]
-            name = f"{regime.name}/{key_of(config, method, keep)}"
-            results[name] = _columns([outcome.numbers for outcome in outcomes])
-            for curve in outcomes[0].curves:
-                curves[f"{name}/{curve}"] = _padded([o.curves[curve] for o in outcomes])
+            own, goals = regime_of(regime, method), found.get(f"{regime.name}/dense")
+            runs = _run_method(config, own, method, keep, splits, goals, progress)
+            found[f"{regime.name}/{key_of(config, method, keep)}"] = runs
+        some, lines = collected(found)
+        results, curves = results | some, curves | lines
         if regime.target == 0:
+            goals = [float(run["train_loss"]) for run in found[f"{regime.name}/dense"]]
             _add_crossings(config, regime, goals, results, curves)
     return results, curves
 
@@ -57,47 +55,49 @@ def _runs(config: Config) -> list[tuple[str, float]]:
     return first + [(method, keep) for keep in config.keep for method in rest]
 
 
-def _run_method(config, regime, method, keep, splits, goals, progress) -> list[Outcome]:
+def _num_pieces(config: Config, regime: Regime) -> int:
+    """Runs of a regime, and searches for their rates."""
+    searches = _search_seeds(config) if len(regime.rates) > 1 else 0
+    return len(_runs(config)) * (config.seeds + searches)
+
+
+def _run_method(config, regime, method, keep, splits, goals, progress) -> list[Found]:
+    """Every seed of a method; `goals` are dense's, whose final losses are to be reached."""
     rate = regime.rates[0]
     if len(regime.rates) > 1:
         rate = _best_rate(config, regime, method, keep, splits, progress)
-    outcomes = []
-    for place, seed in enumerate(range(config.seed, config.seed + config.seeds)):
-        name = f"{regime.name}/{key_of(config, method, keep)}, seed {seed}"
+    name = f"{regime.name}/{key_of(config, method, keep)}"
 
-        def work(seed=seed, name=name, goal=goals[place] if goals else None):
-            with progress.task(name, total=regime.max_steps) as task:
-                problem = _placed(problem_of(config, regime, splits, seed))
-                run, norm = prepare(config, regime, method, keep, rate, problem)
-                numbers = _measured(config, run, norm) | {"rate": rate}
-                task.advance(steps_taken(run.choice))
-                with progress.loop(f"{name}, rate {rate}, training") as loop:
-                    outcome = train(run, numbers, goal, task, loop)
-            curves = outcome.curves | _kept(run)
-            named = {f"curve {key}": curve for key, curve in curves.items()}
-            return outcome.numbers | numbers | named
+    def work(seed):
+        goal = float(goals[seed - config.seed]["train_loss"]) if goals else None
+        with progress.task(f"{name}, seed {seed}", total=regime.max_steps) as task:
+            problem = _placed(problem_of(config, regime, splits, seed))
+            run, norm = prepare(config, regime, method, keep, rate, problem)
+            numbers = _measured(config, run, norm) | {"rate": rate}
+            task.advance(steps_taken(run.choice))
+            with progress.loop(f"{name}, rate {rate}, seed {seed}, training") as loop:
+                outcome = train(run, numbers, goal, task, loop)
+        return outcome.numbers | numbers | as_curves(outcome.curves | _kept(run))
 
-        found = progress.once(f"{name}, rate {rate}", work)
-        numbers = {key: float(v) for key, v in found.items() if not key.startswith("curve ")}
-        curves = {k.removeprefix("curve "): v for k, v in found.items() if k not in numbers}
-        outcomes.append(Outcome(numbers, curves))
-    return outcomes
+    return each_seed(config, progress, f"{name}, rate {rate}", work)
 
 
 def _best_rate(config, regime, method, keep, splits, progress) -> float:
     """The rate with the lowest final training loss (fewest steps to a target), over seeds."""
-    found = []
-    for seed in range(config.seed, config.seed + (config.search_seeds or config.seeds)):
-        name = f"{regime.name}/{key_of(config, method, keep)}, seed {seed}, rates"
+    name = f"{regime.name}/{key_of(config, method, keep)}, rates"
 
-        def work(seed=seed, name=name):
-            with progress.task(name, total=len(regime.rates)) as task:
-                problem = _placed(problem_of(config, regime, splits, seed))
-                return {"merits": search(config, regime, method, keep, problem, task)}
+    def work(seed):
+        with progress.task(f"{name}, seed {seed}", total=len(regime.rates)) as task:
+            problem = _placed(problem_of(config, regime, splits, seed))
+            return {"merits": search(config, regime, method, keep, problem, task)}
 
-        found.append(progress.once(name, work)["merits"])
-    mean = np.nan_to_num(np.mean(found, axis=0), nan=np.inf)
+    found = each_seed(replace(config, seeds=_search_seeds(config)), progress, name, work)
+    mean = np.nan_to_num(np.mean([one["merits"] for one in found], axis=0), nan=np.inf)
     return regime.rates[int(np.argmin(mean))]
+
+
+def _search_seeds(config: Config) -> int:
+    return config.search_seeds or config.seeds
 
 
 def _placed(problem: Problem) -> Problem:
@@ -105,7 +105,7 @@ def _placed(problem: Problem) -> Problem:
 
     All is computed: what still waits, such as the minibatches, would count as time of the gating.
     """
-    return jax.block_until_ready(problem._replace(data=devices.replicate(problem.data)))
+    return jax.block_until_ready(problem._replace(data=sharding.replicate(problem.data)))
 
 
 def _measured(config: Config, run: Run, norm: float) -> dict[str, float | None]:
@@ -134,20 +134,6 @@ def _kept(run: Run) -> dict[str, np.ndarray]:
         order = np.argsort(-np.asarray(norms[name]), kind="stable")
         found[f"kept {name}"] = np.asarray(kept, float)[order]
     return found
-
-
-def _columns(rows: list[dict[str, float | None]]) -> dict[str, list[float | None]]:
-    """Per metric, one number per seed; NaN becomes None."""
-    return {
-        name: [None if row[name] is None or np.isnan(row[name]) else row[name] for row in rows]
-        for name in rows[0]
-    }
-
-
-def _padded(curves: list[np.ndarray]) -> np.ndarray:
-    """[seed, step]; a seed that has reached its target stays where it is."""
-    length = max(map(len, curves))
-    return np.stack([np.pad(c, (0, length - len(c)), mode="edge") for c in curves])
 
 
 def _add_crossings(config: Config, regime: Regime, goals, results: Results, curves: Curves):

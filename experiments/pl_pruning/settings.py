@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run is: a data set, a network, and the regimes that it is trained in."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from experiments.pl_pruning.methods import DEFAULT, KEEP_ALL, WHOLE, explained
+from experiments.pl_pruning.methods import DEFAULT, KEEP_ALL, WHOLE
 
 TEXT_LOSSES = ("masked_tokens", "next_token")
 
@@ -62,13 +62,9 @@ class Config:
     dataset: str
     network: Network
     regimes: tuple[Regime, ...]
-    keep: tuple[float, ...] = field(
-        default=(0.5,), metadata={"flag": "Fractions of every layer's nodes to keep."}
-    )
+    keep: tuple[float, ...] = (0.5,)  # Fractions of every layer's nodes to keep.
     own_keep: float = 0.5  # The preset's fraction; results of others are called method@fraction.
-    methods: tuple[str, ...] = field(
-        default=DEFAULT, metadata={"flag": f"Which to compare: {explained()}."}
-    )
+    methods: tuple[str, ...] = DEFAULT  # Which to compare; `METHODS` explains them.
     seed: int = 0
     seeds: int = 5
     search_seeds: int = 0  # Seeds that the learning rates are chosen on; 0: all.

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.devices import divided, whole
 from experiments.pl_pruning.data import Data
 from experiments.pl_pruning.networks import Counts, Net, Shape, dense, shrunk
 from experiments.pl_pruning.settings import Network, Regime
+from experiments.sharding import divided, whole
 from plprune.data import minibatches
 from plprune.losses import cross_entropy, masked_cross_entropy, risk, squared_error
 from plprune.models.switch import Balanced

@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from experiments import devices
-from experiments.carrying import Here
-from experiments.keeping import Loop
+from experiments import sharding
 from experiments.pl_pruning.choosing import choose
 from experiments.pl_pruning.measures import hessian_norm, tracked
 from experiments.pl_pruning.problem import Choice, Problem, Small, small_of
 from experiments.pl_pruning.settings import Config, Regime, tracked_steps
 from experiments.pl_pruning.timing import timed
 from experiments.progress import Task
+from experiments.resuming import Here, Loop
 from plprune.training import TrainState
 
 TEST_EXAMPLES = 1000  # In the curve of the test accuracy; the final number is over all.
@@ -157,7 +156,7 @@ def prepare(
     """
     choice = choose(config, regime, method, keep, rate, problem)
     small = small_of(config, regime, choice, problem)
-    small = small._replace(first=devices.replicate(small.first))
+    small = small._replace(first=sharding.replicate(small.first))
     diverged = not np.isfinite(optax.tree.norm(small.first.params))  # While nodes were chosen.
     norm = np.nan if diverged else hessian_norm(small.trainer, small.first, problem.data)
     scaled = rate / norm if regime.rate_unit == "1/L" else rate

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import examples, model, num_parameters
+from experiments.sharding import divided, whole
 from plprune.constants import jacobian_log_condition, log_condition_bound, log_conditions
 
 SHAPES = ((10, 12), (10, 100), (50, 60))

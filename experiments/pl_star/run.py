@@ -2,14 +2,13 @@
 """Runs of each figure; see `experiments.pl_star.config` for what they show."""
 
 import importlib
-from collections.abc import Callable
+from functools import partial
 
 import jax
-import numpy as np
 
-from experiments.outcomes import collected
 from experiments.pl_star.config import Config
 from experiments.progress import Progress
+from experiments.results import Curves, Results, by_method, collected, each_seed
 
 MODULES = {
     "surface": "landscapes",
@@ -21,18 +20,19 @@ MODULES = {
     "jacobian": "jacobians",
     "almost": "descent",
 }
-Results = dict[str, dict[str, list[float | None]]]
 
 
-def run(
-    config: Config, figure: str, *, progress: Progress
-) -> tuple[Results, dict[str, np.ndarray]]:
+def run(config: Config, figure: str, *, progress: Progress) -> tuple[Results, Curves]:
     """Metrics per method and seed, and curves, of one figure.
 
     A figure is a function ``(config, seed) -> {"method/metric": number or array}``.
     """
     work = getattr(importlib.import_module(f"experiments.pl_star.{MODULES[figure]}"), figure)
-    return collected(_by_method(_per_seed(config, progress, figure, work)))
+    # The smallest eigenvalues need float64.
+    with progress.task(figure, total=config.seeds) as task, jax.enable_x64(True):
+        return collected(
+            by_method(each_seed(config, progress, figure, partial(work, config), task=task))
+        )
 
 
 def versions(config: Config, figure: str | None = None) -> dict[str, str]:
@@ -41,23 +41,3 @@ def versions(config: Config, figure: str | None = None) -> dict[str, str]:
 
     del figure
     return {"data": load(config.dataset, split="train[:1]").title}
-
-
-def _per_seed(config, progress, name, work: Callable):
-    found = []
-    # The smallest eigenvalues need float64.
-    with progress.task(name, total=config.seeds) as task, jax.enable_x64(True):
-        for seed in range(config.seed, config.seed + config.seeds):
-            found.append(progress.once(f"{name}/{seed}", lambda s=seed: work(config, s)))
-            task.advance(1)
-    return found
-
-
-def _by_method(seeds: list[dict[str, np.ndarray]]) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Keys "method/metric" of every seed, as one dictionary per method and seed."""
-    found: dict[str, list[dict[str, np.ndarray]]] = {}
-    for place, seed in enumerate(seeds):
-        for key, value in seed.items():
-            method, _, metric = key.rpartition("/")
-            found.setdefault(method, [{} for _ in seeds])[place][metric] = value
-    return found

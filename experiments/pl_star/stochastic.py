@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import num_parameters
 from experiments.pl_star.tracing import ROUNDING, curvature, descent_system, descent_trace
+from experiments.sharding import divided, whole
 from plprune.constants import descent_rate, stochastic_rate
 
 WATCHED = 4  # Of the repeats, on whose paths the constants are checked.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.devices import divided, whole
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import System, examples, perceptron
+from experiments.sharding import divided, whole
 from plprune.constants import hessian_norm, lipschitz_constant
 
 ATTEMPTS = 8

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.devices import divided
 from experiments.pl_star.config import Config
 from experiments.pl_star.networks import examples, num_parameters, perceptron, signs
 from experiments.pl_star.tracing import descent_trace
+from experiments.sharding import divided
 from plprune.constants import hessian_norm
 
 METHODS = ("linear_output", "gaussian_output", "nonlinear_output", "standard_parameterization")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments.progress import Silent
+from experiments import About
+from experiments.progress import Progress
 from experiments.report.style import draw_curve, looks, new_figure
 from experiments.report.tables import Metric
 
@@ -29,10 +30,8 @@ class Config:
     steps: int = 5
     seed: int = 0
     seeds: int = 3
-    keep: float = dataclasses.field(default=0.5, metadata={"flag": "Fraction kept, in (0, 1]."})
-    methods: tuple[str, ...] = dataclasses.field(
-        default=("dense", "kappa"), metadata={"flag": "Methods."}
-    )
+    keep: float = 0.5  # Fraction kept, in (0, 1].
+    methods: tuple[str, ...] = ("dense", "kappa")
     scale: str = "A toy beside the paper's."
 
 
@@ -90,12 +89,19 @@ def draw(record, curves):
     return {"loss": figure}
 
 
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    """Nothing that a test compiles, here or in its processes, goes into the user's own cache."""
+    monkeypatch.setattr("experiments.running.enable_compilation_cache", lambda: None)
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+
+
 @pytest.fixture(scope="module")
 def figure_run(request):
     """(results, curves) of a figure at the test module's `TINY` settings, run once each."""
     config = request.module.TINY
     run = import_module(type(config).__module__.replace("config", "run")).run
-    return functools.cache(lambda figure: run(config, figure, progress=Silent()))
+    return functools.cache(lambda figure: run(config, figure, progress=Progress()))
 
 
 @pytest.fixture
@@ -106,7 +112,11 @@ def toy(monkeypatch):
     modules = {"": {"__path__": []}}
     modules |= {
         ".config": {
-            "__doc__": "A toy.\n\nMore.", "Config": Config, "PRESETS": presets, "check": check
+            "__doc__": "A toy.\n\nMore.", "Config": Config, "PRESETS": presets, "check": check,
+            "ABOUT": {
+                "quick": About(0.1, claim="Little."),
+                "large": About(90, "the moon", "Much.", "7 of 8."),
+            },
         },
         ".run": {"run": run},
         ".figures": {"draw": lambda *_: {}},  # Drawing takes longer than all of the rest.

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from experiments.folders import normalised
 from experiments.pl_pruning.config import PRESETS
+from experiments.run_folder import normalised
 from plprune.records import summarise
 
 _, SGD = PRESETS["quick"].regimes

@@ -15,18 +15,18 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import devices
+from experiments import sharding
 from experiments.alpha_beta import config as alpha_beta
 from experiments.alpha_beta import run as alpha_beta_run
-from experiments.devices import Machine
-from experiments.keeping import OnDisk
+from experiments.cli import RunOptions
 from experiments.pl_pruning import config as pruning
 from experiments.pl_pruning import run as pruning_run
 from experiments.pl_pruning import training
 from experiments.pl_pruning.settings import network
 from experiments.pl_star import config as star
 from experiments.pl_star import run as star_run
-from experiments.progress import Silent
+from experiments.progress import Progress
+from experiments.resuming import Kept
 
 QUICK = pruning.PRESETS["quick"]
 _, SGD = QUICK.regimes
@@ -62,14 +62,14 @@ def numbers(found):
 
 def pruned(kept=None):
     with jax.numpy_rank_promotion("allow"):
-        return numbers(pruning_run.run(PRUNING, progress=Silent(kept)))
+        return numbers(pruning_run.run(PRUNING, progress=Progress(kept)))
 
 
 def everything():
     """What can be spread; all of pl_pruning, and a figure of each of the others."""
     with jax.numpy_rank_promotion("allow"):
-        star_found = numbers(star_run.run(STAR, "eigenvalue", progress=Silent()))
-        alpha = numbers(alpha_beta_run.run(ALPHA_BETA, "width", progress=Silent()))
+        star_found = numbers(star_run.run(STAR, "eigenvalue", progress=Progress()))
+        alpha = numbers(alpha_beta_run.run(ALPHA_BETA, "width", progress=Progress()))
     parts = {"pl_pruning": pruned(), "pl_star": star_found, "alpha_beta": alpha}
     return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
 
@@ -87,8 +87,8 @@ def resume(found):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(training, "_stretch", dying)
         with pytest.raises(KeyboardInterrupt):
-            pruned(OnDisk(Path(folder), "run", pytest.fail, save_every=0.0))
-        again = pruned(OnDisk(Path(folder), "run", pytest.fail, save_every=0.0))
+            pruned(Kept(Path(folder), "run", pytest.fail, save_every=0.0))
+        again = pruned(Kept(Path(folder), "run", pytest.fail, save_every=0.0))
     assert len(calls) == 4 + 1, "an interruption lost more than a stretch"
     for name, values in again.items():
         np.testing.assert_array_equal(values, found[f"pl_pruning/{name}"], err_msg=name)
@@ -97,14 +97,15 @@ def resume(found):
 def main(file, count, coordinator=None, process=None):
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_platforms", "cpu")
-    machine = Machine(int(count))
+    options = RunOptions(devices=int(count))
     if coordinator is not None:
-        machine = Machine(int(count), True, coordinator, 2, int(process))
-    with devices.joined(machine):
-        assert devices.mesh().size == int(count)
+        several = {"distributed": True, "coordinator": coordinator, "processes": 2}
+        options = replace(options, **several, process=int(process))
+    with sharding.joined(options) as devices:
+        assert devices.count == sharding.count() == int(count)
         found = everything()
         resume(found)
-        if devices.writes():
+        if devices.writes:
             np.savez(file, allow_pickle=False, **found)
 
 

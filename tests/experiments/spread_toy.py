@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import devices
+from experiments import sharding
 
 STEPS, EXAMPLES = 12, 16
 
@@ -52,10 +52,10 @@ def run_until(stop):
             params = {
                 "w": jax.random.normal(keys[0], (3, 4)), "v": jax.random.normal(keys[1], (4, 2))
             }  # fmt: skip
-            rows = devices.spread(inputs)
+            rows = sharding.spread(inputs)
             kernel = progress.once(f"kernel/{seed}", lambda p=params, x=rows: _kernel(p, x))
             order = np.random.default_rng(seed).integers(0, EXAMPLES, (STEPS, 8))
-            data, calls = devices.replicate((inputs, targets)), iter(range(100))
+            data, calls = sharding.replicate((inputs, targets)), iter(range(100))
 
             def advance(state, indices, data=data, calls=calls):
                 if next(calls) == stop:
@@ -63,8 +63,8 @@ def run_until(stop):
                 time.sleep(float(os.environ.get("SPREAD_TOY_SLEEP", 0)))
                 return stretch(state, data, indices)
 
-            state = devices.replicate({"params": params, "key": keys[2]})
-            batches = devices.spread(order, axis=1)
+            state = sharding.replicate({"params": params, "key": keys[2]})
+            batches = sharding.spread(order, axis=1)
             _, infos = progress.carry(f"train/{seed}", state, batches, advance, every=3)
             curves.setdefault("a/loss", []).append(infos["loss"])
             curves.setdefault("a/kernel", []).append(kernel["kernel"])
@@ -75,11 +75,11 @@ def run_until(stop):
 
 
 def _kernel(params, rows):
-    kernel = jax.jit(lambda p, x: devices.kernel(apply, p, x))(params, rows)
-    if devices.mesh() is not None:
-        assert len(kernel.sharding.device_set) == devices.mesh().size == 4
+    kernel = jax.jit(lambda p, x: sharding.kernel(apply, p, x))(params, rows)
+    if sharding.count() > 1:
+        assert len(kernel.sharding.device_set) == sharding.count() == 4
         assert kernel.addressable_shards[0].data.shape[0] == EXAMPLES // 4
-    return {"kernel": devices.on_host(kernel)}
+    return {"kernel": sharding.on_host(kernel)}
 
 
 if __name__ == "__main__":

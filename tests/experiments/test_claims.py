@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
 import pytest
 
 import experiments.__main__ as entry
-from experiments.folders import discard, locked, must_run, under_way
+from experiments.run_folder import RunFolder, discard, locked
+from experiments.sharding import Devices
 from plprune.records import RECORD, provenance, read_record, summarise, write_record
 
 ROOT = Path(entry.__file__).parents[1]
@@ -31,8 +32,15 @@ def complete(folder, **changes):
     write_record(folder, HEADER | RESULTS | changes, {})
 
 
-def claim(folder, header=HEADER, **options):
-    return under_way(folder, header, **({"overwrite": False, "tell": pytest.fail} | options))
+@contextmanager
+def claim(folder, header=HEADER, tell=pytest.fail, **options):
+    """What is kept of a run in `folder`; None where it is complete."""
+    with RunFolder(folder, header, **({"resume": True} | options)).under_way(tell) as run:
+        yield run and run.kept
+
+
+def must_run(folder, header, **options):
+    return RunFolder(folder, header, **options).must_run()
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +96,14 @@ def test_state_that_appeared_since_is_not_forgotten(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return locked(folder)
 
-    monkeypatch.setattr("experiments.folders.locked", lambda folder: taken(begin_first, folder))
+    monkeypatch.setattr("experiments.run_folder.locked", lambda folder: taken(begin_first, folder))
 
     def taken(first, folder):
         monkeypatch.undo()
         return first(folder)
 
     assert not must_run(tmp_path, HEADER, resume=True, overwrite=False)
-    assert list((tmp_path / "unfinished").glob("*.part"))
+    assert list((tmp_path / "unfinished").glob("*.npz"))
 
 
 @pytest.mark.parametrize("overwriting", [False, True])
@@ -152,7 +160,7 @@ def test_all_of_several_folders_are_discarded_or_none(tmp_path):
 COUNT = """
 import sys
 from pathlib import Path
-from experiments.folders import locked
+from experiments.run_folder import locked
 
 folder, left = Path(sys.argv[1]), 300
 print("ready", flush=True)
@@ -187,7 +195,7 @@ def test_two_processes_never_have_one_folder(tmp_path):
 def test_a_link_in_place_of_the_lock_is_not_written_to(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / ".lock").symlink_to(tmp_path / "mine")
-    with pytest.raises(OSError, match=r"\.lock"), locked(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot be written: \.lock"), locked(tmp_path):
         pass
     assert (tmp_path / "mine").read_text() == "mine"
 
@@ -218,7 +226,7 @@ def test_a_run_is_not_resumed_under_another_flag(toy, tmp_path, capsys, name):
     line = capsys.readouterr().err.splitlines()[-1]
     assert "other flags or devices" in line
     assert name in line
-    assert list((tmp_path / "unfinished").glob("*.part"))
+    assert list((tmp_path / "unfinished").glob("*.npz"))
     assert main("toy", "--out", tmp_path, "--resume", "--quiet") == 0
 
 
@@ -232,7 +240,7 @@ def test_a_run_is_not_resumed_on_another_device_or_number_of_them(
         assert main("toy", "--out", tmp_path, "--resume", "--quiet") == 2
     assert "device is" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.devices.count", lambda: 4)
+        patch.setattr("experiments.sharding.ALONE", Devices(count=4))
         assert main("toy", "--out", tmp_path, "--resume", "--quiet") == 2
     assert "devices is '1' there and '4' here" in capsys.readouterr().err
 
@@ -263,8 +271,10 @@ def test_what_an_older_version_began_is_done_again(tmp_path):
         kept.once("a", lambda: {"x": 1.0})
         raise KeyboardInterrupt
     assert must_run(tmp_path, HEADER, resume=True, overwrite=False)
-    with claim(tmp_path) as kept:
+    told = []
+    with claim(tmp_path, tell=told.append) as kept:
         assert kept.once("a", lambda: {"x": 2.0})["x"] == 2.0
+    assert "belongs to another run" in told[0]
 
 
 def test_where_a_run_was_begun_is_told_and_recorded(toy, where, tmp_path, capsys, monkeypatch):
@@ -297,7 +307,7 @@ def test_a_pipe_in_place_of_a_piece_or_the_log_is_not_waited_for(tmp_path):
     with suppress(KeyboardInterrupt), claim(tmp_path) as kept:
         kept.once("a", lambda: {"x": 1.0})
         raise KeyboardInterrupt
-    (path,) = (tmp_path / "unfinished").glob("*.part")
+    (path,) = (tmp_path / "unfinished").glob("*.npz")
     path.unlink()
     os.mkfifo(path)
     with claim(tmp_path, tell=told.append) as kept:

@@ -21,6 +21,15 @@ def test_presets_pass_their_own_check(name, preset):
     SETTINGS[name].check(SETTINGS[name].PRESETS[preset])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_says_what_it_shows_and_in_how_many_minutes(name):
+    module = SETTINGS[name]
+    assert module.ABOUT.keys() == module.PRESETS.keys()
+    for about in module.ABOUT.values():
+        assert about.claim
+        assert about.minutes is None or about.minutes > 0
+
+
 def test_settings_import_no_jax():
     code = f"import sys, {', '.join(NAMES)}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

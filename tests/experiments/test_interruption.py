@@ -143,11 +143,11 @@ def test_killed_by_the_system_and_resumed(whole, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", SLOW, str(folder)], env=environment)
     parts = folder / "unfinished"
     for _ in range(600):
-        if len(list(parts.glob("*.part"))) >= 3 or process.poll() is not None:
+        if len(list(parts.glob("*.npz"))) >= 3 or process.poll() is not None:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 3 <= len(list(parts.glob("*.part"))) < 6
+    assert 3 <= len(list(parts.glob("*.npz"))) < 6
     assert main("toy", "--out", folder, "--resume", "--quiet") == 0
     assert same_record(read_record(folder), whole)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 import experiments.__main__ as entry
 from experiments import interruption
-from experiments.console import PlainConsole
+from experiments.screen import PlainConsole
 from plprune.records import read_record
 
 ROOT = Path(entry.__file__).parents[1]

@@ -4,6 +4,8 @@
 from experiments.pl_pruning.presets import digits, fashion_mnist, larger
 from experiments.pl_pruning.presets.paper import PAPER
 
+_SMALL = digits.ABOUT | fashion_mnist.ABOUT | larger.ABOUT
+
 PRESETS = {
     "digits": digits.DIGITS,
     "digits_all": digits.DIGITS_ALL,
@@ -25,4 +27,13 @@ PRESETS = {
     "shakespeare_switch": larger.SWITCH,
     "quick": digits.QUICK,
     **{f"{name}_paper": config for name, config in PAPER.items()},
+}
+ABOUT = {
+    **_SMALL,
+    **{
+        f"{name}_paper": _SMALL[name]._replace(
+            minutes=None, claim="The same at the size of one GPU.", expected=""
+        )
+        for name in PAPER
+    },
 }

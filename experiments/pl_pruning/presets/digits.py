@@ -3,9 +3,38 @@
 
 from dataclasses import replace
 
+from experiments import About
 from experiments.pl_pruning.methods import LEARNED, SCORED
 from experiments.pl_pruning.presets.common import CONTROLLED, UNKNOWN
 from experiments.pl_pruning.settings import Config, Regime, network
+
+ABOUT = {
+    "digits": About(
+        1.5,
+        claim="Nodes chosen by the condition number train faster at no loss of accuracy "
+        "[Chen 2023].",
+        expected="kappa needs less than half of dense's steps in gd, random and magnitude as many "
+        "as it.",
+    ),
+    "digits_all": About(
+        7,
+        claim="The same in gd for every way to choose, at the step 1/L and at the best multiple.",
+        expected="kappa 1,416 steps, dense 3,508, the best score 3,282; at the best rates 946, 939 "
+        "and 1,141.",
+    ),
+    "digits_controls": About(
+        4,
+        claim="What part of the gain is scale?",
+        expected="at 1/L kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes "
+        "close.",
+    ),
+    "digits_fractions": About(
+        15,
+        claim="Accuracy and steps against the fraction that is kept, for every score.",
+        expected="at every fraction kappa needs the fewest steps in gd; accuracies are level.",
+    ),
+    "quick": About(1, claim="A smoke test of both regimes. Its numbers mean nothing."),
+}
 
 _GD = Regime(
     name="gd", loss="square", train_examples=100, batch_size=100, max_steps=6000,
@@ -17,9 +46,7 @@ _SGD = Regime(
     rates=(0.03, 0.1, 0.3), rate_unit="1", target=0.0,
 )  # fmt: skip
 
-# Claim [Chen 2023]: nodes chosen by the condition number train faster at no loss of accuracy.
-# python -m experiments pl_pruning --preset digits (the command of `make run`), about 1.5 minutes.
-# Expected: kappa needs less than half of dense's steps in `gd`, random and magnitude as many as it.
+# The command of `make run`.
 DIGITS = Config(
     dataset="digits",
     network=network("mlp", hidden=(256, 256), activation="tanh"),
@@ -28,9 +55,6 @@ DIGITS = Config(
     scale=f"1,797 embedded digits and an MLP with two hidden layers; {UNKNOWN}",
 )
 
-# The same in `gd` for every way to choose, over 5 seeds, at the step 1/L and at the best multiple.
-# python -m experiments pl_pruning --preset digits_all, 7 minutes. Expected: kappa 1,416 steps,
-# dense 3,508, the best score 3,282; at the best rates 946, 939 and 1,141.
 _TUNED_GD = replace(_GD, name="gd_tuned", rates=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
 DIGITS_ALL = replace(
     DIGITS,
@@ -39,15 +63,10 @@ DIGITS_ALL = replace(
     search_seeds=2,
 )
 
-# What part of the gain is scale? Random and largest nodes at kappa's widths or kappa's scale, dense
-# at kappa's scale or with halved weights, a fresh narrow net, each at 1/L and at its own best rate.
-# python -m experiments pl_pruning --preset digits_controls, about 4 minutes.
-# Expected at 1/L: kappa 1,400 steps, controls of scale 3,400 or more; tuned, dense comes close.
+# Random and largest nodes at kappa's widths or kappa's scale, dense at kappa's scale or with halved
+# weights, a fresh narrow net, each at 1/L and at its own best rate.
 DIGITS_CONTROLS = replace(DIGITS_ALL, methods=CONTROLLED)
 
-# Accuracy and steps against the fraction that is kept, for every score.
-# python -m experiments pl_pruning --preset digits_fractions, 15 minutes.
-# Expected: at every fraction kappa needs the fewest steps in `gd`; accuracies are level.
 DIGITS_FRACTIONS = replace(
     DIGITS,
     methods=("dense", "kappa", "kappa_risk", *SCORED),
@@ -56,7 +75,6 @@ DIGITS_FRACTIONS = replace(
     track=4,
 )
 
-# A smoke test of both regimes, under a minute. Its numbers mean nothing.
 QUICK = replace(
     DIGITS,
     network=network("mlp", hidden=(32, 32), activation="tanh"),

@@ -3,9 +3,68 @@
 
 from dataclasses import replace
 
+from experiments import About
 from experiments.pl_pruning.methods import SCORED
 from experiments.pl_pruning.presets.common import CONTROLLED, SMALL, UNKNOWN, WIDTHS
 from experiments.pl_pruning.settings import Config, Regime, network
+
+_DATA = "fashion_mnist in TFDS_DATA_DIR"
+ABOUT = {
+    "fashion_mnist": About(
+        9, _DATA,
+        "digits' claim at larger size under the square loss; cross-entropy shows whatever comes "
+        "out.",
+        "in square kappa is the most accurate and needs a third of the others' steps.",
+    ),
+    "fashion_mnist_controls": About(
+        6, _DATA,
+        "The confound of scale in square, as digits_controls; a wider grid of rates.",
+        "scale alone does what kappa does: random nodes at its scale reach its loss, dense with "
+        "halved kernels a lower one.",
+    ),
+    "fashion_mnist_square": About(
+        18, _DATA,
+        "square with early stopping, at two fractions, beside dense with halved kernels.",
+        "kappa's half 85.5 % in a third of dense's steps, dense 85.0, the best score 85.1.",
+    ),
+    "fashion_mnist_square_all": About(
+        20, _DATA,
+        "The same on all images (55,000 to train on, 5,000 to stop by).",
+        "kappa 87.8 %, dense 86.1, the best other half 86.6; dense with halved kernels 89.1.",
+    ),
+    "fashion_mnist_small": About(
+        7, _DATA,
+        "Does the condition number add anything to halved kernels?",
+        "little: kappa's half ends at a loss of .012, all nodes and other halves at .016.",
+    ),
+    "fashion_mnist_sgd": About(
+        17, _DATA,
+        "Cross-entropy at three fractions, decaying to zero, with more steps for fewer nodes.",
+        "at half of the nodes all within .3 points of dense (86.2 %; 86.1 with --seeds 10), in .4 "
+        "of its time; kappa_outputs in .5, with half of dense's condition number.",
+    ),
+    "fashion_mnist_online": About(
+        15, _DATA,
+        "Nodes closed while the dense network trains, and reopened, until they are frozen.",
+    ),
+    "fashion_mnist_sgd_all": About(
+        15, _DATA,
+        "fashion_mnist_sgd on all images; narrow networks then learn as much as they can hold.",
+        "kappa and dense at 89.3 %, all other halves within .3 points of them.",
+    ),
+    "fashion_mnist_widths": About(
+        15, _DATA,
+        "Does the condition number tell good widths from bad ones? Random nodes, spread in three "
+        "ways.",
+        "no; the loss falls with the number of weights, and kappa_global keeps few of them.",
+    ),
+    "fashion_mnist_cnn": About(
+        17, _DATA,
+        "A convolutional network with BatchNorm; half an hour with --keep 0.5,0.25,0.1.",
+        "kappa is the most accurate (86.3 %; dense 84.9), until dense starts from halved kernels "
+        "(dense_small, 86.2).",
+    ),
+}  # fmt: skip
 
 _FEW = ("dense", "kappa", "kappa_risk", "random", "magnitude", "snip")
 
@@ -19,9 +78,6 @@ _CROSS_ENTROPY = Regime(
     rates=(0.01, 0.03, 0.1, 0.3), rate_unit="1", target=0.0,
 )  # fmt: skip
 
-# Claim: the same under the square loss at larger size; cross-entropy shows whatever comes out.
-# python -m experiments pl_pruning --preset fashion_mnist (needs TFDS_DATA_DIR), about 9 minutes.
-# Expected: in `square` kappa is the most accurate and needs a third of the others' steps.
 FASHION_MNIST = Config(
     dataset="fashion_mnist",
     network=network("mlp", hidden=(256, 256), activation="relu"),
@@ -30,10 +86,6 @@ FASHION_MNIST = Config(
     + UNKNOWN,
 )
 
-# The confound in `square`, as `digits_controls`; a wider grid of rates.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_controls, 6 minutes.
-# Expected: scale alone does what kappa does. Random nodes at its scale reach its loss, dense with
-# halved kernels a lower one.
 FASHION_CONTROLS = replace(
     FASHION_MNIST,
     regimes=(replace(_SQUARE, rates=(1.0, 2.0, 3.0, 4.0)),),
@@ -44,9 +96,6 @@ FASHION_CONTROLS = replace(
     track=0,
 )
 
-# `square` trained on with early stopping, at two fractions, beside dense with halved kernels.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square, 18 minutes.
-# Expected: kappa's half 85.5 % in a third of dense's steps, dense 85.0, the best score 85.1.
 FASHION_SQUARE = replace(
     FASHION_CONTROLS,
     regimes=(replace(_SQUARE, rates=(2.0, 3.0, 4.0, 6.0), max_steps=6000, validation=5000),),
@@ -57,9 +106,6 @@ FASHION_SQUARE = replace(
 
 _ALL_IMAGES = f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {UNKNOWN}"
 
-# The same on all images (55,000 to train on, 5,000 to stop by).
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_square_all, 20 minutes.
-# Expected: kappa 87.8 %, dense 86.1, the best other half 86.6; dense with halved kernels 89.1.
 FASHION_SQUARE_ALL = replace(
     FASHION_SQUARE,
     regimes=(replace(FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
@@ -68,9 +114,7 @@ FASHION_SQUARE_ALL = replace(
     scale=_ALL_IMAGES,
 )
 
-# Does the condition number add anything to halved kernels? Smaller rates: kappa's best is 1/L.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_small, 7 minutes.
-# Expected: little. Kappa's half ends at a loss of .012, all nodes and other halves at .016.
+# Smaller rates: kappa's best is 1/L.
 FASHION_SMALL = replace(
     FASHION_SQUARE,
     regimes=(replace(FASHION_SQUARE.regimes[0], rates=(0.5, 1.0, 2.0, 4.0, 6.0)),),
@@ -80,9 +124,6 @@ FASHION_SMALL = replace(
 
 # Cross-entropy at three fractions, decaying to zero: the last iterate at a constant rate is noisy.
 # Networks that lost nodes train 1.4 times the steps, which still cost them less time than dense's.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd, about 17 minutes.
-# Expected at half of the nodes: all within .3 points of dense (86.2 %; 86.1 with --seeds 10), in .4
-# of its time; kappa_outputs in .5, with half of dense's condition number.
 _COSINE = replace(_CROSS_ENTROPY, decay="cosine", max_steps=3000, validation=5000)
 FASHION_SGD = replace(
     FASHION_CONTROLS,
@@ -96,7 +137,6 @@ FASHION_SGD = replace(
 
 # Nodes closed while the dense network trains: gates move every 25 steps, the kept fraction falls
 # along a cubic over the first 500, and closed nodes may reopen until then.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_online, 15 minutes.
 FASHION_ONLINE = replace(
     FASHION_SGD,
     regimes=(replace(FASHION_SGD.regimes[0], period=25, freeze_at=500),),
@@ -105,9 +145,6 @@ FASHION_ONLINE = replace(
     wide_held_out=0,
 )
 
-# `fashion_mnist_sgd` on all images; networks that lost nodes then learn as much as they can hold.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_sgd_all, 15 minutes.
-# Expected: kappa and dense at 89.3 %, all other halves within .3 points of them.
 FASHION_SGD_ALL = replace(
     FASHION_SGD,
     regimes=(replace(FASHION_SGD.regimes[0], train_examples=55_000, max_steps=8000),),
@@ -117,9 +154,6 @@ FASHION_SGD_ALL = replace(
     scale=_ALL_IMAGES,
 )
 
-# Does the condition number tell good widths from bad ones? Random nodes, three ways to spread them.
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_widths, 15 minutes.
-# Expected: no; the loss falls with the number of weights, and `kappa_global` keeps few of them.
 FASHION_WIDTHS = replace(
     FASHION_SGD,
     regimes=(replace(_COSINE, rates=(0.1, 0.3)),),
@@ -128,10 +162,6 @@ FASHION_WIDTHS = replace(
     track=0,
 )
 
-# A convolutional network with BatchNorm: kappa is the most accurate (86.3 %; dense 84.9), until
-# dense starts from halved kernels (`dense_small`, 86.2).
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset fashion_mnist_cnn, about 17 minutes;
-# half an hour with --keep 0.5,0.25,0.1.
 FASHION_CNN = replace(
     FASHION_SGD,
     network=network("cnn", channels=(16, 32), hidden=(64,)),

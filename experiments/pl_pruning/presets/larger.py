@@ -3,17 +3,41 @@
 
 from dataclasses import replace
 
+from experiments import About
 from experiments.pl_pruning.methods import DEFAULT
 from experiments.pl_pruning.presets.common import UNKNOWN
 from experiments.pl_pruning.settings import Config, Regime, network
+
+_CIFAR_DATA = "cifar10 in TFDS_DATA_DIR"
+_TEXT_DATA = "tiny_shakespeare in TFDS_DATA_DIR"
+ABOUT = {
+    "cifar10_vgg": About(
+        14, _CIFAR_DATA,
+        "A narrow VGG-11 for few steps.",
+        "dense 53.0 %, kappa 48.3, random 47.9, magnitude 47.7.",
+    ),
+    "cifar10_resnet": About(
+        14, _CIFAR_DATA,
+        "A narrow ResNet-8 for few steps.",
+        "dense is the most accurate (49.5 %); kappa 43.3, random 44.1, magnitude 44.6.",
+    ),
+    "shakespeare_bert": About(
+        18, _TEXT_DATA,
+        "Masked bytes by a two-layer encoder.",
+        "dense is the best (47.2 % of masked bytes), random 44.4, kappa 43.9.",
+    ),
+    "shakespeare_switch": About(
+        17, _TEXT_DATA,
+        "Next bytes by a two-layer Switch transformer, whose experts are chosen.",
+        "dense is the best (34.7 % of next bytes), kappa 32.5, random 32.6, magnitude 31.6.",
+    ),
+}  # fmt: skip
 
 _CIFAR = Regime(
     name="sgd", loss="cross_entropy", train_examples=10_000, batch_size=128, max_steps=300,
     rates=(0.01, 0.03, 0.1), rate_unit="1", target=0.0, optimizer="momentum", decay="cosine",
 )  # fmt: skip
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_vgg, 14 minutes.
-# Expected: dense 53.0 %, kappa 48.3, random 47.9, magnitude 47.7.
 CIFAR_VGG = Config(
     dataset="cifar10",
     network=network("vgg", stages=((8,), (16,), (32, 32), (64, 64), (64, 64))),
@@ -28,8 +52,6 @@ CIFAR_VGG = Config(
     "channels; " + UNKNOWN,
 )
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset cifar10_resnet, about 14 minutes.
-# Expected: dense is the most accurate (49.5 %); kappa 43.3, random 44.1, magnitude 44.6.
 CIFAR_RESNET = replace(
     CIFAR_VGG,
     network=network("resnet", blocks=(1, 1, 1), widths=(8, 16, 32)),
@@ -44,8 +66,6 @@ _MASKED = Regime(
     rates=(1e-3, 3e-3), rate_unit="1", target=0.0, optimizer="adamw", decay="cosine",
 )  # fmt: skip
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_bert, 15 to 20 minutes.
-# Expected: dense is the best (47.2 % of masked bytes), random 44.4, kappa 43.9.
 BERT = replace(
     CIFAR_VGG,
     dataset="tiny_shakespeare",
@@ -59,8 +79,6 @@ BERT = replace(
     scale="A two-layer encoder on the bytes of Tiny Shakespeare; " + UNKNOWN,
 )
 
-# TFDS_DATA_DIR=... python -m experiments pl_pruning --preset shakespeare_switch, about 17 minutes.
-# Expected: dense is the best (34.7 % of next bytes), kappa 32.5, random 32.6, magnitude 31.6.
 SWITCH = replace(
     BERT,
     network=network(

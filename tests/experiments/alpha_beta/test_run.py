@@ -14,7 +14,7 @@ from miniature import record_of
 from experiments.alpha_beta import config as settings
 from experiments.alpha_beta import figures, measures, run, words
 from experiments.alpha_beta import training as runs
-from experiments.progress import Silent
+from experiments.progress import Progress
 from plprune.conditions import Records, Replay, recorded, replay
 from plprune.data import minibatches
 from plprune.functional import functional
@@ -39,7 +39,7 @@ def drawn(found):
 
 
 def one(figure, **changes):
-    return run.run(dataclasses.replace(TINY, **changes), figure, progress=Silent())
+    return run.run(dataclasses.replace(TINY, **changes), figure, progress=Progress())
 
 
 def test_examples_satisfy_the_condition_where_aiming_and_pl_fail():

@@ -19,7 +19,7 @@ from experiments.pl_pruning.methods import METHODS
 from experiments.pl_pruning.networks import Shape, build
 from experiments.pl_pruning.problem import problem_of
 from experiments.pl_pruning.settings import network
-from experiments.progress import Silent
+from experiments.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
@@ -61,7 +61,7 @@ def test_networks_of_every_kind_lose_nodes_and_train_on(monkeypatch, kind):
         monkeypatch.setattr(running, "conditioning", lambda *_: {})
         monkeypatch.setattr(training, "hessian_norm", lambda *_: 1.0)
     monkeypatch.setattr(running, "load_splits", lambda _: splits_of("features" in dict(net.sizes)))
-    results, curves = running.run(config, progress=Silent())
+    results, curves = running.run(config, progress=Progress())
     ((name, found),) = results.items()
     assert found["masked_difference"][0] <= 1e-5
     assert found["kept_nodes"] == [0.5]

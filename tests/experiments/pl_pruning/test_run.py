@@ -9,8 +9,6 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from experiments.folders import normalised
-from experiments.keeping import OnDisk
 from experiments.pl_pruning import data, training
 from experiments.pl_pruning import run as running
 from experiments.pl_pruning.config import PRESETS, check
@@ -19,7 +17,9 @@ from experiments.pl_pruning.figures.regime import in_time
 from experiments.pl_pruning.methods import SCORED
 from experiments.pl_pruning.settings import key_of, network, regime_of, tracked_steps
 from experiments.pl_pruning.words import measured
-from experiments.progress import Silent
+from experiments.progress import Progress
+from experiments.resuming import Kept
+from experiments.run_folder import normalised
 from plprune.records import summarise
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -42,7 +42,7 @@ TINY = replace(
 def ran(config, kept=None):
     """Its results and curves; one way to set the flag, or everything would be compiled again."""
     with jax.numpy_rank_promotion("allow"):
-        return running.run(config, progress=Silent(kept))
+        return running.run(config, progress=Progress(kept))
 
 
 @pytest.fixture(scope="module")
@@ -199,13 +199,13 @@ def test_bad_data_is_named_before_any_training(monkeypatch, spoil, message):
     load = data.load
     monkeypatch.setattr(data, "load", lambda name, *, split: spoil(load(name, split=split)))
     with pytest.raises(ValueError, match=message):
-        running.run(QUICK, progress=Silent())
+        running.run(QUICK, progress=Progress())
 
 
 def test_more_examples_than_the_data_has_are_refused():
     regime = replace(GD, train_examples=10_000, batch_size=10_000)
     with pytest.raises(ValueError, match="at most the 1437 of digits, got 10000"):
-        running.run(replace(QUICK, regimes=(regime,)), progress=Silent())
+        running.run(replace(QUICK, regimes=(regime,)), progress=Progress())
 
 
 def test_a_decay_is_longer_for_networks_that_lose_nodes():
@@ -239,11 +239,11 @@ def test_training_goes_on_from_its_checkpoints(tiny, tmp_path, monkeypatch, stop
         return stretch(*arguments)
 
     monkeypatch.setattr(training, "_stretch", dying)
-    kept = OnDisk(tmp_path, "run", pytest.fail, save_every=0.0)
+    kept = Kept(tmp_path, "run", pytest.fail, save_every=0.0)
     with pytest.raises(KeyboardInterrupt):
         ran(config, kept)
     told = len(calls)
-    results, curves = ran(config, OnDisk(tmp_path, "run", pytest.fail, save_every=0.0))
+    results, curves = ran(config, Kept(tmp_path, "run", pytest.fail, save_every=0.0))
     assert len(calls) - told == 4 - (stop - 1)
     for key, values in whole[1].items():
         if not key.endswith("_seconds"):

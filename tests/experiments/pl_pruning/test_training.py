@@ -17,7 +17,7 @@ from experiments.pl_pruning.config import PRESETS
 from experiments.pl_pruning.data import Examples, Splits, regime_data
 from experiments.pl_pruning.problem import problem_of, small_of
 from experiments.pl_pruning.settings import network
-from experiments.progress import Silent
+from experiments.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
@@ -78,7 +78,7 @@ def finished():
     with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "load_splits", lambda _: SPLITS)
         patch.setattr(training._Log, "add", watched)
-        results, curves = running.run(CONFIG, progress=Silent())
+        results, curves = running.run(CONFIG, progress=Progress())
         data = problem_of(CONFIG, SGD, SPLITS, CONFIG.seed).data
     return SimpleNamespace(results=results, curves=curves, data=data, logged=logged, spent=spent)
 
@@ -152,7 +152,7 @@ def test_rates_are_chosen_on_the_seeds_to_search(monkeypatch, search_seeds, meri
     monkeypatch.setattr(running, "problem_of", lambda *arguments: arguments[3])
     monkeypatch.setattr(running, "_placed", lambda problem: problem)
     monkeypatch.setattr(running, "search", search)
-    assert running._best_rate(config, regime, "kappa", 0.5, SPLITS, Silent()) == best
+    assert running._best_rate(config, regime, "kappa", 0.5, SPLITS, Progress()) == best
     assert searched == [5, 6][: search_seeds or 2]
 
 

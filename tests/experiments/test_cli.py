@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags: whatever is typed is understood or refused in one line, and comes back as it went."""
 
-import dataclasses
 import shlex
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.command_line import parse, words
-from experiments.flags import flagged, parse_argument
+from experiments.cli import parse, parse_argument, presets, words_of
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -26,7 +24,7 @@ WORDS = st.sampled_from(
 @given(st.lists(WORDS, max_size=5))
 def test_any_words_give_a_command_or_one_line(argv):
     try:
-        outcome = parse(["toy", *argv])
+        outcome = parse("toy", argv)
     except ValueError as error:
         outcome = str(error).strip()
     except SystemExit as stop:
@@ -46,27 +44,24 @@ def test_any_words_give_a_command_or_one_line(argv):
 )
 def test_the_words_of_a_command_are_parsed_into_the_same_command(preset, seed, seeds, keep, names):
     argv = ["--preset", preset, "--seed", seed, "--seeds", seeds, "--keep", keep]
-    command = parse(["toy", *map(str, argv), "--methods", ",".join(names)])
+    command = parse("toy", [*map(str, argv), "--methods", ",".join(names)])
     found = (command.config.seed, command.config.seeds, command.config.keep)
     assert found == (seed, seeds, keep)
     assert command.config.methods == tuple(names)
-    assert parse(shlex.split(words(command))[3:]) == command
+    assert parse("toy", shlex.split(words_of(command))[4:]) == command
 
 
-def test_only_seeds_and_marked_fields_are_flags():
-    @dataclasses.dataclass(frozen=True)
-    class Config:
-        hidden: int = 0
-        shown: int = dataclasses.field(default=1, metadata={"flag": "Shown."})
-        seeds: int = 1
-        seed: int = 0
-
-    assert [flag.name for flag in flagged(Config)] == ["seeds", "seed", "shown"]
+def test_presets_are_listed_with_minutes_data_and_claim():
+    told = presets("toy")
+    assert "quick (about 0.1 min)\n    Little." in told
+    assert "large (about 90 min, needs the moon)\n    Much.\n    Expected: 7 of 8." in told
 
 
 def test_a_complaint_is_one_line_that_names_flag_and_help():
     with pytest.raises(ValueError, match=r"--seeds.*see python -m experiments toy --help\.$") as e:
-        parse(["toy", "--seeds", "two"])
+        parse("toy", ["--seeds", "two"])
     assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match="path"):
-        parse_argument("python -m experiments report", "Draws.", "path", [])
+        parse_argument("report", "path", [])
+    with pytest.raises(ValueError, match="got a b"):
+        parse_argument("report", "path", ["a", "b"])

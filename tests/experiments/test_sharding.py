@@ -6,17 +6,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import spread_runs
 from spread_toy import run_until
 
 import experiments.__main__ as entry
-from experiments import devices
-from experiments.command_line import parse
-from experiments.devices import Machine
+from experiments import sharding
+from experiments.cli import RunOptions, parse
+from experiments.sharding import Devices
 from plprune.records import read_record
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -64,7 +64,7 @@ def test_two_processes_go_on_where_four_devices_stopped_and_equal_one_device(
 
     code, said = ended(program(2, "--out", tmp_path / "four", "--devices", 4))
     assert code == 130, said
-    assert len(list((tmp_path / "four" / "unfinished").glob("*.steps/step_*"))) == 2
+    assert len(list((tmp_path / "four" / "unfinished").glob("*.steps/[0-9]*"))) == 2
 
     flags = ("--devices", 4, "--distributed", "--coordinator", coordinator, "--processes", 2)
     both = [
@@ -107,12 +107,11 @@ def test_experiments_on_four_devices_are_those_of_one(tmp_path):
 def test_what_process_0_finds_or_refuses_every_process_hears(monkeypatch):
     sent = []
 
-    def broadcast(content):
+    def broadcast(content, **_):
         sent.append(content)
         return sent[0]  # Process 0 came first.
 
-    monkeypatch.setattr("experiments.devices._broadcast", broadcast)
-    monkeypatch.setattr("experiments.devices._Team.processes", 2)
+    monkeypatch.setattr("experiments.sharding._broadcast", broadcast)
 
     def refuse():
         raise OSError(28, "No space left on device")
@@ -120,8 +119,8 @@ def test_what_process_0_finds_or_refuses_every_process_hears(monkeypatch):
     for work, outcome in ((lambda: b"found", b"found"), (refuse, None)):
         sent.clear()
         for process in (0, 1):
-            monkeypatch.setattr("experiments.devices._Team.process", process)
-            assert devices.writes() == (process == 0)
+            devices = Devices(4, processes=2, process=process)
+            assert devices.writes == (process == 0)
             mine = work if process == 0 else lambda: pytest.fail("process 0 alone looks")
             if outcome is None:
                 with pytest.raises((OSError, ValueError), match="No space left"):
@@ -144,7 +143,7 @@ def test_what_process_0_finds_or_refuses_every_process_hears(monkeypatch):
 )
 def test_machines_that_cannot_be_are_refused_in_a_line(words, message):
     with pytest.raises(ValueError, match=message):
-        parse(["toy", *words.split()])
+        parse("toy", words.split())
 
 
 @pytest.mark.parametrize(
@@ -156,26 +155,26 @@ def test_machines_that_cannot_be_are_refused_in_a_line(words, message):
             "pl_star surface --devices 2",
             "surface has nothing .* rate, radius, jacobian, almost have",
         ),
-        ("sweep alpha_beta examples --grid seed=0 --devices 2", "examples has nothing"),
+        ("alpha_beta examples --devices 2", "examples has nothing"),
     ],
 )
 def test_figures_without_anything_to_spread_say_so_before_any_work(words, message):
     with pytest.raises(ValueError, match=message) as error:
-        parse(words.split())
+        parse(words.split()[0], words.split()[1:])
     assert "\n" not in str(error.value)
 
 
 def test_figures_with_something_to_spread_are_taken():
-    assert parse(["pl_star", "--devices", "2"]).machine.devices == 2
-    assert parse(["matrix_sensing", "--devices", "1"]).machine.devices == 1
+    assert parse("pl_star", ["--devices", "2"]).options.are_several
+    assert not parse("matrix_sensing", ["--devices", "1"]).options.are_several
 
 
 def test_devices_that_divide_no_batch_are_refused(monkeypatch):
-    devices.check_divide({"batch_size": 7})
-    monkeypatch.setattr("experiments.devices._Team.mesh", SimpleNamespace(size=4))
-    devices.check_divide({"batch_size": 7, "other": 8})
+    sharding.check_divide({"batch_size": 7})
+    monkeypatch.setattr("experiments.sharding.count", lambda: 4)
+    sharding.check_divide({"batch_size": 7, "other": 8})
     with pytest.raises(ValueError, match="devices must divide batch_size, which is 7, got 4"):
-        devices.check_divide({"batch_size": 7, "other": 6})
+        sharding.check_divide({"batch_size": 7, "other": 6})
 
 
 def test_more_devices_than_there_are_are_refused(tmp_path, capsys):
@@ -188,15 +187,25 @@ def test_more_devices_than_there_are_are_refused(tmp_path, capsys):
 
 def test_on_one_device_nothing_is_spread():
     tree = {"x": np.ones((4, 2))}
-    with devices.joined(Machine()):
-        assert devices.mesh() is None
-        assert devices.writes()
-        assert devices.spread(tree) is tree
-        assert devices.replicate(tree) is tree
+    with sharding.joined(RunOptions()) as devices:
+        assert (devices.count, sharding.count(), devices.writes) == (1, 1, True)
+        for place in (sharding.spread, sharding.replicate, sharding.divided, sharding.whole):
+            assert place(tree) is tree
     assert devices.shared(lambda: b"x") == b"x"
 
 
-def test_a_mesh_of_one_process_is_left_behind():
-    with pytest.raises(KeyError), devices.joined(Machine(distributed=False, devices=1)):
-        raise KeyError
-    assert devices.mesh() is None
+def test_the_mesh_is_left_behind_and_what_was_compiled_for_it_is_not_used():
+    assert len(jax.devices()) >= 1
+    traced = []
+
+    @jax.jit
+    def function(x):
+        traced.append(sharding.count())
+        return sharding.whole(sharding.divided(x))
+
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    for _ in range(2):
+        function(np.ones(4))
+        with jax.set_mesh(mesh):
+            function(np.ones(4))
+    assert traced == [1, 1]

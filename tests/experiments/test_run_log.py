@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import experiments.__main__ as entry
-from experiments.progress import Silent
-from experiments.watching import Log, Logged, logged, memory, profiled, spent
+from experiments.progress import Progress
+from experiments.run_log import Log, logged, memory, profiled, spent
 from plprune.records import read_record
 
 
@@ -25,17 +25,19 @@ def lines(folder):
 
 
 def events(folder):
-    """(tag, step, value) of every event file, by TensorBoard's own format."""
+    """(run, tag, step, value) of every event file, by TensorBoard's own format."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
-    for path in sorted((folder / "tensorboard").iterdir()):
+    for path in sorted((folder / "tensorboard").rglob("events*")):
         file = io.BytesIO(path.read_bytes())
+        run = path.parent.relative_to(folder / "tensorboard").as_posix()
         while head := file.read(12):
             event = Event()
             event.ParseFromString(file.read(int.from_bytes(head[:8], "little")))
             file.read(4)
-            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            values = event.summary.value
+            found += [(run, value.tag, event.step, value.simple_value) for value in values]
     return found
 
 
@@ -50,8 +52,9 @@ def test_a_run_leaves_its_log_and_its_numbers(tmp_path):
     losses = read_record(tmp_path)[1]["gd/kappa/train_loss"][:, -1]
     assert [line["loss"] for line in steps] == losses.tolist()
     assert [line["step"] for line in steps] == [1, 2, 3]
-    told = [(step, value) for tag, step, value in events(tmp_path) if tag == "gd/kappa/loss"]
-    assert told == [(i + 1, np.float32(loss)) for i, loss in enumerate(losses)]
+    told = [event[1:] for event in events(tmp_path) if event[0] == "gd/kappa"]
+    assert told == [("loss", i + 1, np.float32(loss)) for i, loss in enumerate(losses)]
+    assert {event[0] for event in events(tmp_path)} == {"gd/dense", "gd/kappa"}
 
 
 def test_a_resumed_run_goes_on_in_the_log_and_a_new_one_begins_it(toy, tmp_path):
@@ -79,24 +82,37 @@ def test_what_goes_wrong_is_in_the_log(toy, tmp_path):
 
 
 def test_numbers_that_json_lacks_are_null(tmp_path):
-    with logged(tmp_path) as log, Logged(Silent(), log).task("a", total=2) as task:
+    with logged(tmp_path, {}) as log, log.task("a", total=2) as task:
         task.advance(1, x=math.inf, y=np.float32(math.nan), z=np.float32(0.5))
     (step,) = [line for line in lines(tmp_path) if line["what"] == "step"]
     assert (step["x"], step["y"], step["z"]) == (None, None, 0.5)
-    assert [tag for tag, *_ in events(tmp_path)] == ["a/x", "a/y", "a/z"]
+    assert [(run, tag) for run, tag, *_ in events(tmp_path)] == [("a", "x"), ("a", "y"), ("a", "z")]
 
 
-def test_tags_are_plain(tmp_path):
-    with logged(tmp_path) as log:
-        log.numbers("gd/[kappa], seed 0", 1, {"loss": 1.0})
-    assert events(tmp_path)[0][0] == "gd/_kappa_seed_0/loss"
+def test_a_method_on_a_seed_is_a_run_with_the_tags_of_all_others(tmp_path):
+    with logged(tmp_path, {}) as log:
+        for seed in (0, 1):
+            for method in ("[kappa]", "dense@0.5"):
+                with log.task(f"gd/{method}, seed {seed}", total=1) as task:
+                    task.advance(5, loss=seed)
+    assert events(tmp_path) == [
+        ("gd/_kappa_seed_0", "loss", 5, 0.0), ("gd/_kappa_seed_1", "loss", 5, 1.0),
+        ("gd/dense@0.5_seed_0", "loss", 5, 0.0), ("gd/dense@0.5_seed_1", "loss", 5, 1.0),
+    ]  # fmt: skip
+
+
+def test_names_of_tasks_lead_out_of_no_folder(tmp_path):
+    with logged(tmp_path / "run", {}) as log, log.task("../../a/..", total=1) as task:
+        task.advance(1, loss=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path):
     (tmp_path / "log.jsonl").mkdir()
     (tmp_path / "tensorboard").write_text("")
     log = Log(tmp_path)
-    log.numbers("a", 1, {"loss": 1.0})
+    with log.task("a", total=1) as task:
+        task.advance(1, loss=1.0)
     log.close()
     if os.path.exists("/dev/full"):
         (tmp_path / "full").mkdir()
@@ -107,8 +123,8 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path):
 
 
 def test_logging_changes_no_result(tmp_path):
-    with logged(tmp_path) as log:
-        progress = Logged(Silent(), log)
+    with logged(tmp_path, {}) as log:
+        progress = Progress(None, log)
         assert progress.once("a", lambda: {"x": 1})["x"] == 1
         end, infos = progress.carry(
             "b", 0, 10, lambda s, rows: (s + len(rows), {"n": np.array(rows)}), every=3
@@ -117,13 +133,10 @@ def test_logging_changes_no_result(tmp_path):
     assert infos["n"].tolist() == list(range(10))
 
 
-def test_a_profile_is_written_only_where_asked_for(tmp_path):
+def test_a_profile_is_written(tmp_path):
     import jax.numpy as jnp
 
-    with profiled(tmp_path, on=False):
-        pass
-    assert list(tmp_path.iterdir()) == []
-    with suppress(KeyboardInterrupt), profiled(tmp_path, on=True):
+    with suppress(KeyboardInterrupt), profiled(tmp_path):
         jnp.sum(jnp.ones(3)).block_until_ready()
         raise KeyboardInterrupt
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

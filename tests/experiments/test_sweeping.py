@@ -5,17 +5,15 @@ import csv
 import json
 import shutil
 import sys
-from functools import partial
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 import experiments.__main__ as entry
-from experiments.command_line import parse
-from experiments.grid import cells
-from experiments.pools import Outcome
-from experiments.sweep import carry_out_sweep
+from experiments.sweeping import carry_out, parse
+from experiments.sweeping.processes import Outcome
 from plprune.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -25,33 +23,40 @@ class InProcess:
     """A pool that runs cells here, one at a time; `fail` names those that fail, and how often."""
 
     def __init__(self, fail=()):
-        self.fail, self.started, self.results = dict(fail), [], []
+        self.fail, self.started = dict(fail), []
 
-    def has_room(self):
-        return not self.results
-
-    def start(self, name, words, _):
+    def submit(self, words, log):
+        name, future = log.name.removesuffix(".log"), Future()
         self.started.append(name)
         assert words[:2] == ["-m", "experiments"]
         if self.fail.get(name, 0):
             self.fail[name] -= 1
-            self.results.append(Outcome(name, 2, "experiments: no luck"))
+            future.set_result(Outcome(2, "experiments: no luck"))
         else:
-            self.results.append(Outcome(name, entry.main(words[2:]), ""))
-
-    def ended(self):
-        found, self.results = self.results, []
-        return found
+            future.set_result(Outcome(entry.main(words[2:]), ""))
+        return future
 
     def stop(self):
         self.started.append("stopped")
 
 
-def sweep(folder, pool, *words, grid=("keep=0.25,0.5", "steps=3,4")):
-    command = parse(["sweep", "toy", "--grid", *grid, "--out", str(folder), "--quiet", *words])
+class Interrupted(InProcess):
+    """Ctrl-C comes once the first cell is done."""
+
+    def submit(self, words, log):
+        if self.started:
+            raise KeyboardInterrupt
+        return super().submit(words, log)
+
+
+def run(sweep, pool):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.sweep.Processes", lambda _: pool)
-        carry_out_sweep(command, Console(quiet=True))
+        patch.setattr("experiments.sweeping.Processes", lambda _: pool)
+        carry_out(sweep, Console(quiet=True))
+
+
+def sweep(folder, pool, *words, grid=("keep=0.25,0.5", "steps=3,4")):
+    run(parse(["toy", "--grid", *grid, "--out", str(folder), "--quiet", *words]), pool)
 
 
 def standing(folder):
@@ -66,7 +71,7 @@ def test_every_cell_of_the_grid_has_its_record_and_its_line(tmp_path):
     ]  # fmt: skip
     record, curves = read_record(tmp_path / "keep=0.25,steps=4")
     assert (record["config"]["keep"], record["config"]["steps"]) == (0.25, 4)
-    assert record["command"].endswith("toy --preset quick --keep 0.25 --set steps=4")
+    assert record["command"].endswith("toy --preset quick --steps 4 --keep 0.25")
     assert curves["gd/kappa/train_loss"].shape == (3, 4)
     rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
     (row,) = [
@@ -81,11 +86,8 @@ def test_every_cell_of_the_grid_has_its_record_and_its_line(tmp_path):
 def test_the_records_of_a_figure_are_found_in_its_folder(toy, tmp_path):
     toy("config", FIGURES=("one", "two"))
     toy("run", run=toy.run_figure)
-    command = parse(["sweep", "toy", "one", "--grid", "keep=0.25,0.5", "--out", str(tmp_path)])
     for pool in (InProcess(), idle := InProcess()):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("experiments.sweep.Processes", lambda _, pool=pool: pool)
-            carry_out_sweep(command, Console(quiet=True))
+        run(parse(["toy", "one", "--grid", "keep=0.25,0.5", "--out", str(tmp_path)]), pool)
     assert idle.started == []  # Done: shown again.
     assert read_record(tmp_path / "keep=0.25" / "one")[0]["config"]["keep"] == 0.25
     rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
@@ -107,8 +109,7 @@ def test_failed_cells_are_tried_again_and_listed(tmp_path):
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path):
-    pool = InProcess()
-    pool.ended = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    pool = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         sweep(tmp_path, pool)
     assert pool.started == ["keep=0.25,steps=3", "stopped"]
@@ -144,23 +145,29 @@ def test_another_sweep_or_foreign_files_are_refused(tmp_path):
         (("--grid", "keep=0.5", "--retries", "-1"), "retries must be at least 0"),
         (("--grid", "keep=0.5", "--gpus", "nan"), "gpus must lie in"),
         (("--grid", "keep=0.5,7"), r"cell keep=7: keep must lie in \(0, 1\], got 7.0"),
-        (("--grid", "width=7"), "no setting 'width'"),
+        (("--grid", "width=7"), "no setting 'width'; there are steps, seed"),
+        (("--grid", "keep"), "SETTING=VALUE,..., got 'keep'"),
+        (("--grid", "keep=0.5", "keep=1"), "keep is set twice"),
+        (("--grid", "keep=1,1.0,1"), "keep must be given once each"),
+        (("--grid", "keep=1,"), "keep must be given once each"),
+        (("--grid", "methods=dense,kappa;random,x"), "cell methods=random,x: no method 'x'"),
+        (("--grid", "keep=many"), "--keep"),
         (("--grid", "seed=" + ",".join(map(str, range(10_001)))), "at most 10,000 cells"),
-        (("--grid",), "expected at least one argument"),
-        ((), "required: --grid"),
+        (("--grid",), "needs --grid"),
+        ((), "needs --grid"),
         (("--grid", "keep=0.5", "--what"), "--what"),
         (("--grid", "keep=0.5", "--distributed"), "no --distributed"),
     ],
 )
 def test_grids_that_cannot_be_run_are_refused_in_a_line(words, message):
     with pytest.raises(ValueError, match=message) as error:
-        parse(["sweep", "toy", *words])
+        parse(["toy", *words])
     assert "\n" not in str(error.value)
 
 
 def test_folders_of_cells_stay_inside_the_sweep(tmp_path):
-    command = parse(["sweep", "toy", "--grid", "scale=../../x,a b,a%b,..", "--out", str(tmp_path)])
-    names = [cell.name for cell in cells(command)]
+    found = parse(["toy", "--grid", "scale=../../x,a b,a%b,..", "--out", str(tmp_path)])
+    names = [cell.name for cell in found.cells]
     assert len(set(names)) == 4
     assert not any("/" in name or name in (".", "..") for name in names)
 
@@ -176,17 +183,23 @@ class StubRay(SimpleNamespace):
 
     def remote(self, **options):
         self.calls.append(("remote", options))
-        return lambda work: SimpleNamespace(remote=lambda *args: partial(work, *args))
+
+        def submit(work, *args):
+            future = Future()
+            try:
+                future.set_result(work(*args))
+            except RuntimeError as error:
+                future.set_exception(error)
+            return SimpleNamespace(future=lambda: future)
+
+        return lambda work: SimpleNamespace(remote=lambda *args: submit(work, *args))
+
+    def cancel(self, task):
+        self.calls.append(("cancel", task))
 
     def wait(self, tasks, *, num_returns, timeout):
         assert timeout > 0
         return tasks[:num_returns], tasks[num_returns:]
-
-    def get(self, task):
-        return task()
-
-    def cancel(self, task):
-        pytest.fail(f"{task} is not running")
 
     def shutdown(self):
         self.calls.append(("shutdown", {}))
@@ -201,19 +214,34 @@ def test_ray_runs_the_same_grid(tmp_path, monkeypatch):
         attempts.append(words)
         if len(attempts) == 1:
             raise RuntimeError("the worker died")
-        return entry.main(words[2:]), ""
+        return Outcome(entry.main(words[2:]), "")
 
-    monkeypatch.setattr("experiments.pools.attempt", attempt)
-    command = parse(
-        ["sweep", "toy", "--grid", "keep=0.25,0.5", "--out", str(tmp_path), "--quiet",
-         "--ray", "ray://head:10001", "--gpus", "0.5"]
-    )  # fmt: skip
-    carry_out_sweep(command, Console(quiet=True))
+    monkeypatch.setattr("experiments.sweeping.processes.attempt", attempt)
+    words = ["toy", "--grid", "keep=0.25,0.5", "--out", str(tmp_path), "--quiet", "--gpus", "0.5"]
+    carry_out(parse([*words, "--ray", "ray://head:10001"]), Console(quiet=True))
     assert [state for state, *_ in standing(tmp_path).values()] == ["done", "done"]
     assert len(attempts) == 3
     assert ray.calls[0][1]["address"] == "ray://head:10001"
     assert ray.calls[1] == ("remote", {"num_cpus": 1, "num_gpus": 0.5, "max_retries": 0})
     assert ray.calls[-1] == ("shutdown", {})
+
+
+def test_ray_without_an_address_is_a_cluster_of_this_machine(tmp_path, monkeypatch):
+    ray = StubRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr("experiments.sweeping.processes.attempt", lambda *_: Outcome(1, "no"))
+    words = ["toy", "--ray", "--grid", "keep=0.5", "--out", str(tmp_path), "--retries", "0"]
+    with pytest.raises(ValueError, match="1 of 1 cells failed"):
+        carry_out(parse(words), Console(quiet=True))
+    assert ray.calls[0][1]["address"] is None
+
+
+def test_cells_share_the_cache_or_none_has_it(tmp_path):
+    words = ["toy", "--grid", "keep=0.5", "--out", str(tmp_path)]
+    (cell,) = parse(words).cells
+    assert "--no-compilation-cache" not in cell.words(first=True)
+    (cell,) = parse([*words, "--no-compilation-cache"]).cells
+    assert "--no-compilation-cache" in cell.words(first=True)
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch, capsys):
@@ -224,7 +252,7 @@ def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch, capsy
 
 
 def test_a_sweep_from_the_command_line_shows_its_cells(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("experiments.sweep.Processes", lambda _: InProcess({"keep=0.5": 9}))
+    monkeypatch.setattr("experiments.sweeping.Processes", lambda _: InProcess({"keep=0.5": 9}))
     words = ["sweep", "toy", "--grid", "keep=0.25,0.5", "--out", str(tmp_path), "--retries", "0"]
     assert entry.main(words) == 2
     told = capsys.readouterr()

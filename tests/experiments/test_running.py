@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line from the outside: exit codes, one line of complaint, folders, records."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import experiments.__main__ as entry
-from experiments.command_line import parse
+from experiments.cli import parse
 from plprune.records import read_record, same_record
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -82,7 +83,7 @@ def test_the_recorded_command_gives_the_same_record(tmp_path):
     ("words", "expected"),
     [
         (("nothing",), "there are toy"),
-        (("sweep",), "--grid"),
+        (("sweep",), "name of an experiment"),
         (("toy", "--preset", "huge"), "no preset 'huge'; there are quick, large."),
         (("toy", "--methods", "dense,taylor"), "'taylor'; there are dense, kappa, random."),
         (("toy", "--keep", "0"), "(0, 1], got 0.0."),
@@ -90,6 +91,7 @@ def test_the_recorded_command_gives_the_same_record(tmp_path):
         (("toy", "--kep", "0.5"), "--kep"),
         (("toy", "--seeds", "0"), "at least 1, got 0."),
         (("toy", "--seed=-1"), "[0, 2**31), got -1."),
+        (("toy", "--steps", "nan"), "--steps"),
         (("toy", "--preset"), "--preset"),
         (("toy", "width"), "no figure 'width'"),
         (("toy", "--resume", "--overwrite"), "exclude each other"),
@@ -261,17 +263,48 @@ def test_versions_of_the_data_are_recorded_and_lossy_ones_are_told(toy, tmp_path
 def test_help_of_an_experiment_shows_the_values_of_its_preset(capsys):
     assert main("toy", "--preset", "large", "--help") == 0
     shown = capsys.readouterr().out
-    for flag in ("--seed", "--seeds", "--keep", "--methods", "--out", "--resume", "--overwrite"):
+    for flag in ("--seed", "--seeds", "--keep", "--steps", "--out", "--resume", "--overwrite"):
         assert flag in shown
     assert "dense,kappa" in shown
-    assert "--steps" not in shown  # Only what is marked is a flag.
+    assert "Fraction kept, in (0, 1]." in shown  # The comment of the field.
+
+
+def test_presets_are_listed_before_anything_is_run(toy, tmp_path, capsys):
+    toy("run", run=lambda *_, **__: pytest.fail("must not start"))
+    assert main("toy", "--out", tmp_path, "--presets") == 0
+    assert "large (about 90 min, needs the moon)" in capsys.readouterr().out
+
+
+def test_few_functions_stand_between_the_words_and_the_work(toy, tmp_path):
+    """A newcomer reads them all; rules that tyro calls for every flag are not steps of the way."""
+    entered, package = [], Path(entry.__file__).parent
+
+    def follow(frame, event, _):
+        code = frame.f_code
+        is_function = code.co_flags & inspect.CO_NEWLOCALS and not code.co_name.startswith("<")
+        if event == "call" and is_function and package in Path(code.co_filename).parents:
+            entered.append(f"{Path(code.co_filename).stem}.{code.co_qualname}")
+
+    def run(config, *, progress):
+        sys.setprofile(None)
+        return toy.run(config, progress=progress)
+
+    toy("run", run=run)
+    sys.setprofile(follow)
+    try:
+        assert main("toy", "--out", tmp_path) == 0
+    finally:
+        sys.setprofile(None)
+    steps = {name for name in entered if not name.startswith("parsing._")}
+    assert len(steps) <= 40, sorted(steps)
 
 
 def test_parsing_gives_the_preset_with_its_overrides():
-    command = parse(["toy", "--preset=large", "--keep", "0.25"])
-    assert (command.config.steps, command.config.keep, command.preset) == (50, 0.25, "large")
+    command = parse("toy", ["--preset=large", "--keep", "0.25"])
+    assert command.config.steps == 50
+    assert (command.config.keep, command.options.preset) == (0.25, "large")
     assert command.out == Path("results/toy/large")
-    assert not command.resume
+    assert not command.options.resume
 
 
 def test_help_and_bad_input_from_a_shell():

@@ -12,10 +12,17 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments.pools import Outcome, Processes, last_line
+from experiments.sweeping.processes import Outcome, Processes, last_line
 from plprune.records import read_record
 
 ROOT = Path(experiments.__file__).parents[1]
+
+
+def until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_processes_run_side_by_side_and_are_interrupted_together(tmp_path):
@@ -23,27 +30,27 @@ def test_processes_run_side_by_side_and_are_interrupted_together(tmp_path):
 print('here', flush=True)
 time.sleep(float(sys.argv[1]))
 sys.exit(3)"""
+    logs = [tmp_path / f"{name}.log" for name in ("quick", "slow", "never")]
     pool = Processes(2)
-    pool.start("quick", ["-c", program, "0"], tmp_path / "quick.log")
-    pool.start("slow", ["-c", program, "60"], tmp_path / "slow.log")
-    assert not pool.has_room()
-    found = []
-    while not found:
-        found = pool.ended()
-    assert found == [Outcome("quick", 3, "here")]
-    while not last_line(tmp_path / "slow.log"):
-        pass
+    quick = pool.submit(["-c", program, "0"], logs[0])
+    slow = pool.submit(["-c", program, "60"], logs[1])
+    assert quick.result(30) == Outcome(3, "here")
+    until(lambda: last_line(logs[1]))
+    blocking = pool.submit(["-c", program, "60"], logs[0])
+    until(lambda: logs[0].read_text().count("here") == 2)
+    never = pool.submit(["-c", program, "60"], logs[2])
     pool.stop()
-    assert last_line(tmp_path / "slow.log") == "KeyboardInterrupt"
+    assert {running.result(0).said for running in (slow, blocking)} == {"KeyboardInterrupt"}
+    assert never.cancelled()
+    assert not logs[2].exists()
 
 
 def real_sweep(folder, *words):
-    command = (
-        "sweep pl_star surface --preset quick --grid dataset=digits,cifar10 --seeds 1 --set grid=9"
-    )
+    command = "sweep pl_star surface --grid dataset=digits,cifar10 --seeds 1"
     environment = {k: v for k, v in os.environ.items() if k != "TFDS_DATA_DIR"}
+    options = ["--ray", "--out", folder, *words]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments", *command.split(), "--ray", "--out", folder, *words],
+        [sys.executable, "-m", "experiments", *command.split(), *options],
         cwd=ROOT, env=environment | {"HOME": str(folder)}, capture_output=True, text=True,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
@@ -81,24 +88,19 @@ def cell(log):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends it")
 def test_a_cell_does_not_outlive_the_worker_that_started_it(tmp_path):
-    (tmp_path / "endless.py").write_text(
-        "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
-    )
-    program = (
-        "import sys; from experiments.pools import attempt; attempt(sys.argv[2:], sys.argv[1])"
-    )
+    endless = """import os, time
+from experiments.interruption import listen
+listen()
+print(os.getpid(), flush=True)
+time.sleep(600)"""
+    program = """import sys
+from experiments.sweeping.processes import attempt
+attempt(["-c", sys.argv[2]], sys.argv[1])"""
     log = tmp_path / "log"
-    worker = subprocess.Popen(
-        [sys.executable, "-c", program, log, "-m", "endless"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
-    )
+    worker = subprocess.Popen([sys.executable, "-c", program, log, endless], cwd=ROOT)
     try:
-        while not cell(log):
-            time.sleep(0.02)
+        until(lambda: cell(log))
     finally:
         worker.kill()
         worker.wait()
-    deadline = time.monotonic() + 10
-    while cell(log) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert cell(log) is None
+    until(lambda: cell(log) is None, 10)
