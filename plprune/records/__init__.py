@@ -21,7 +21,8 @@ from plprune.records.origin import numerics, provenance
 
 __all__ = [
     "CURVES", "RECORD", "check_record", "differences", "numerics", "provenance", "read_arrays",
-    "read_record", "same_record", "summarise", "summary", "write_file", "write_record",
+    "read_record", "same_record", "summarise", "summary", "write_arrays", "write_file",
+    "write_record",
 ]  # fmt: skip
 Record = dict[str, Any]
 Curves = Mapping[str, np.ndarray]
@@ -169,6 +170,11 @@ def write_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Curves) -> None:
+    """Write an ``.npz`` file through `write_file`; arrays of objects are refused."""
+    write_file(path, lambda file: _save_arrays(file, arrays))
 
 
 def _save_arrays(file, arrays):
