@@ -9,6 +9,7 @@ import numpy as np
 from experiments import devices
 from experiments.pl_pruning.choosing import kept_share
 from experiments.pl_pruning.data import load_splits, title
+from experiments.pl_pruning.gating import check_functions
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
 from experiments.pl_pruning.problem import Problem, problem_of
@@ -25,6 +26,7 @@ Curves = dict[str, np.ndarray]
 def run(config: Config, *, progress: Progress) -> tuple[Results, Curves]:
     """Results per regime and method, and the curves."""
     devices.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
+    check_functions(config.methods)
     splits = load_splits(config)
     results: Results = {}
     curves: Curves = {}
