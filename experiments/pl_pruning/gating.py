@@ -4,7 +4,7 @@
 Experts are ranked apart: a router's softmax keeps any gate on parameters from scaling them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from experiments.pl_pruning.methods import Gates, Score
+from experiments.pl_pruning.methods import METHODS, Gates, Score
 from experiments.pl_pruning.networks import Dense, node_costs
 from experiments.pl_pruning.problem import Choice, Problem, all_open, untrained
 from experiments.pl_pruning.settings import Config, Regime
@@ -147,6 +147,18 @@ def budget_of(config: Config, by: Gates | Score | None, keep: float, problem: Pr
     by_cost = isinstance(by, Gates) and by.budget == "cost"
     costs = node_costs(config.network, problem.shape) if by_cost else ()
     return Budget(keep, config.probe_size, costs)
+
+
+def check_functions(methods: Iterable[str]) -> None:
+    """Raise ValueError, in a line, for a method whose function cannot be imported."""
+    for method in methods:
+        by = METHODS[method].by
+        if isinstance(by, Gates | Score):
+            function = by.objective if isinstance(by, Gates) else by.function
+            try:
+                resolve_name(function)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ValueError(f"method {method}: no {function} ({error}).") from error
 
 
 def score_of(by: Score) -> Callable:

@@ -10,6 +10,7 @@ import numpy as np
 from experiments import sharding
 from experiments.pl_pruning.choosing import kept_share
 from experiments.pl_pruning.data import load_splits, title
+from experiments.pl_pruning.gating import check_functions
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
 from experiments.pl_pruning.problem import Problem, problem_of
@@ -24,6 +25,7 @@ from plprune.nodes.checks import concrete_keep
 def run(config: Config, *, progress: Progress) -> tuple[Results, Curves]:
     """Results per regime and method, and the curves."""
     sharding.check_divide({f"batch_size of regime {r.name}": r.batch_size for r in config.regimes})
+    check_functions(config.methods)
     splits = load_splits(config)
     progress.plan(sum(_num_pieces(config, regime) for regime in config.regimes))
     results: Results = {}

@@ -10,13 +10,15 @@ import optax
 import pytest
 
 from experiments.pl_pruning import choosing, gating
+from experiments.pl_pruning import run as running
 from experiments.pl_pruning.config import PRESETS
 from experiments.pl_pruning.data import Examples, Splits
-from experiments.pl_pruning.methods import LEARNED, METHODS, SCORED
+from experiments.pl_pruning.methods import LEARNED, METHODS, SCORED, Method, Score
 from experiments.pl_pruning.networks import node_costs
 from experiments.pl_pruning.problem import problem_of
 from experiments.pl_pruning.settings import network
 from experiments.pl_pruning.words import measured
+from experiments.progress import Silent
 from plprune import scores
 from plprune.gating import (
     Setting,
@@ -222,3 +224,11 @@ def test_every_method_traces(problem):
             "hidden_0": (8,),
             "hidden_1": (6,),
         }
+
+
+@pytest.mark.parametrize("function", ["nowhere:score", "plprune.scores:nothing", "no name"])
+def test_a_function_that_is_not_there_is_named_before_any_work(monkeypatch, function):
+    own = Method("own", "a score of one's own", ("ink", "solid", "o"), Score(function))
+    monkeypatch.setitem(METHODS, "own", own)
+    with pytest.raises(ValueError, match=f"method own: no {function}"):
+        running.run(replace(CONFIG, methods=("dense", "own")), progress=Silent())
