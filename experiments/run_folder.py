@@ -103,10 +103,12 @@ class RunFolder(NamedTuple):
                 return
             header, log = self.header, None
             if self.devices.writes:
-                anew = self.overwrite or not (self.path / HEADER).exists()
-                clear(self.path, (*LOGS, *STATE) if anew else ())
-                log = stack.enter_context(logged(self.path, header, say))
-                header = self._begun(log.tell)
+                header = self._begun()
+                log = stack.enter_context(logged(self.path, self.header, say))
+                for key, value in header.get("begun", {}).items():
+                    if value != header.get(key):
+                        now = f"and is continued at {header.get(key)}"
+                        log.tell(f"This run was begun {BEGUN[key]} {key} {value} {now}.")
             run = [header.get(key) for key in ("config", "versions", "numerics")]
             tell = log.tell if log else say
             kept = Kept(self.path / UNFINISHED, run, tell, save_every, self.devices)
@@ -141,15 +143,13 @@ class RunFolder(NamedTuple):
             )
         return b"1"
 
-    def _begun(self, tell):
+    def _begun(self):
         """The header of a run that is begun or gone on with, once it is on disk."""
         header = self.header
-        if (self.path / HEADER).exists():
+        if self.overwrite or not (self.path / HEADER).exists():
+            clear(self.path, (*LOGS, *STATE))
+        else:
             header = continued(header, _read_header(self.path))
-            for key, value in header.get("begun", {}).items():
-                if value != header.get(key):
-                    at = f"{BEGUN[key]} {key}"
-                    tell(f"This run was begun {at} {value} and is continued at {header.get(key)}.")
         (self.path / UNFINISHED).mkdir(parents=True, exist_ok=True)
         lines = json.dumps(header, indent=1)
         write_file(self.path / HEADER, lambda file: file.write(lines.encode()))

@@ -162,6 +162,7 @@ def _pictures(folder, figures, caption) -> dict[str, str]:
     with style.style():
         for figure in figures.values():
             style.tidy(figure)
+            style.settle(figure)
         told = {name: html.escape(f"{name}: {caption}") for name in figures}
         found = {name: style.svg(name, figure, told[name]) for name, figure in figures.items()}
         if figures:

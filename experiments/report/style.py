@@ -179,6 +179,12 @@ def lossy(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def settle(figure: Figure) -> None:
+    """Lay a figure out for good: every file of it would do so anew, twice."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
     """Write ``figure.png`` (one above the other) and ``figure.pdf`` (a page each), captioned."""
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # It finds the fonts' dates odd.
@@ -190,11 +196,17 @@ def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
                 0.5, -0.01, textwrap.fill(text, width), ha="center", va="top", fontsize=8,
                 parse_math=False,
             )  # fmt: skip
-            pdf.savefig(figure, bbox_inches="tight", metadata={})
-            pictures.append(_picture(figure))
+            extent = _extent(figure)
+            pdf.savefig(figure, bbox_inches=extent, metadata={})
+            pictures.append(_picture(figure, extent))
             note.remove()
     write_file(folder / "figure.pdf", lambda file: file.write(pages.getvalue()))
     write_file(folder / "figure.png", lambda file: _write_png(file, pictures))
+
+
+def _extent(figure):
+    """What "tight" stands for, which costs a drawing for every file."""
+    return figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
 
 
 def svg(name: str, figure: Figure, description: str) -> str:
@@ -202,8 +214,9 @@ def svg(name: str, figure: Figure, description: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):  # Else two figures share their ids.
         figure.savefig(
-            buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
-        )
+            buffer, format="svg", bbox_inches=_extent(figure), transparent=True,
+            metadata={"Date": None},
+        )  # fmt: skip
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -214,9 +227,11 @@ def svg(name: str, figure: Figure, description: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
 
 
-def _picture(figure):
+def _picture(figure, extent):
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
+    # To be read again at once: packing tightly would take longer than drawing.
+    options = {"pil_kwargs": {"compress_level": 0}}
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches=extent, **options)
     buffer.seek(0)
     return matplotlib.image.imread(buffer)[..., :3]
 

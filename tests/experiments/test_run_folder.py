@@ -39,7 +39,7 @@ def test_finished_pieces_are_not_done_again_and_keep_every_bit(tmp_path):
             found = kept.once(name, lambda: pytest.fail("done already"))["x"]
             assert found.tobytes() == expected.tobytes()
             assert found.dtype == expected.dtype
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def test_a_fresh_piece_is_the_same_as_one_that_was_read_back(tmp_path):
@@ -138,6 +138,7 @@ def test_forgetting_follows_no_link(tmp_path):
 def test_pieces_of_another_config_are_never_used(tmp_path):
     interrupt(tmp_path, {"a": 1.0})
     (tmp_path / "unfinished" / "run.json").unlink()  # As if killed while the state was removed.
+    (tmp_path / "log.jsonl").unlink()
     other = HEADER | {"config": {"k": 2}}
     assert must_run(tmp_path, other, resume=False, overwrite=False)
     with begin(tmp_path, other) as kept:
@@ -149,7 +150,7 @@ def test_litter_of_a_killed_process_is_swept(tmp_path):
     (tmp_path / ".lock").write_text("")
     with begin(tmp_path):
         pass
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def test_a_config_that_json_cannot_hold_is_refused():

@@ -143,7 +143,7 @@ def test_another_sweep_or_foreign_files_are_refused(tmp_path):
     [
         (("--grid", "keep=0.5", "--jobs", "0"), "jobs must be at least 1, got 0"),
         (("--grid", "keep=0.5", "--retries", "-1"), "retries must be at least 0"),
-        (("--grid", "keep=0.5", "--gpus", "nan"), "gpus must lie in"),
+        (("--grid", "keep=0.5", "--gpus", "1000"), "gpus must lie in"),
         (("--grid", "keep=0.5,7"), r"cell keep=7: keep must lie in \(0, 1\], got 7.0"),
         (("--grid", "width=7"), "no setting 'width'; there are steps, seed"),
         (("--grid", "keep"), "SETTING=VALUE,..., got 'keep'"),

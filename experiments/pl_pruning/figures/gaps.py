@@ -201,16 +201,26 @@ def _runs(record, curves, regime) -> list[_Run]:
 
 def correlation(one: np.ndarray, other: np.ndarray, methods: list[str]) -> Correlation:
     """Spearman's correlation; whole methods are drawn again, since their seeds are alike."""
-    from scipy.stats import spearmanr
+    names, places = np.unique(methods, return_inverse=True)
+    drawn = np.random.default_rng(0).integers(len(names), size=(_DRAWS, len(names)))
+    # How often each run was drawn, for all draws at once; drawing none again is the value itself.
+    counts = np.stack([np.bincount(draw, minlength=len(names)) for draw in drawn])[:, places]
+    value, *found = _spearman(one, other, np.vstack([np.ones(len(one)), counts]))
+    known = [correlation for correlation in found if np.isfinite(correlation)]
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (-1.0, 1.0)
+    return Correlation(float(value), float(low), float(high))
 
-    draws, names = np.random.default_rng(0), sorted(set(methods))
-    places = {name: np.flatnonzero(np.asarray(methods) == name) for name in names}
-    found = []
-    for _ in range(_DRAWS):
-        chosen = np.concatenate(
-            [places[names[i]] for i in draws.integers(len(names), size=len(names))]
-        )
-        if min(np.ptp(one[chosen]), np.ptp(other[chosen])) > 0:
-            found.append(spearmanr(one[chosen], other[chosen]).statistic)
-    low, high = np.quantile(found, [0.025, 0.975]) if found else (-1.0, 1.0)
-    return Correlation(float(spearmanr(one, other).statistic), float(low), float(high))
+
+def _spearman(one, other, counts):
+    """Rank correlations with each row of counts of the entries; NaN where all are equal."""
+    total = counts.sum(1, keepdims=True)
+    ranks = []
+    for values in (one, other):
+        below = (values[:, None] < values).astype(float)
+        tied = (values[:, None] == values).astype(float)
+        places = counts @ (below + tied / 2)  # Ranks less 1/2: ties share the middle of theirs.
+        ranks.append(places - np.sum(counts * places, 1, keepdims=True) / total)
+    left, right = ranks
+    spread = np.sum(counts * left**2, 1) * np.sum(counts * right**2, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sum(counts * left * right, 1) / np.sqrt(spread)
