@@ -28,6 +28,10 @@ from experiments.interruption import (
 
 DONE, FAULT, BAD_INPUT, CLOSED_PIPE = 0, 1, 2, 141
 
+# The eigen-solvers of jax on a CPU. Theirs are small matrices, over which several threads mostly
+# wait for one another, and whose last digits would depend on how many there are.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code."""
