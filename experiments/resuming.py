@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments import interruption
 from experiments.sharding import ALONE, Devices, on_host
-from plprune.data.files import content
+from plprune.data.files import LARGEST, content
 from plprune.records import read_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
@@ -214,6 +214,8 @@ def unpacked(found: bytes) -> Arrays:
     """The arrays of `packed`, whose format holds a sum of each; ValueError where one is damaged."""
     try:
         with np.load(io.BytesIO(found), allow_pickle=False) as archive:
+            if sum(member.file_size for member in archive.zip.infolist()) > LARGEST:
+                raise ValueError(f"it must hold at most {LARGEST:,} bytes")
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # Damage may surface anywhere in zipfile, zlib and NumPy.
         raise ValueError(f"it is damaged: {error}") from None
