@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -22,7 +23,7 @@ import numpy as np
 
 from experiments import interruption
 from experiments.sharding import ALONE, Devices, on_host
-from plprune.data.files import content
+from plprune.data.files import LARGEST, content
 from plprune.records import read_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
@@ -38,29 +39,17 @@ class Here(NamedTuple):
     infos: Arrays  # Of any length, such as curves so far.
 
 
+@dataclass
 class Kept:
-    """Everything of a run that outlives its process; nothing where there is no folder.
+    """Everything of a run that outlives its process; nothing where there is no folder."""
 
-    Args:
-      folder: Where it is kept; exists where this process writes.
-      run: By what two runs are the same, as JSON holds it.
-      tell: Is told, in a line, what was refused or could not be saved.
-      save_every: Seconds between checkpoints of a loop.
-      devices: Of the run.
-    """
-
-    def __init__(
-        self,
-        folder: Path | None = None,
-        run: Any = None,
-        tell: Tell = print,
-        save_every: float = SAVE_EVERY,
-        devices: Devices = ALONE,
-    ):
-        self.folder, self.run, self.tell = folder, run, tell
-        self.save_every, self.devices = save_every, devices
-        self._loops: set[str] = set()
-        self._in_piece: list[Path] = []
+    folder: Path | None = None  # Exists where this process writes.
+    run: Any = None  # By what two runs are the same, as JSON holds it.
+    tell: Tell = print  # Is told, in a line, what was refused or could not be saved.
+    save_every: float = SAVE_EVERY
+    devices: Devices = ALONE
+    _loops: set[str] = field(default_factory=set)
+    _in_piece: list[Path] = field(default_factory=list)
 
     def once(self, name: str, work: Callable[[], Mapping]) -> Arrays:
         """The arrays of ``work()``, or those that an interrupted run of it left behind."""
@@ -214,6 +203,8 @@ def unpacked(found: bytes) -> Arrays:
     """The arrays of `packed`, whose format holds a sum of each; ValueError where one is damaged."""
     try:
         with np.load(io.BytesIO(found), allow_pickle=False) as archive:
+            if sum(member.file_size for member in archive.zip.infolist()) > LARGEST:
+                raise ValueError(f"it must hold at most {LARGEST:,} bytes")
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # Damage may surface anywhere in zipfile, zlib and NumPy.
         raise ValueError(f"it is damaged: {error}") from None

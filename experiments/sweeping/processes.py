@@ -77,7 +77,7 @@ class Cluster:
                 address=None if address == "local" else address,
                 log_to_driver=False, logging_level=logging.ERROR,
             )  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Of many types, by what is missing of the cluster.
             raise ValueError(f"--ray: {' '.join(str(error).split())}") from None
         # Ray would try again by itself; here the sweep does, and lists it.
         self._attempt: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(attempt)
