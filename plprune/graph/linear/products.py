@@ -51,13 +51,16 @@ def term_jacobians(taps: Taps, leaves: Sequence[Any], example: Any, seeds: Any) 
       an array [r, p].
     """
     graph, terms, values = taps.graph, taps.terms, [*leaves, *jax.tree.leaves(example)]
-    cotangents, operands = _cotangents(graph, terms, values, seeds)
-    return [_term_value(taps, t, values, operands, cotangents) for t in terms]
+    cotangents, jacobians, operands = _cotangents(graph, terms, values, seeds)
+    return [_term_value(graph, t, operands, cotangents, jacobians) for t in terms]
 
 
 def _cotangents(graph, terms, values, seeds):
-    """Of every tap for every seed, and the operands of the equations asked for."""
-    tapped = {use.equation for term in terms for use in term.uses}
+    """Of every tap for every seed, of leaves without taps too, and the operands asked for."""
+    # What is no sum of outer products needs no tap: the pass that gives the cotangents of all taps
+    # gives its Jacobian, and loops such as a scan over layers are differentiated once.
+    whole = {term.leaves[0]: values[term.leaves[0]] for term in terms if term.sizes is None}
+    tapped = {use.equation for term in terms if term.sizes for use in term.uses}
     between = [term.narrow.equations for term in terms if term.narrow]
     tapped.update(path[-1] for path in between)
     place = {id(graph.equations[k]): k for k in tapped.union(*between)}
@@ -70,29 +73,32 @@ def _cotangents(graph, terms, values, seeds):
         for index in sorted(tapped)
     }
 
-    def run(taps):
+    def run(taps, whole):
         operands = {}
+        inputs = [whole.get(k, value) for k, value in enumerate(values)]
 
-        def rule(equation, inputs):
-            outputs = bind(equation, inputs)
+        def rule(equation, operand):
+            outputs = bind(equation, operand)
             index = place.get(id(equation))
             if index is not None:
-                operands[index] = inputs
+                operands[index] = operand
             own = taps.get(index, [None] * len(outputs))
             return [o if t is None else o + t for o, t in zip(outputs, own, strict=True)]
 
-        (output,) = evaluate(graph, values, rule)
+        (output,) = evaluate(graph, inputs, rule)
         return output, operands
 
-    _, pull, operands = jax.vjp(run, zeros, has_aux=True)
-    return jax.vmap(lambda seed: pull(seed)[0])(seeds), operands
+    _, pull, operands = jax.vjp(run, zeros, whole, has_aux=True)
+    cotangents, jacobians = jax.vmap(pull)(seeds)
+    return cotangents, jacobians, operands
 
 
-def _term_value(taps, term, values, operands, cotangents):
+def _term_value(graph, term, operands, cotangents, jacobians):
     if term.sizes is None:
-        return _leaf_jacobian(taps, term, values, operands, cotangents)
+        jacobian = jacobians[term.leaves[0]]
+        return jacobian.reshape(len(jacobian), -1)
     if term.narrow is not None:
-        return _shared_products(taps.graph, term, operands, cotangents)
+        return _shared_products(graph, term, operands, cotangents)
     parts = []
     for use in term.uses:
         form, inputs = use.factoring, operands[use.equation]
@@ -127,30 +133,3 @@ def _shared_products(graph, term, operands, cotangents):
         form.cotangent(shared, inputs[form.other]),
         scales.reshape(len(scales), groups, produced),
     )
-
-
-def _leaf_jacobian(taps, term, values, operands, cotangents):
-    """[r, p] of one leaf by the vector-Jacobian products of the equations that use it."""
-    graph, found, (leaf,) = taps.graph, taps.origins, term.leaves
-
-    def used(value):
-        outputs = []
-        for use in term.uses:
-            equation, inputs = graph.equations[use.equation], list(operands[use.equation])
-            for position in use.positions:
-                moved = value
-                for step in found[equation.inputs[position]].equations:
-                    (moved,) = bind(step, [moved])
-                inputs[position] = moved
-            outputs.append(_real_outputs(graph, equation, bind(equation, inputs)))
-        return outputs
-
-    pull = jax.vjp(used, values[leaf])[1]
-    arrived = [[c for c in cotangents[use.equation] if c is not None] for use in term.uses]
-    (jacobian,) = jax.vmap(pull)(arrived)
-    return jacobian.reshape(jacobian.shape[0], -1)
-
-
-def _real_outputs(graph, equation, outputs):
-    pairs = zip(equation.outputs, outputs, strict=True)
-    return [output for variable, output in pairs if is_real(graph, variable)]
