@@ -45,15 +45,16 @@ def label_gather(labels: Labels, equation: Equation) -> None:
     source, indices = equation.inputs
     output, axes = equation.outputs[0], labels[source]
     pick = _pick(labels, equation)
-    paired = numbers.operand_batching_dims
+    paired, kept = numbers.operand_batching_dims, _whole_dims(numbers, len(axes))
     for d, (x, size) in enumerate(zip(axes, sizes, strict=True)):
-        looked_up = d in numbers.start_index_map or size != len(x)
+        # A window as long as its axis begins at 0, whatever the row number says of it.
+        looked_up = d not in kept or size != len(x)
         if looked_up and d not in paired and pick is None:
             labels.pin(x, equation, "{} looks up positions of it")
     for d, e in zip(paired, numbers.start_indices_batching_dims, strict=True):
         labels.unify(axes[d], labels[indices][e], equation)
     out = [None] * len(labels.shape(output))
-    for position, d in zip(numbers.offset_dims, _whole_dims(numbers, len(axes)), strict=True):
+    for position, d in zip(numbers.offset_dims, kept, strict=True):
         full = sizes[d] == len(axes[d])
         out[position] = axes[d] if full else np.zeros(sizes[d], np.int64)
     batch = iter(labels[indices][:-1])

@@ -1,24 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that use jax's primitives with parameters other than the usual ones."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-
-class Layer(NamedTuple):
-    """``apply(h, **parameters)`` on activations [b, 2, 4, 3], or [b, 6] if it is no image."""
-
-    apply: Callable[..., Any]
-    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # Of its parameters.
-    on_image: bool = True
-    mixes: bool = False  # One example decides where the others are read: no kernel.
-    is_smooth: bool = True  # Else jax has no reverse derivative: no kernel.
+from tests.graph.rules.indexing_layers import INDEXING
+from tests.graph.rules.layer import Layer
 
 
 def convolved(image, kernel, **options):
@@ -38,12 +26,6 @@ def pooled(h, fold, start, **options):
     }
     h = lax.reduce_window(h, start, fold, **settings | options)
     return jnp.where(jnp.isfinite(h), h, 0.0)
-
-
-def looked_up(h, axis, mode, **options):
-    """Entries at positions that depend on the data, some of them beyond the end."""
-    positions = (jnp.abs(h[0, 0, :2, 0]) * 4).astype(int) + 3
-    return jnp.take(h, positions, axis=axis, mode=mode, **options)
 
 
 def chosen(h, axis, dtype=jnp.int32):
@@ -68,13 +50,6 @@ def scanned(h, axis, **options):
     return jnp.moveaxis(steps, 0, axis) + jnp.expand_dims(last, axis)
 
 
-def written(h, axis):
-    """Part of an axis overwritten at a position known at run time."""
-    where = (jnp.abs(h[0, 0, 0, 0]) < 9).astype(int)
-    part = jnp.cos(lax.slice_in_dim(h, 0, 1, axis=axis))
-    return lax.dynamic_update_slice_in_dim(h, part, where, axis)
-
-
 def folded(name, h, axes):
     """A fold of jax.lax by name."""
     flags = (h > 0.1) if name in ("and", "or", "xor") else h
@@ -94,7 +69,6 @@ def ordered(h, axis, num_keys):
     return lax.sort((jnp.round(h), jnp.sin(h)), dimension=axis, num_keys=num_keys)[1]
 
 
-ORDER = np.array([2, 0, 1])
 LAYERS = {
     "transpose": Layer(lambda h: h.transpose(0, 3, 1, 2)),
     "reshape that moves axes": Layer(lambda h: lax.reshape(h, (h.shape[0], 24), (0, 3, 1, 2))),
@@ -225,29 +199,7 @@ LAYERS = {
         lambda h, k: jax.vmap(lambda v, s: convolved(v[None], k * s)[0])(h, h.mean((1, 2, 3))),
         {"k": (1, 2, 3, 5)},
     ),
-    "lookup": Layer(
-        lambda h: looked_up(h, 1, "clip")[:, :, :2] * looked_up(h, 2, "fill", fill_value=0.0),
-        mixes=True,
-    ),
-    "lookup filled": Layer(lambda h: looked_up(h, 2, "fill", fill_value=0.5).sum(3), mixes=True),
-    "lookup of features": Layer(lambda h: looked_up(h, 3, "wrap"), mixes=True),
-    "lookup, mapped": Layer(
-        lambda h: jax.vmap(lambda v: jnp.take(v, v.argmax(1)[0, :2], 1, mode="clip"))(h)
-    ),
-    "fixed lookup": Layer(lambda h: jnp.take(h, ORDER, axis=3) * jnp.take(h, ORDER[:1], axis=2)),
-    "lookup along": Layer(lambda h: jnp.take_along_axis(h, h.argmax(2, keepdims=True), 2)),
-    "run-time slice": Layer(
-        lambda h: lax.dynamic_slice(
-            h, (0, (h[0, 0, 0, 0] < 9).astype(int), 0, 0), (h.shape[0], 1, 4, 3)
-        ),
-        mixes=True,
-    ),
-    "run-time slice of features": Layer(
-        lambda h: lax.dynamic_slice_in_dim(h, (h[0, 0, 0, 0] < 9).astype(int), 2, 3), mixes=True
-    ),
-    "written": Layer(lambda h: written(h, 1), mixes=True),
-    "features written": Layer(lambda h: written(h, 3), mixes=True),
-    "scatter": Layer(lambda h: h.at[:, 1].add(h[:, 0])),
+    **INDEXING,
     "scan": Layer(lambda h: scanned(h, 1, reverse=True) * scanned(h, 2, unroll=2)),
     "scan over features": Layer(lambda h: scanned(h, 3)),
     "cond": Layer(lambda h: lax.cond(h.sum() > 9, jnp.sin, lambda v: v * 2, h), mixes=True),
