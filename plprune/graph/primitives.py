@@ -10,6 +10,7 @@ from plprune.graph.rules import (
     folding,
     indexing,
     moving,
+    scattering,
     slicing,
     stacking,
 )
@@ -21,7 +22,8 @@ FAMILIES = {
     "slicing": slicing.ENTRIES,  # Positions taken in order: slice, split, rev.
     "folding": folding.ENTRIES,  # Axes summed or compared: reduce_sum, argmax, cumsum, sort.
     "contracting": contracting.ENTRIES,  # Products added up: dot_general, convolutions, svd.
-    "indexing": indexing.ENTRIES,  # Positions looked up: gather, scatter.
+    "indexing": indexing.ENTRIES,  # Positions looked up: gather.
+    "scattering": scattering.ENTRIES,  # Positions written: scatter, scatter-add.
     "control": control.ENTRIES,  # Bodies: scan, while, cond.
     "custom": custom.ENTRIES,  # Functions with derivative rules of their own.
 }

@@ -24,6 +24,34 @@ def written(h, axis):
     return lax.dynamic_update_slice_in_dim(h, part, where, axis)
 
 
+def receivers(v, count):
+    """Where rows are sent to, some of them beyond the end."""
+    return (jnp.abs(v.sum(-1)) * 4).astype(int) % (count + 1)
+
+
+def gathered_up(h, how="add", **options):
+    """Rows of each example combined at places that depend on it, as messages of a graph are."""
+
+    def one(v):
+        nodes = jnp.ones((3, 3), v.dtype) if how == "mul" else jnp.zeros((3, 3), v.dtype)
+        return getattr(nodes.at[receivers(v, 3)], how)(v, **options)
+
+    return jax.vmap(one)(h[:, 0])
+
+
+def windows_written(h, combine=None, **options):
+    """Two neighbouring rows at once, at a place that depends on the example."""
+    numbers = lax.ScatterDimensionNumbers((0, 1), (), (0,))
+
+    def one(v):
+        where = jnp.argmax(v[:, 0])[None]
+        if combine is None:
+            return lax.scatter_apply(v, where, jnp.sin, numbers, update_shape=(2, 3), **options)
+        return combine(v, where, v[:2], numbers, **options)
+
+    return jax.vmap(one)(h[:, 0])
+
+
 INDEXING = {
     "lookup": Layer(
         lambda h: looked_up(h, 1, "clip")[:, :, :2] * looked_up(h, 2, "fill", fill_value=0.0),
@@ -48,6 +76,44 @@ INDEXING = {
     "written": Layer(lambda h: written(h, 1), mixes=True),
     "features written": Layer(lambda h: written(h, 3), mixes=True),
     "scatter": Layer(lambda h: h.at[:, 1].add(h[:, 0])),
+    "segment sum": Layer(
+        lambda h: jax.vmap(lambda v: jax.ops.segment_sum(v[1], receivers(v[0], 3), 3))(h)
+    ),
+    "segment sum of features": Layer(
+        lambda h: jax.vmap(lambda v: jax.ops.segment_sum(v[1].T, jnp.array([0, 2, 0]), 3))(h)
+    ),
+    "rows sent": Layer(lambda h: gathered_up(h, mode="clip") * gathered_up(h.astype(jnp.float32))),
+    "rows taken away": Layer(
+        lambda h: gathered_up(h, "subtract") + gathered_up(h.astype(jnp.float32), "subtract")
+    ),
+    "rows multiplied": Layer(
+        lambda h: (
+            gathered_up(h, "mul", unique_indices=True)
+            + gathered_up(h.astype(jnp.float32), "mul", unique_indices=True)
+        ),
+        is_smooth=False,
+    ),
+    "largest rows": Layer(
+        lambda h: gathered_up(h, "max") + gathered_up(h.astype(jnp.float32), "max"), is_smooth=False
+    ),
+    "smallest rows": Layer(
+        lambda h: gathered_up(h, "min") + gathered_up(h.astype(jnp.float32), "min"), is_smooth=False
+    ),
+    "rows put": Layer(lambda h: h.at[:, 0].set(jnp.cos(h[:, 1])) * h.at[:, :, 2].set(0.5)),
+    "features put": Layer(lambda h: h.at[:, :, :, jnp.array([0, 2])].set(0.5)),
+    "windows": Layer(
+        lambda h: (
+            windows_written(h, lax.scatter_add) * windows_written(h, lax.scatter_sub, mode="clip")
+            + windows_written(h, lax.scatter_mul, mode="clip", unique_indices=True)
+            * windows_written(h, lax.scatter_min, mode="clip")
+            * windows_written(h, lax.scatter_max, mode="clip")
+        ),
+        is_smooth=False,
+    ),
+    "windows changed": Layer(
+        lambda h: windows_written(h) * windows_written(h, lax.scatter, mode="clip"), is_smooth=False
+    ),
+    "one row put": Layer(lambda h: jax.vmap(lambda v: v.at[v[:, 0, 0].argmax()].add(1.0))(h)),
     "row lookup, mapped": Layer(lambda h: jax.vmap(lambda v: v[v[:, 0, 0].argmax()])(h)),
     "table lookup": Layer(lambda h, w: h * w[h.argmax(2)].sum(2)[:, :, None], {"w": (4, 3)}),
     "table lookup, mapped": Layer(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lookups and sums at positions: what is read of them beyond that masked equals shrunk."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,3 +53,55 @@ def test_rows_of_a_table_are_outer_products(name):
     rows = found.cotangent(jnp.ones(shapes[2]), indices)
     inside = [1, 1, 0, 1, 0] if name == "filled" else [1] * 5
     np.testing.assert_array_equal(rows[0, :, 0], inside)
+
+
+LAYER = {"w": jnp.ones((3, 6)), "o": jnp.ones((6, 2))}
+GRAPHS = jnp.ones((4, 5, 3)), jnp.zeros((4, 8), int), jnp.ones((4, 8), int)
+
+
+def messages(combine):
+    def one(p, x, senders, receivers):
+        sent = jax.nn.relu(x[senders] @ p["w"])
+        return jnp.tanh(combine(sent, receivers, 5)).mean(0) @ p["o"]
+
+    return lambda p, graphs: jax.vmap(partial(one, p))(*graphs)
+
+
+def put(sent, receivers, count):
+    return jnp.zeros((count, 6)).at[receivers].set(sent)
+
+
+def multiplied(sent, receivers, count):
+    return jnp.ones((count, 6)).at[receivers].multiply(sent)
+
+
+@pytest.mark.parametrize("combine", [jax.ops.segment_sum, put])
+def test_features_of_messages_that_are_added_up_are_nodes(combine):
+    groups = find_nodes(messages(combine), LAYER, GRAPHS)
+    assert groups.prunable == {"w": 6}
+    assert groups["w"].gateable
+    assert not groups.dependence
+
+
+@pytest.mark.parametrize("combine", [jax.ops.segment_sum, put, jax.ops.segment_max, multiplied])
+def test_only_what_stays_zero_can_be_summed_over(combine):
+    def one(p, x, senders, receivers):
+        return combine(jax.nn.relu(x[senders] @ p["w"]), receivers, 5).sum(-1)
+
+    def apply(p, graphs):
+        return jax.vmap(partial(one, p))(*graphs)
+
+    groups = find_nodes(apply, {"w": LAYER["w"]}, GRAPHS, mode="baked")
+    if combine in (jax.ops.segment_sum, put):
+        assert groups.prunable == {"w": 6}
+    else:
+        assert "the entries of a closed node are not zero there" in groups["w"].reason
+
+
+def test_an_axis_that_is_written_at_positions_is_refused():
+    def apply(p, x):
+        return jnp.tanh(x @ p["w"]).at[:, x[0, 0].astype(int)].add(1.0) @ p["o"]
+
+    reason = find_nodes(apply, LAYER, jnp.ones((5, 3)))["w"].reason
+    assert reason.startswith("scatter-add at ")
+    assert reason.endswith(" writes at positions of it")
