@@ -10,6 +10,7 @@ from plprune.graph.rules import (
     folding,
     indexing,
     moving,
+    placing,
     scattering,
     slicing,
     stacking,
@@ -18,6 +19,7 @@ from plprune.graph.rules import (
 FAMILIES = {
     "arithmetic": arithmetic.ENTRIES,  # Entry by entry: add, exp, select_n.
     "moving": moving.ENTRIES,  # Axes go elsewhere: transpose, broadcast_in_dim, reshape.
+    "placing": placing.ENTRIES,  # On other devices: sharding_constraint, reshard.
     "stacking": stacking.ENTRIES,  # Pieces put together: concatenate, stack, pad.
     "slicing": slicing.ENTRIES,  # Positions taken in order: slice, split, rev.
     "folding": folding.ENTRIES,  # Axes summed or compared: reduce_sum, argmax, cumsum, sort.

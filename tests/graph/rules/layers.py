@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from tests.graph.rules.indexing_layers import INDEXING
 from tests.graph.rules.layer import Layer
@@ -69,6 +70,12 @@ def ordered(h, axis, num_keys):
     return lax.sort((jnp.round(h), jnp.sin(h)), dimension=axis, num_keys=num_keys)[1]
 
 
+def spread(h, *partition):
+    """On all devices along the axes of an image that are named."""
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(AxisType.Auto,))
+    return lax.with_sharding_constraint(h, NamedSharding(mesh, PartitionSpec(*partition)))
+
+
 LAYERS = {
     "transpose": Layer(lambda h: h.transpose(0, 3, 1, 2)),
     "reshape that moves axes": Layer(lambda h: lax.reshape(h, (h.shape[0], 24), (0, 3, 1, 2))),
@@ -81,6 +88,15 @@ LAYERS = {
     ),
     "square shuffle": Layer(
         lambda h: h[:, :4].reshape(-1, 2, 2).swapaxes(1, 2).reshape(-1, 4), on_image=False
+    ),
+    "spread over devices": Layer(
+        lambda h, w: (
+            spread(spread(h, None, None, "devices"), None, None, None, "devices")
+            @ jnp.tanh(
+                lax.with_sharding_constraint(w, SingleDeviceSharding(jax.local_devices()[0]))
+            )
+        ),
+        {"w": (3, 5)},
     ),
     "squeeze": Layer(lambda h: jnp.squeeze(h[:, None, :, :, None], (1, 4))),
     "broadcast": Layer(lambda h: lax.broadcast_in_dim(h, (h.shape[0], 2, 4, 2, 3), (0, 1, 2, 4))),
