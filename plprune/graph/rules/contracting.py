@@ -166,6 +166,19 @@ def convolution_sums(equation: Equation) -> tuple[Sequence[int], Sequence[int]]:
     return (image[1],), (kernel[1],)
 
 
+def label_fft(labels: Labels, equation: Equation) -> None:
+    """Transformed axes are fixed, the others pass."""
+    rank, count = len(labels[equation.inputs[0]]), len(equation.params["fft_lengths"])
+    labels.pin_moved_along(equation, range(rank - count, rank), "{} transforms it")
+
+
+def fill_fft(fills: Fills, equation: Equation) -> None:
+    """The transform of zeros is zero."""
+    fill, count = fills[equation.inputs[0]], len(equation.params["fft_lengths"])
+    zeros = tuple({0.0: x.get(0.0, NOTHING)} for x in fill.axes[: len(fill.axes) - count])
+    fills[equation.outputs[0]] = Fill(0.0 if fill.whole == 0 else None, (*zeros, *[{}] * count))
+
+
 def follow_last_axes(
     walk: Walk, equation: Equation, values: list[Value], *, count: int | None
 ) -> list[Value]:
@@ -200,7 +213,7 @@ ENTRIES = {
         "feature_group_count batch_group_count",
         linear=Linear(contracts=convolution_sums, factors=factors.convolution),
     ),
-    "fft": _last_axes("fft_type fft_lengths", count=None),
+    "fft": _last_axes("fft_type fft_lengths", count=None)._replace(label=label_fft, fill=fill_fft),
     "cholesky": _last_axes("symmetrize_input"),
     "eigh": _last_axes("lower sort_eigenvalues subset_by_index algorithm"),
     "svd": _last_axes("full_matrices compute_uv subset_by_index algorithm"),

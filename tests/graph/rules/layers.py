@@ -251,5 +251,12 @@ LAYERS = {
         lambda h, v, w: jnp.fft.irfft(jnp.fft.rfft(h, axis=3) * lax.complex(w, v), 3, axis=3),
         {"w": (2,), "v": (2,)},
     ),
+    "Fourier along rows": Layer(
+        lambda h, v, w: jnp.fft.irfft(jnp.fft.rfft(h, axis=2) @ lax.complex(w, v), 4, axis=2),
+        {"w": (3, 5), "v": (3, 5)},
+    ),
+    "Fourier along two axes": Layer(
+        lambda h: jnp.real(jnp.fft.fft2(jnp.tanh(h), axes=(1, 2)) * jnp.fft.ifft(h, axis=1))
+    ),
     "phases": Layer(lambda h, w: jnp.imag(jnp.exp(1j * h) @ w.astype(complex)), {"w": (3, 5)}),
 }
