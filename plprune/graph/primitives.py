@@ -4,11 +4,12 @@
 from plprune.graph.entries import Primitives
 from plprune.graph.rules import (
     arithmetic,
+    branches,
     contracting,
-    control,
     custom,
     folding,
     indexing,
+    loops,
     moving,
     placing,
     scattering,
@@ -26,7 +27,8 @@ FAMILIES = {
     "contracting": contracting.ENTRIES,  # Products added up: dot_general, convolutions, svd.
     "indexing": indexing.ENTRIES,  # Positions looked up: gather.
     "scattering": scattering.ENTRIES,  # Positions written: scatter, scatter-add.
-    "control": control.ENTRIES,  # Bodies: scan, while, cond.
+    "loops": loops.ENTRIES,  # Bodies run again and again: scan, while.
+    "branches": branches.ENTRIES,  # Bodies of which one is run: cond.
     "custom": custom.ENTRIES,  # Functions with derivative rules of their own.
 }
 PRIMITIVES = Primitives(FAMILIES)

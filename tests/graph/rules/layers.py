@@ -222,6 +222,18 @@ LAYERS = {
     "while": Layer(
         lambda h: lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] ** 2), (0, h))[1]
     ),
+    "while something holds": Layer(
+        lambda h, w: lax.while_loop(
+            lambda c: jnp.sum(c * c) > 0.1 * jnp.sum(w * w), lambda c: jnp.tanh(c) * 0.9 @ w, h
+        ),
+        {"w": (3, 3)},
+        mixes=True,
+    ),
+    "while, mapped": Layer(
+        lambda h: jax.vmap(
+            lambda v: lax.fori_loop(0, jnp.int32(9 * v.sum() ** 2) % 4, lambda _, c: c * v, v)
+        )(h)
+    ),
     "custom derivatives": Layer(
         lambda h: jax.nn.silu(jax.nn.relu(h)) + jax.nn.logsumexp(h, 1)[:, None]
     ),
