@@ -8,6 +8,7 @@ from plprune.graph.rules import (
     contracting,
     custom,
     folding,
+    grouping,
     indexing,
     loops,
     moving,
@@ -25,6 +26,7 @@ FAMILIES = {
     "slicing": slicing.ENTRIES,  # Positions taken in order: slice, split, rev.
     "folding": folding.ENTRIES,  # Axes summed or compared: reduce_sum, argmax, cumsum, sort.
     "contracting": contracting.ENTRIES,  # Products added up: dot_general, convolutions, svd.
+    "grouping": grouping.ENTRIES,  # Rows in groups, multiplied each by its own: ragged_dot_general.
     "indexing": indexing.ENTRIES,  # Positions looked up: gather.
     "scattering": scattering.ENTRIES,  # Positions written: scatter, scatter-add.
     "loops": loops.ENTRIES,  # Bodies run again and again: scan, while.

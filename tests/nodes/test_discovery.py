@@ -99,9 +99,9 @@ def transformed(p, x):
 
 def repeated(p, x):
     def step(state):
-        return state[0] + 1, jnp.tanh(state[1] @ p["w"])
+        return state[0] + 1, jnp.cumsum(state[1], 1)
 
-    return jax.lax.while_loop(lambda s: s[0] < 3, step, (0, x))[1] @ p["o"]
+    return jax.lax.while_loop(lambda s: s[0] < 3, step, (0, x @ p["w"]))[1] @ p["o"]
 
 
 def running(p, x):
@@ -134,8 +134,14 @@ def beyond(p, x):
 
 REFUSALS = {
     "sort": (sorted_nodes, TWO, "w", "sort at .*test_discovery.py.* reorders it"),
-    "fft": (transformed, TWO, "w", "no rule for fft at .*test_discovery.py.*; rewrite it"),
-    "while": (repeated, shapes(w=(5, 5), o=(5, 2)), "w", "no rule for while at .*test_discovery"),
+    "no rule": (
+        lambda p, x: jax.lax.linalg.lu(x @ p["w"])[0] @ p["o"],
+        TWO,
+        "w",
+        "no rule for lu at .*test_discovery.py.*; rewrite it",
+    ),
+    "fft": (transformed, TWO, "w", "fft at .*test_discovery.py.* transforms it"),
+    "while": (repeated, TWO, "w", "cumsum at .*test_discovery.py.* runs along it"),
     "cumsum": (running, TWO, "w", "cumsum at .* runs along it"),
     "max": (
         compared,

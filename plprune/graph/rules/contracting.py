@@ -59,9 +59,13 @@ def label_dot_general(labels: Labels, equation: Equation) -> None:
 
 def fill_dot_general(fills: Fills, equation: Equation) -> None:
     """A zero row gives a zero row."""
-    left, right = (fills[v] for v in equation.inputs)
+    fill_product(fills, equation, _dimensions(fills.graph, equation)[1])
+
+
+def fill_product(fills: Fills, equation: Equation, kept: Pairs) -> None:
+    """Zeros of two arrays whose products are added up, from the dimensions behind the result's."""
+    left, right = (fills[v] for v in equation.inputs[:2])
     a, b = ({d: x.get(0.0, NOTHING) for d, x in enumerate(f.axes)} for f in (left, right))
-    kept = _dimensions(fills.graph, equation)[1]
     axes = tuple({0.0: a.get(i, NOTHING) | b.get(j, NOTHING)} for i, j in kept)
     whole = 0.0 if 0.0 in (left.whole, right.whole) else None
     fills[equation.outputs[0]] = Fill(whole, axes, min(left.sign, right.sign, NONNEGATIVE))

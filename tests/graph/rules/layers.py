@@ -76,6 +76,14 @@ def spread(h, *partition):
     return lax.with_sharding_constraint(h, NamedSharding(mesh, PartitionSpec(*partition)))
 
 
+def mixture(rows, w):
+    """Rows [n, 3] sorted by expert, each multiplied with its expert's matrix, and put back."""
+    chosen = jnp.abs(rows.sum(1) * 9).astype(int) % len(w)
+    order = jnp.argsort(chosen)
+    products = lax.ragged_dot(rows[order], w, jnp.bincount(chosen, length=len(w)))
+    return products[jnp.argsort(order)]
+
+
 LAYERS = {
     "transpose": Layer(lambda h: h.transpose(0, 3, 1, 2)),
     "reshape that moves axes": Layer(lambda h: lax.reshape(h, (h.shape[0], 24), (0, 3, 1, 2))),
@@ -184,6 +192,18 @@ LAYERS = {
         {"w": (3, 4, 5)},
     ),
     "dot over two axes": Layer(lambda h, w: jnp.einsum("bxyc,cxo->byo", h, w), {"w": (3, 2, 5)}),
+    "experts, sorted": Layer(
+        lambda h, w: mixture(h.reshape(-1, 3), w).reshape(*h.shape[:3], 5),
+        {"w": (3, 3, 5)},
+        mixes=True,
+    ),
+    "experts, sorted by example": Layer(
+        lambda h, w: jax.vmap(mixture)(
+            h.reshape(-1, 8, 3), w[None] * jnp.cos(h.mean((1, 2))[:, None, :, None])
+        ),
+        {"w": (3, 3, 5)},
+        is_smooth=False,
+    ),
     "convolution": Layer(lambda h, k: convolved(h, k, window_strides=(1, 2)), {"k": (2, 2, 3, 5)}),
     "dilated convolution": Layer(
         lambda h, k: convolved(h, k, lhs_dilation=(1, 2), rhs_dilation=(2, 1)),
