@@ -51,9 +51,9 @@ def find_nodes(
       apply: ``apply(params, inputs) -> outputs``. The axes of `inputs` and outputs never shrink.
       params: Any pytree, e.g. (params, state) so that running statistics shrink along.
       inputs: An example batch; groups do not depend on its size.
-      mode: "strict" refuses nodes that are summed up by anything but a matrix product, as the
-        width of a mean is a constant of the function. "baked" allows these sums and keeps the
-        full width as the divisor: exact, but a smaller native module would divide by less.
+      mode: "strict" refuses nodes that are summed up where a constant nearby looks like their
+        number, as the width of a mean does. "baked" allows these sums and keeps the full width as
+        the divisor: exact, but a smaller native module would divide by less.
       statistics: Last keys of leaves that masking and scores leave alone, as they leave alone what
         is a statistic by its kind whatever its name: `nnx.BatchStat`, other variables of NNX that
         are no `nnx.Param` and no weights, the collection "batch_stats" of Linen, Haiku's moving

@@ -50,15 +50,20 @@ def _tables(graph: Graph, sources: Sources) -> Iterator[tuple[frozenset[int], in
     for equation in graph.equations:
         read = [sources.get(v, frozenset()) for v in equation.inputs]
         if equation.name == "gather" and read[1]:
-            shape = graph.shape(equation.inputs[0])
-            looked_up = equation.params["dimension_numbers"].start_index_map
-            yield read[1], min(shape[d] for d in looked_up), True
+            yield read[1], _rows(graph, equation), True
         elif equation.name == "eq" and any(read):
             yield frozenset().union(*read), max(graph.shape(equation.outputs[0]), default=1), False
         elif equation.subgraphs:
             yield from _inside(equation, read, sources)
         elif equation.name in _PASSING and any(read):
             sources.update(dict.fromkeys(equation.outputs, frozenset().union(*read)))
+
+
+def _rows(graph: Graph, equation: Equation) -> int:
+    """How many positions a gather tells apart; a window as long as its axis can lie at one only."""
+    shape, sizes = graph.shape(equation.inputs[0]), equation.params["slice_sizes"]
+    looked_up = equation.params["dimension_numbers"].start_index_map
+    return min((shape[d] for d in looked_up if sizes[d] < shape[d]), default=1)
 
 
 def _inside(equation: Equation, read: Iterable[frozenset[int]], sources: Sources):

@@ -96,7 +96,7 @@ def stream_atoms(graph: Graph, labels: Labels) -> set[Label]:
                 atoms |= labels.atoms.occurring(axis)
         everything = reduce(or_, (behind.get(v, 0) for v in equation.inputs), 0)
         distant = reduce(or_, (across.get(v, 0) for v in equation.inputs), 0)
-        contracts = equation.name in ("dot_general", "conv_general_dilated")
+        contracts = equation.name in ("dot_general", "conv_general_dilated", "ragged_dot_general")
         own = 1 << (k + len(graph.inputs))
         behind.update(dict.fromkeys(equation.outputs, everything | own))
         across.update(dict.fromkeys(equation.outputs, everything if contracts else distant))

@@ -43,6 +43,10 @@ MODELS = {
     "weight on the left": (lambda p, x: jnp.einsum("ih,bsi->bh", p["w"], x) @ p["o"], WEIGHTS),
     "convolution": (convolved, KERNEL),
     "lookup": (lambda p, x: jnp.tanh(p["e"][x.astype(int)]).mean((1, 2)) @ p["o"], WEIGHTS),
+    "lookup of one row, mapped": (
+        lambda p, x: jax.vmap(lambda v: jnp.tanh(p["e"][v[0, 0].astype(int)]) @ p["o"])(x),
+        WEIGHTS,
+    ),
     "lookup of a table that is multiplied too": (
         lambda p, x: jnp.tanh(p["e"][x[:, 0].astype(int)].mean(1) + x[:, 1] @ p["e"][:5]) @ p["o"],
         WEIGHTS,

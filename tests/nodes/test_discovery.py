@@ -99,9 +99,9 @@ def transformed(p, x):
 
 def repeated(p, x):
     def step(state):
-        return state[0] + 1, jnp.tanh(state[1] @ p["w"])
+        return state[0] + 1, jnp.cumsum(state[1], 1)
 
-    return jax.lax.while_loop(lambda s: s[0] < 3, step, (0, x))[1] @ p["o"]
+    return jax.lax.while_loop(lambda s: s[0] < 3, step, (0, x @ p["w"]))[1] @ p["o"]
 
 
 def running(p, x):
@@ -134,8 +134,14 @@ def beyond(p, x):
 
 REFUSALS = {
     "sort": (sorted_nodes, TWO, "w", "sort at .*test_discovery.py.* reorders it"),
-    "fft": (transformed, TWO, "w", "no rule for fft at .*test_discovery.py.*; rewrite it"),
-    "while": (repeated, shapes(w=(5, 5), o=(5, 2)), "w", "no rule for while at .*test_discovery"),
+    "no rule": (
+        lambda p, x: jax.lax.linalg.lu(x @ p["w"])[0] @ p["o"],
+        TWO,
+        "w",
+        "no rule for lu at .*test_discovery.py.*; rewrite it",
+    ),
+    "fft": (transformed, TWO, "w", "fft at .*test_discovery.py.* transforms it"),
+    "while": (repeated, TWO, "w", "cumsum at .*test_discovery.py.* runs along it"),
     "cumsum": (running, TWO, "w", "cumsum at .* runs along it"),
     "max": (
         compared,
@@ -150,7 +156,13 @@ REFUSALS = {
         "divide by zero or take a root of it in div at .*zoo.py",
     ),
     "log": (logged, TWO, "w", "divide by zero.* in log at .*test_discovery.py"),
-    "sum of ones": (shifted, TWO, "w", 'reduce_sum at .*; mode="baked" keeps that width'),
+    "mean": (
+        lambda p, x: jnp.tanh(x @ p["w"]).mean(1, keepdims=True) * p["o"][:1],
+        TWO,
+        "w",
+        'reduce_sum at .*; mode="baked" keeps that width',
+    ),
+    "sum of ones": (shifted, TWO, "w", "reduce_sum at .*entries of a closed node are not zero"),
     "last column": (
         lambda p, x: (x @ p["w"])[:, -1:],
         TWO,

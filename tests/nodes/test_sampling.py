@@ -21,6 +21,7 @@ LOOKUPS = {
     "another axis": (lambda p, x: p["table"].T[:, x.reshape(-1)], 9),
     "inside jit": (jax.jit(lambda p, x: p["table"][x]), 9),
     "mapped": (lambda p, x: jax.vmap(lambda row: p["table"][row])(x), 9),
+    "one by one": (lambda p, x: jax.vmap(jax.vmap(lambda i: p["table"][i]))(x), 9),
     "in a scan": (lambda p, x: jax.lax.scan(lambda c, i: (c, p["table"][i]), 0, x)[1], 9),
     "one-hot": (lambda p, x: jax.nn.one_hot(x, 9) @ p["table"], 9),
     "one-hot and a table": (lambda p, x: jax.nn.one_hot(x, 9) @ p["table"] + p["few"][x], 4),

@@ -126,8 +126,8 @@ def is_contraction(equation: Equation) -> bool:
     return PRIMITIVES.of(equation).linear.contracts is not None
 
 
-def contracted(equation: Equation) -> tuple[Sequence[int], Sequence[int]]:
-    """Dimensions of either operand that a contraction sums over."""
+def contracted(equation: Equation) -> tuple[Sequence[int], ...]:
+    """Dimensions of each operand that a contraction sums over."""
     sums = PRIMITIVES.of(equation).linear.contracts
     return ((), ()) if sums is None else sums(equation)
 

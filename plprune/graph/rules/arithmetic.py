@@ -165,7 +165,5 @@ ENTRIES = {
         for name in ("convert_element_type", "copy", "stop_gradient")
     },
     "eq": _entry(SCALARS["eq"], label_equality, fill_equality),
-    **dict.fromkeys(
-        ("optimization_barrier", "device_put", "name", "sharding_constraint", "pvary"), _EACH
-    ),
+    **dict.fromkeys(("optimization_barrier", "device_put", "name"), _EACH),
 }

@@ -59,9 +59,13 @@ def label_dot_general(labels: Labels, equation: Equation) -> None:
 
 def fill_dot_general(fills: Fills, equation: Equation) -> None:
     """A zero row gives a zero row."""
-    left, right = (fills[v] for v in equation.inputs)
+    fill_product(fills, equation, _dimensions(fills.graph, equation)[1])
+
+
+def fill_product(fills: Fills, equation: Equation, kept: Pairs) -> None:
+    """Zeros of two arrays whose products are added up, from the dimensions behind the result's."""
+    left, right = (fills[v] for v in equation.inputs[:2])
     a, b = ({d: x.get(0.0, NOTHING) for d, x in enumerate(f.axes)} for f in (left, right))
-    kept = _dimensions(fills.graph, equation)[1]
     axes = tuple({0.0: a.get(i, NOTHING) | b.get(j, NOTHING)} for i, j in kept)
     whole = 0.0 if 0.0 in (left.whole, right.whole) else None
     fills[equation.outputs[0]] = Fill(whole, axes, min(left.sign, right.sign, NONNEGATIVE))
@@ -166,6 +170,19 @@ def convolution_sums(equation: Equation) -> tuple[Sequence[int], Sequence[int]]:
     return (image[1],), (kernel[1],)
 
 
+def label_fft(labels: Labels, equation: Equation) -> None:
+    """Transformed axes are fixed, the others pass."""
+    rank, count = len(labels[equation.inputs[0]]), len(equation.params["fft_lengths"])
+    labels.pin_moved_along(equation, range(rank - count, rank), "{} transforms it")
+
+
+def fill_fft(fills: Fills, equation: Equation) -> None:
+    """The transform of zeros is zero."""
+    fill, count = fills[equation.inputs[0]], len(equation.params["fft_lengths"])
+    zeros = tuple({0.0: x.get(0.0, NOTHING)} for x in fill.axes[: len(fill.axes) - count])
+    fills[equation.outputs[0]] = Fill(0.0 if fill.whole == 0 else None, (*zeros, *[{}] * count))
+
+
 def follow_last_axes(
     walk: Walk, equation: Equation, values: list[Value], *, count: int | None
 ) -> list[Value]:
@@ -200,7 +217,7 @@ ENTRIES = {
         "feature_group_count batch_group_count",
         linear=Linear(contracts=convolution_sums, factors=factors.convolution),
     ),
-    "fft": _last_axes("fft_type fft_lengths", count=None),
+    "fft": _last_axes("fft_type fft_lengths", count=None)._replace(label=label_fft, fill=fill_fft),
     "cholesky": _last_axes("symmetrize_input"),
     "eigh": _last_axes("lower sort_eigenvalues subset_by_index algorithm"),
     "svd": _last_axes("full_matrices compute_uv subset_by_index algorithm"),

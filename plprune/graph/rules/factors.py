@@ -120,38 +120,46 @@ def _patches(a, window, params):
 
 
 def lookup(equation: Equation, position: int, shapes: Shapes) -> Factoring | None:
-    """Rows of a table at integer positions: an embedding."""
+    """Rows of a table at integer positions: an embedding.
+
+    Under `vmap` a lookup by one number keeps the table's first axis, of size 1, and names a start
+    along the axes that it takes whole as well, which can only be 0.
+    """
     params, numbers = equation.params, equation.params["dimension_numbers"]
     table, indices, out = shapes
-    rows = len(indices) - 1
+    rows, named = len(indices) - 1, tuple(map(int, numbers.start_index_map))
     plain = (
         position == 0
-        and tuple(numbers.start_index_map) == (0,)
-        and tuple(numbers.collapsed_slice_dims) == (0,)
+        and 0 in named
+        and tuple(numbers.collapsed_slice_dims) in ((), (0,))
         and not numbers.operand_batching_dims
         and tuple(numbers.offset_dims) == tuple(range(rows, len(out)))
         and tuple(params["slice_sizes"]) == (1, *table[1:])
-        and indices[-1:] == (1,)
+        and indices[-1:] == (len(named),)
     )
     if not plain:
         return None
     mode, positions = params["mode"], prod(indices[:-1])
     fills = mode == lax.GatherScatterMode.FILL_OR_DROP
+    room = [table[0] if d == 0 else 1 for d in named]  # How many starts each row number may take.
 
     def wide(index):
         """Row numbers of a dtype that can count all rows."""
         return index.astype(jnp.promote_types(index.dtype, jnp.int32))
 
     def operand(index):
-        return jnp.clip(wide(index), 0, table[0] - 1).reshape(1, positions)
+        row = wide(index)[..., named.index(0)]
+        return jnp.clip(row, 0, table[0] - 1).reshape(1, positions)
 
     def cotangent(c, index):
         c, index = c.reshape(1, positions, -1), wide(index)
-        inside = ((index >= 0) & (index < table[0])).reshape(1, positions, 1)
+        ends = jnp.broadcast_to(jnp.array(room), index.shape)
+        inside = jnp.all((index >= 0) & (index < ends), -1).reshape(1, positions, 1)
         return jnp.where(inside, c, 0) if fills else c
 
     sizes = (1, positions, table[0], prod(table[1:]))
-    roles = "s" * rows + "o" * (len(out) - rows)
+    produced = len(table) - 1
+    roles = "s" * (len(out) - produced) + "o" * produced
     return Factoring(operand, cotangent, 1, sizes, roles, ("gather",), True)
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import GatherScatterMode
 
-from plprune.graph.entries import AS_IT_IS, REFUSED, UNKNOWN, Linear, Primitive
+from plprune.graph.entries import Linear, Primitive
 from plprune.graph.following.combining import combined
 from plprune.graph.following.walk import Value, Walk, frozen
 from plprune.graph.rules import factors
@@ -45,15 +45,16 @@ def label_gather(labels: Labels, equation: Equation) -> None:
     source, indices = equation.inputs
     output, axes = equation.outputs[0], labels[source]
     pick = _pick(labels, equation)
-    paired = numbers.operand_batching_dims
+    paired, kept = numbers.operand_batching_dims, _whole_dims(numbers, len(axes))
     for d, (x, size) in enumerate(zip(axes, sizes, strict=True)):
-        looked_up = d in numbers.start_index_map or size != len(x)
+        # A window as long as its axis begins at 0, whatever the row number says of it.
+        looked_up = d not in kept or size != len(x)
         if looked_up and d not in paired and pick is None:
             labels.pin(x, equation, "{} looks up positions of it")
     for d, e in zip(paired, numbers.start_indices_batching_dims, strict=True):
         labels.unify(axes[d], labels[indices][e], equation)
     out = [None] * len(labels.shape(output))
-    for position, d in zip(numbers.offset_dims, _whole_dims(numbers, len(axes)), strict=True):
+    for position, d in zip(numbers.offset_dims, kept, strict=True):
         full = sizes[d] == len(axes[d])
         out[position] = axes[d] if full else np.zeros(sizes[d], np.int64)
     batch = iter(labels[indices][:-1])
@@ -216,42 +217,6 @@ def follow_gather(walk: Walk, equation: Equation, values: list[Value]) -> list[V
     return combined(walk, equation, values, roles, how="picks along", params=(whole, frozen(rest)))
 
 
-def follow_scatter(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
-    """Axes that updates cover whole go over to the result, and so do batched ones."""
-    numbers = equation.params["dimension_numbers"]
-    operand, rows, updates = (walk.shape(v) for v in equation.inputs)
-    own: list = [("updated", *numbers.scatter_dims_to_operand_dims)] * len(operand)
-    moved: list = [("row",)] * len(updates)
-    kept = [
-        d
-        for d in range(len(operand))
-        if d not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    ]
-    for d, place in zip(kept, numbers.update_window_dims, strict=True):
-        if updates[place] == operand[d] and d not in numbers.scatter_dims_to_operand_dims:
-            own[d] = moved[place] = d
-        else:
-            own[d] = moved[place] = ("window",)
-    free = [d for d in range(len(updates)) if d not in numbers.update_window_dims]
-    indices: list = [*[("row",)] * (len(rows) - 1), ("index",)]
-    for d, e in zip(
-        numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True
-    ):
-        own[d] = indices[e] = moved[free[e]] = int(d)
-    params = (_indexing(equation),)
-    return combined(
-        walk, equation, values, [own, indices, moved], how="writes along", params=params
-    )
-
-
-def _indexing(equation):
-    names = ("dimension_numbers", "mode", "fill_value", "indices_are_sorted", "unique_indices")
-    return frozen({name: equation.params.get(name) for name in names})
-
-
-_SCATTER = Primitive(
-    REFUSED, UNKNOWN, AS_IT_IS, follow_scatter, "dimension_numbers update_jaxpr mode fill_value"
-)
 ENTRIES = {
     "gather": Primitive(
         label_gather,
@@ -262,6 +227,4 @@ ENTRIES = {
         linear=Linear(factors=factors.lookup),
         rounds=False,
     ),
-    "scatter": _SCATTER._replace(rounds=False),
-    **{f"scatter-{how}": _SCATTER for how in ("add", "sub", "mul", "min", "max")},
 }

@@ -137,13 +137,9 @@ class Fills:
         atoms = frozenset.intersection(*(self.members(v, d) for v, d in reduction.terms))
         neutral = self._neutral(reduction)
         name = reduction.equation.name
-        if name == "reduce_sum" and not self.baked:
-            self.pin(
-                atoms - self.routed,
-                reduction.equation,
-                "{} over it may be a mean or a norm, whose width is written into the function; "
-                'mode="baked" keeps that width',
-            )
+        summed = atoms - self.routed if name == "reduce_sum" and not self.baked else NOTHING
+        if summed and self.labels.widths.written(reduction.equation):
+            self.pin(summed, reduction.equation, _WRITTEN)
             atoms &= self.routed
         if reduction.identity == -np.inf:
             self.compared |= atoms - neutral
@@ -176,6 +172,10 @@ class Fills:
         )
 
 
+_WRITTEN = (
+    "{} over it may be a mean, whose width is written into the function; "
+    'mode="baked" keeps that width'
+)
 _PLAIN = "a closed node is not neutral in {}"
 _NEEDED = {
     0.0: "{} sums over it, and the entries of a closed node are not zero there",

@@ -2,6 +2,7 @@
 """First pass: one label per position of every axis of every array in a graph."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from plprune.graph.entries import Primitives
 from plprune.graph.shrinking.atoms import Atoms, Label, LabelVector, Reason
+from plprune.graph.shrinking.widths import Widths
 from plprune.graph.tracing import Equation, Graph, Variable
 
 
@@ -60,6 +62,11 @@ class Labels:
         for variable in graph.outputs:
             for labels in self[variable]:
                 self.atoms.pin(labels, lambda: "an axis of the function's output")
+
+    @cached_property
+    def widths(self) -> Widths:
+        """Which sums have their width written next to them."""
+        return Widths(self.graph, self.primitives)
 
     def __getitem__(self, variable: Variable) -> list[LabelVector]:
         """Label vectors of a variable's dimensions; constants get fresh ones."""

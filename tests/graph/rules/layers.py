@@ -1,24 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that use jax's primitives with parameters other than the usual ones."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-
-class Layer(NamedTuple):
-    """``apply(h, **parameters)`` on activations [b, 2, 4, 3], or [b, 6] if it is no image."""
-
-    apply: Callable[..., Any]
-    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # Of its parameters.
-    on_image: bool = True
-    mixes: bool = False  # One example decides where the others are read: no kernel.
-    is_smooth: bool = True  # Else jax has no reverse derivative: no kernel.
+from tests.graph.rules.indexing_layers import INDEXING
+from tests.graph.rules.layer import Layer
 
 
 def convolved(image, kernel, **options):
@@ -38,12 +27,6 @@ def pooled(h, fold, start, **options):
     }
     h = lax.reduce_window(h, start, fold, **settings | options)
     return jnp.where(jnp.isfinite(h), h, 0.0)
-
-
-def looked_up(h, axis, mode, **options):
-    """Entries at positions that depend on the data, some of them beyond the end."""
-    positions = (jnp.abs(h[0, 0, :2, 0]) * 4).astype(int) + 3
-    return jnp.take(h, positions, axis=axis, mode=mode, **options)
 
 
 def chosen(h, axis, dtype=jnp.int32):
@@ -68,13 +51,6 @@ def scanned(h, axis, **options):
     return jnp.moveaxis(steps, 0, axis) + jnp.expand_dims(last, axis)
 
 
-def written(h, axis):
-    """Part of an axis overwritten at a position known at run time."""
-    where = (jnp.abs(h[0, 0, 0, 0]) < 9).astype(int)
-    part = jnp.cos(lax.slice_in_dim(h, 0, 1, axis=axis))
-    return lax.dynamic_update_slice_in_dim(h, part, where, axis)
-
-
 def folded(name, h, axes):
     """A fold of jax.lax by name."""
     flags = (h > 0.1) if name in ("and", "or", "xor") else h
@@ -94,7 +70,20 @@ def ordered(h, axis, num_keys):
     return lax.sort((jnp.round(h), jnp.sin(h)), dimension=axis, num_keys=num_keys)[1]
 
 
-ORDER = np.array([2, 0, 1])
+def spread(h, *partition):
+    """On all devices along the axes of an image that are named."""
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(AxisType.Auto,))
+    return lax.with_sharding_constraint(h, NamedSharding(mesh, PartitionSpec(*partition)))
+
+
+def mixture(rows, w):
+    """Rows [n, 3] sorted by expert, each multiplied with its expert's matrix, and put back."""
+    chosen = jnp.abs(rows.sum(1) * 9).astype(int) % len(w)
+    order = jnp.argsort(chosen)
+    products = lax.ragged_dot(rows[order], w, jnp.bincount(chosen, length=len(w)))
+    return products[jnp.argsort(order)]
+
+
 LAYERS = {
     "transpose": Layer(lambda h: h.transpose(0, 3, 1, 2)),
     "reshape that moves axes": Layer(lambda h: lax.reshape(h, (h.shape[0], 24), (0, 3, 1, 2))),
@@ -107,6 +96,15 @@ LAYERS = {
     ),
     "square shuffle": Layer(
         lambda h: h[:, :4].reshape(-1, 2, 2).swapaxes(1, 2).reshape(-1, 4), on_image=False
+    ),
+    "spread over devices": Layer(
+        lambda h, w: (
+            spread(spread(h, None, None, "devices"), None, None, None, "devices")
+            @ jnp.tanh(
+                lax.with_sharding_constraint(w, SingleDeviceSharding(jax.local_devices()[0]))
+            )
+        ),
+        {"w": (3, 5)},
     ),
     "squeeze": Layer(lambda h: jnp.squeeze(h[:, None, :, :, None], (1, 4))),
     "broadcast": Layer(lambda h: lax.broadcast_in_dim(h, (h.shape[0], 2, 4, 2, 3), (0, 1, 2, 4))),
@@ -194,6 +192,18 @@ LAYERS = {
         {"w": (3, 4, 5)},
     ),
     "dot over two axes": Layer(lambda h, w: jnp.einsum("bxyc,cxo->byo", h, w), {"w": (3, 2, 5)}),
+    "experts, sorted": Layer(
+        lambda h, w: mixture(h.reshape(-1, 3), w).reshape(*h.shape[:3], 5),
+        {"w": (3, 3, 5)},
+        mixes=True,
+    ),
+    "experts, sorted by example": Layer(
+        lambda h, w: jax.vmap(mixture)(
+            h.reshape(-1, 8, 3), w[None] * jnp.cos(h.mean((1, 2))[:, None, :, None])
+        ),
+        {"w": (3, 3, 5)},
+        is_smooth=False,
+    ),
     "convolution": Layer(lambda h, k: convolved(h, k, window_strides=(1, 2)), {"k": (2, 2, 3, 5)}),
     "dilated convolution": Layer(
         lambda h, k: convolved(h, k, lhs_dilation=(1, 2), rhs_dilation=(2, 1)),
@@ -225,34 +235,24 @@ LAYERS = {
         lambda h, k: jax.vmap(lambda v, s: convolved(v[None], k * s)[0])(h, h.mean((1, 2, 3))),
         {"k": (1, 2, 3, 5)},
     ),
-    "lookup": Layer(
-        lambda h: looked_up(h, 1, "clip")[:, :, :2] * looked_up(h, 2, "fill", fill_value=0.0),
-        mixes=True,
-    ),
-    "lookup filled": Layer(lambda h: looked_up(h, 2, "fill", fill_value=0.5).sum(3), mixes=True),
-    "lookup of features": Layer(lambda h: looked_up(h, 3, "wrap"), mixes=True),
-    "lookup, mapped": Layer(
-        lambda h: jax.vmap(lambda v: jnp.take(v, v.argmax(1)[0, :2], 1, mode="clip"))(h)
-    ),
-    "fixed lookup": Layer(lambda h: jnp.take(h, ORDER, axis=3) * jnp.take(h, ORDER[:1], axis=2)),
-    "lookup along": Layer(lambda h: jnp.take_along_axis(h, h.argmax(2, keepdims=True), 2)),
-    "run-time slice": Layer(
-        lambda h: lax.dynamic_slice(
-            h, (0, (h[0, 0, 0, 0] < 9).astype(int), 0, 0), (h.shape[0], 1, 4, 3)
-        ),
-        mixes=True,
-    ),
-    "run-time slice of features": Layer(
-        lambda h: lax.dynamic_slice_in_dim(h, (h[0, 0, 0, 0] < 9).astype(int), 2, 3), mixes=True
-    ),
-    "written": Layer(lambda h: written(h, 1), mixes=True),
-    "features written": Layer(lambda h: written(h, 3), mixes=True),
-    "scatter": Layer(lambda h: h.at[:, 1].add(h[:, 0])),
+    **INDEXING,
     "scan": Layer(lambda h: scanned(h, 1, reverse=True) * scanned(h, 2, unroll=2)),
     "scan over features": Layer(lambda h: scanned(h, 3)),
     "cond": Layer(lambda h: lax.cond(h.sum() > 9, jnp.sin, lambda v: v * 2, h), mixes=True),
     "while": Layer(
         lambda h: lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] ** 2), (0, h))[1]
+    ),
+    "while something holds": Layer(
+        lambda h, w: lax.while_loop(
+            lambda c: jnp.sum(c * c) > 0.1 * jnp.sum(w * w), lambda c: jnp.tanh(c) * 0.9 @ w, h
+        ),
+        {"w": (3, 3)},
+        mixes=True,
+    ),
+    "while, mapped": Layer(
+        lambda h: jax.vmap(
+            lambda v: lax.fori_loop(0, jnp.int32(9 * v.sum() ** 2) % 4, lambda _, c: c * v, v)
+        )(h)
     ),
     "custom derivatives": Layer(
         lambda h: jax.nn.silu(jax.nn.relu(h)) + jax.nn.logsumexp(h, 1)[:, None]
@@ -282,6 +282,13 @@ LAYERS = {
     "Fourier": Layer(
         lambda h, v, w: jnp.fft.irfft(jnp.fft.rfft(h, axis=3) * lax.complex(w, v), 3, axis=3),
         {"w": (2,), "v": (2,)},
+    ),
+    "Fourier along rows": Layer(
+        lambda h, v, w: jnp.fft.irfft(jnp.fft.rfft(h, axis=2) @ lax.complex(w, v), 4, axis=2),
+        {"w": (3, 5), "v": (3, 5)},
+    ),
+    "Fourier along two axes": Layer(
+        lambda h: jnp.real(jnp.fft.fft2(jnp.tanh(h), axes=(1, 2)) * jnp.fft.ifft(h, axis=1))
     ),
     "phases": Layer(lambda h, w: jnp.imag(jnp.exp(1j * h) @ w.astype(complex)), {"w": (3, 5)}),
 }

@@ -98,13 +98,7 @@ def test_masked_equals_shrunk_and_the_kernel_is_that_of_whole_jacobians(name):
 
 def test_layers_have_every_primitive_with_a_rule():
     have = {e.name for name in LAYERS for e in equations(traced(name))}
-    same = {
-        "device_put",
-        "name",
-        "copy",
-        "sharding_constraint",
-        "pvary",
-    }  # Only where a value lies.
+    same = {"device_put", "name", "copy", "reshard", "pvary"}  # Only where a value lies.
     assert set(SHRINKING) <= have | set(SCALARS) | same
 
 

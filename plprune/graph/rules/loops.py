@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equations with bodies: loops and branches.
+"""Bodies that are run again and again: scan and while.
 
     c:f32[4] ys:f32[9,4] = scan[jaxpr={ lambda ; h x. let g = mul h x in (g, g) }] a xs:f32[9,4]
 
@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from plprune.graph.entries import ANYTHING, AS_IT_IS, REFUSED, UNKNOWN, Primitive
+from plprune.graph.entries import ANYTHING, Primitive
 from plprune.graph.following.combining import joined
 from plprune.graph.following.layouts import FOLLOWED, OWN, SAME, Factor, uniform_layout
 from plprune.graph.following.walk import LOST, UNEQUAL, Value, Walk, expressions, varying
@@ -50,16 +51,21 @@ def fill_scan(fills: Fills, equation: Equation) -> None:
     (body,) = equation.subgraphs
     consts, carried, rows = _dealt(equation, [fills[v] for v in equation.inputs])
     rows = [f._replace(axes=f.axes[1:]) for f in rows]
+    carried = _survivors(fills, body, consts, carried, rows)
+    for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
+        fill = fills[inner]
+        fills[output] = fill if k < len(carried) else fill._replace(axes=({}, *fill.axes))
+
+
+def _survivors(fills, body, consts, carried, rows):
+    """What is known of carried arrays whatever the number of steps."""
     while True:
         fills.enter(body, [*consts, *carried, *rows])
         after = (fills[v] for v in body.outputs)
         surviving = [_tidy(meet(x, y)) for x, y in zip(carried, after, strict=False)]
         if surviving == [_tidy(x) for x in carried]:
-            break
+            return carried
         carried = surviving
-    for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
-        fill = fills[inner]
-        fills[output] = fill if k < len(carried) else fill._replace(axes=({}, *fill.axes))
 
 
 def _tidy(fill):
@@ -161,19 +167,68 @@ def _starts(start, carry):
     return tuple((v.key, varying(v.layout, w.layout)) for v, w in zip(start, carry, strict=True))
 
 
+def _parted(equation, items):
+    """Of what a while loop is given: constants of the test and of the body, what is carried."""
+    first = equation.params["cond_nconsts"]
+    second = first + equation.params["body_nconsts"]
+    return items[:first], items[first:second], items[second:]
+
+
+def label_while(labels: Labels, equation: Equation) -> None:
+    """One walk over the body and the test; what is carried keeps its labels."""
+    test, body = equation.subgraphs
+    asked, consts, start = _parted(equation, [labels[v] for v in equation.inputs])
+    labels.enter(body, [*consts, *start])
+    for before, after in zip(body.inputs[len(consts) :], body.outputs, strict=True):
+        labels.unify_arrays(before, after, equation)
+    labels.enter(test, [*asked, *start])
+    for output, axes in zip(equation.outputs, start, strict=True):
+        labels[output] = axes
+
+
+def fill_while(fills: Fills, equation: Equation) -> None:
+    """Facts about what is carried must survive a step, and hold where the loop goes on."""
+    test, body = equation.subgraphs
+    asked, consts, start = _parted(equation, [fills[v] for v in equation.inputs])
+    carried = _survivors(fills, body, consts, start, [])
+    fills.enter(test, [*asked, *carried])
+    for output, fill in zip(equation.outputs, carried, strict=True):
+        fills[output] = fill
+
+
+def resize_while(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
+    """A loop whose body and test are evaluated at the new sizes."""
+    test, body = equation.subgraphs
+    asked, consts, start = _parted(equation, list(values))
+
+    depth = len(resizing.labels.shape(test.outputs[0]))
+
+    def holds(carry):
+        return resizing.evaluate(test, [*asked, *carry])[0]
+
+    def step(carry):
+        after = tuple(resizing.evaluate(body, [*consts, *carry]))
+        if not depth:
+            return after
+        going = holds(carry)  # Under vmap each entry has its own, and stays once it fails.
+        tests = (jnp.expand_dims(going, range(depth, x.ndim)) for x in after)
+        return tuple(map(jnp.where, tests, after, carry))
+
+    return list(jax.lax.while_loop(lambda carry: holds(carry).any(), step, tuple(start)))
+
+
 def follow_while(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
     """As a scan, as long as the number of steps does not depend on what is followed.
 
     A loop under vmap has a condition for each entry, and changes only those that go on.
     """
-    count = equation.params["cond_nconsts"]
-    consts = count + equation.params["body_nconsts"]
     test, body = equation.subgraphs
-    start = carry = values[consts:]
+    asked, consts, start = _parted(equation, values)
+    carry = start
     while True:
-        carry, out = _settled(walk, equation, body, values[count:consts], carry, [])
+        carry, out = _settled(walk, equation, body, consts, carry, [])
         walk.depth += 1
-        (more,) = walk.run(test, [*values[:count], *_carried(walk, carry)])
+        (more,) = walk.run(test, [*asked, *_carried(walk, carry)])
         walk.depth -= 1
         before, carry = carry, [_where(walk, equation, more, v) for v in carry]
         if [v.layout for v in before] == [v.layout for v in carry]:
@@ -190,57 +245,7 @@ def _where(walk, equation, condition, value):
     return joined(walk, equation, value, whole)
 
 
-def label_cond(labels: Labels, equation: Equation) -> None:
-    """What goes in one branch goes in all."""
-    for branch in equation.subgraphs:
-        labels.enter(branch, [labels[v] for v in equation.inputs[1:]])
-    first, *others = equation.subgraphs
-    for k, output in enumerate(equation.outputs):
-        labels[output] = labels[first.outputs[k]]
-        for branch in others:
-            labels.unify_arrays(output, branch.outputs[k], equation)
-
-
-def fill_cond(fills: Fills, equation: Equation) -> None:
-    """Only what holds in every branch holds afterwards."""
-    for branch in equation.subgraphs:
-        fills.enter(branch, [fills[v] for v in equation.inputs[1:]])
-    first, *others = equation.subgraphs
-    for k, output in enumerate(equation.outputs):
-        fill = fills[first.outputs[k]]
-        for branch in others:
-            fill = meet(fill, fills[branch.outputs[k]])
-        fills[output] = fill
-
-
-def resize_cond(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
-    """Branches that are evaluated at the new sizes."""
-
-    def branch(body):
-        return lambda *operands: tuple(resizing.evaluate(body, operands))
-
-    return list(jax.lax.switch(values[0], [branch(b) for b in equation.subgraphs], *values[1:]))
-
-
-def follow_cond(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
-    """What holds of all branches."""
-    which, *operands = values
-    outs = [walk.run(body, operands) for body in equation.subgraphs]
-    results = []
-    for options in zip(*outs, strict=True):
-        value = options[0]
-        for other in options[1:]:
-            value = joined(walk, equation, value, other)
-        patterns = tuple((v.key, varying(v.layout, value.layout)) for v in options)
-        fault = value.fault
-        if which.fault:
-            fault = walk.fault(LOST, equation, "branches on rows of")
-        results.append(value._replace(key=walk.named("cond", which.key, patterns), fault=fault))
-    return results
-
-
 ENTRIES = {
     "scan": Primitive(label_scan, fill_scan, resize_scan, follow_scan, ANYTHING),
-    "cond": Primitive(label_cond, fill_cond, resize_cond, follow_cond, ANYTHING),
-    "while": Primitive(REFUSED, UNKNOWN, AS_IT_IS, follow_while, ANYTHING),
+    "while": Primitive(label_while, fill_while, resize_while, follow_while, ANYTHING),
 }
