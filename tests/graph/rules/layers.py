@@ -288,7 +288,7 @@ LAYERS = {
         {"w": (3, 5), "v": (3, 5)},
     ),
     "Fourier along two axes": Layer(
-        lambda h: jnp.real(jnp.fft.fft2(jnp.tanh(h), axes=(1, 2)) * jnp.fft.ifft(h, axis=1))
+        lambda h: jnp.real(jnp.fft.fft2(jnp.tanh(h), axes=(1, 2)) * jnp.fft.ifft(h, axis=2))
     ),
     "phases": Layer(lambda h, w: jnp.imag(jnp.exp(1j * h) @ w.astype(complex)), {"w": (3, 5)}),
 }
