@@ -8,11 +8,9 @@ from typing import Any
 
 # Extra -> what it brings, under the names that it is imported by.
 EXTRAS = {
-    "data": (
-        "tensorflow_datasets", "array_record", "importlib_resources", "PIL", "sklearn",
-        "platformdirs",
-    ),
-    "storage": ("orbax", "filelock"),
+    "cache": ("platformdirs", "filelock"),
+    "data": ("tensorflow_datasets", "array_record", "importlib_resources", "PIL", "sklearn"),
+    "storage": ("orbax",),
     "experiments": ("tyro", "rich", "matplotlib", "jinja2", "tensorboardX"),
     "ray": ("ray",),
     "prepare": ("tensorflow",),

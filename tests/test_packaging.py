@@ -99,13 +99,15 @@ def test_the_wheel_is_light():
 
 
 def test_every_requirement_is_pinned_in_its_range():
-    parts = [required(EXTRAS[e]) for e in ("data", "storage", "experiments", "docs", "dev")]
+    parts = [
+        required(EXTRAS[e]) for e in ("cache", "data", "storage", "experiments", "docs", "dev")
+    ]
     for name, requirement in [pair for part in (LIGHT, *parts) for pair in part.items()]:
         if name != "build":  # For people; the tests build with setuptools itself.
             assert requirement.specifier.contains(PINS[name]), requirement
 
 
-@pytest.mark.parametrize("extra", ["data", "storage", "experiments"])
+@pytest.mark.parametrize("extra", ["cache", "data", "storage", "experiments"])
 def test_an_extra_brings_the_modules_that_are_said_to_come_with_it(extra):
     origins = metadata.packages_distributions()
     brought = {canonicalize_name(n) for module in MODULES[extra] for n in origins[module]}

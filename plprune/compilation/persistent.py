@@ -54,7 +54,7 @@ def enable_compilation_cache(
 
     Raises:
       ValueError: `max_bytes` is not positive, the given `folder` cannot be written, or the extra
-        "storage" is not installed.
+        "cache" is not installed.
     """
     if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a positive whole number, got {max_bytes!r}.")
@@ -97,9 +97,7 @@ def _is_ours():
 
 
 def _default_folder():
-    # The extra that brings filelock brings platformdirs, too.
-    module = optional("filelock") and optional("platformdirs")
-    return Path(module.user_cache_dir("plprune")) / "programs"
+    return Path(optional("platformdirs").user_cache_dir("plprune")) / "programs"
 
 
 def _configure(folder, max_bytes):
