@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from experiments.interruption import PARENT
+from plprune.extras import optional
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0  # Seconds that an interrupted cell has to save its state.
@@ -67,10 +68,7 @@ class Cluster:
     """
 
     def __init__(self, address: str, gpus: float = 0.0):
-        try:
-            import ray
-        except ImportError:
-            raise ValueError("--ray needs Ray: pip install 'plprune[ray]'.") from None
+        ray = optional("ray")
         self._ray, self._tasks = ray, []
         try:
             ray.init(

@@ -2,11 +2,14 @@
 """Flags: whatever is typed is understood or refused in one line, and comes back as it went."""
 
 import shlex
+import sys
+from importlib import import_module
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from experiments import __main__
 from experiments.cli import parse, parse_argument, presets, words_of
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -65,3 +68,21 @@ def test_a_complaint_is_one_line_that_names_flag_and_help():
         parse_argument("report", "path", [])
     with pytest.raises(ValueError, match="got a b"):
         parse_argument("report", "path", ["a", "b"])
+
+
+@pytest.mark.parametrize("module", ["rich", "matplotlib", "jinja2"])
+def test_a_missing_extra_is_named_with_what_installs_it(module, monkeypatch, capsys):
+    def carried_out(*_):
+        monkeypatch.setitem(sys.modules, module, None)
+        import_module(module)
+
+    monkeypatch.setattr(__main__, "_carry_out", carried_out)
+    assert __main__.main(["toy"]) == __main__.BAD_INPUT
+    told = capsys.readouterr().err
+    assert f"{module} is not installed; the extra 'experiments' brings it: pip install" in told
+
+
+def test_any_other_missing_module_is_an_error_of_the_program(monkeypatch, capsys):
+    monkeypatch.setattr(__main__, "_carry_out", lambda *_: import_module("no_such_module"))
+    assert __main__.main(["toy"]) == __main__.FAULT
+    assert "no_such_module" in capsys.readouterr().err

@@ -248,7 +248,7 @@ def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "ray", None)
     words = ["sweep", "toy", "--grid", "keep=0.5", "--out", str(tmp_path), "--ray"]
     assert entry.main(words) == 2
-    assert "pip install 'plprune[ray]'" in capsys.readouterr().err
+    assert "the extra 'ray' brings it: pip install" in capsys.readouterr().err
 
 
 def test_a_sweep_from_the_command_line_shows_its_cells(tmp_path, capsys, monkeypatch):
