@@ -105,10 +105,10 @@ def test_without_packaging_requirements_are_looked_for_by_name(monkeypatch):
 def test_an_extra_that_data_need_is_a_note_with_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    for check in (doctor.data_folders, doctor.cache):
+    for check, extra in ((doctor.data_folders, "data"), (doctor.cache, "cache")):
         ((verdict, text),) = said(check)
         assert verdict == doctor.NOTE
-        assert '[data]"' in text
+        assert f'[{extra}]"' in text
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch):

@@ -18,7 +18,7 @@ from experiments.pl_pruning.networks import node_costs
 from experiments.pl_pruning.problem import problem_of
 from experiments.pl_pruning.settings import network
 from experiments.pl_pruning.words import measured
-from experiments.progress import Silent
+from experiments.progress import Progress
 from plprune import scores
 from plprune.gating import (
     Setting,
@@ -231,4 +231,4 @@ def test_a_function_that_is_not_there_is_named_before_any_work(monkeypatch, func
     own = Method("own", "a score of one's own", ("ink", "solid", "o"), Score(function))
     monkeypatch.setitem(METHODS, "own", own)
     with pytest.raises(ValueError, match=f"method own: no {function}"):
-        running.run(replace(CONFIG, methods=("dense", "own")), progress=Silent())
+        running.run(replace(CONFIG, methods=("dense", "own")), progress=Progress())
