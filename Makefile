@@ -18,9 +18,10 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_architecture.py tests
 
 check: install
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-check.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-check.txt
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# Packages are compiled as they are imported: doing so for all of them takes half of the installation.
 install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
@@ -28,8 +29,8 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "plprune needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian: apt install python3-venv."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || { echo "pip could not install requirements.txt (its words are above). Is a Python package index within reach?"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . || { echo "pip could not install plprune itself (its words are above)."; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt || { echo "pip could not install requirements.txt (its words are above). Is a Python package index within reach?"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --editable . || { echo "pip could not install plprune itself (its words are above)."; exit 1; }
 	@touch $@
 
 clean:
