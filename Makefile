@@ -1,6 +1,8 @@
 # `make run` shows the whole idea on real data, `make test` runs every test, `make check` checks types.
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of few and long tests come first, so that no worker has the last of them to itself.
+SLOW := test_notebooks test_documentation test_benchmarks test_environments test_training experiments/test_sharding
 # The first that runs and is new enough; a name alone may be a shim of a version manager.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { command -v $$p; break; }; done)
@@ -15,7 +17,7 @@ test: export OPENBLAS_NUM_THREADS ?= 1
 test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_architecture.py tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_architecture.py $(SLOW:%=tests/%.py) tests
 
 check: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-check.txt
