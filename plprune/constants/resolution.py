@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from plprune.functional import differentiable
 from plprune.graph.precision import rounding_dtypes
 from plprune.graph.tracing import Graph, trace
-from plprune.kernels.problem import differentiable
 from plprune.spectra import RitzEnds
 from plprune.spectra.scaling import smallest_resolved
 from plprune.types import Estimate, Params

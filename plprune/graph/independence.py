@@ -39,24 +39,6 @@ class Read(NamedTuple):
     size: int
 
 
-def mixing(function: Callable, params: Any, inputs: Any) -> str | None:
-    """Why the rows of `inputs` are not known to be treated apart and alike, None where they are.
-
-    Args:
-      function: ``(params, inputs) -> [b, ...]``.
-      params: Tree of arrays or their shapes.
-      inputs: Tree of arrays [b, ...] or their shapes.
-    """
-    size = jax.tree.leaves(inputs)[0].shape[0]
-    if size < 2:
-        return None
-    read = read_batch(trace(function, params, inputs), size)
-    found = read.verdict
-    if found.outcome == "independent":
-        found = compared(read, trace_single(function, params, inputs))
-    return found.reason or None
-
-
 def trace_single(function: Callable, params: Any, inputs: Any) -> Graph:
     """The graph of ``(params, example) -> output``, an example without the batch axis."""
 

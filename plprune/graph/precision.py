@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from plprune.graph.primitives import PRIMITIVES
-from plprune.graph.tracing import Equation, Graph
+from plprune.graph.tracing import Equation, Graph, all_equations
 
 
 def rounding_dtypes(graph: Graph) -> frozenset[DTypeLike]:
@@ -14,9 +14,7 @@ def rounding_dtypes(graph: Graph) -> frozenset[DTypeLike]:
     Moving numbers around rounds nothing, nor does casting them to more bits: a function whose
     inputs alone are bfloat16 may well compute in float32.
     """
-    found = {dtype for e in graph.equations for dtype in _rounds_to(graph, e)}
-    bodies = [body for e in graph.equations for body in e.subgraphs]
-    return frozenset(found).union(*map(rounding_dtypes, bodies))
+    return frozenset(dtype for e in all_equations(graph) for dtype in _rounds_to(graph, e))
 
 
 def _rounds_to(graph: Graph, equation: Equation) -> list[DTypeLike]:

@@ -195,6 +195,14 @@ def _needed(equations: list[Equation], outputs: Sequence[Variable]) -> list[Equa
     return kept[::-1]
 
 
+def all_equations(graph: Graph) -> Iterator[Equation]:
+    """The equations of a graph, each before those of its bodies."""
+    for equation in graph.equations:
+        yield equation
+        for body in equation.subgraphs:
+            yield from all_equations(body)
+
+
 def bind(equation: Equation, values: Sequence[Any]) -> list[Any]:
     """Outputs of one equation, with its own derivative rules."""
     primitive = equation.primitive

@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from plprune.compilation import are_concrete, run_once
+from plprune.functional import of_real_leaves
 from plprune.graph.independence import Read
+from plprune.graph.tracing import all_equations
 from plprune.types import Apply, Inputs, Params
 
 
@@ -38,7 +40,7 @@ def agree_if_known(read: Read, apply: Apply, params: Params, inputs: Inputs) -> 
     """
     if not are_concrete((params, inputs)):
         return None
-    names = {e.name for e in _equations(read.graph)}
+    names = {e.name for e in all_equations(read.graph)}
     options = {"tolerance": _tolerance(read.graph), "backward": "custom_vjp_call" in names}
     values = {"params": params, "inputs": inputs}
     try:
@@ -47,13 +49,6 @@ def agree_if_known(read: Read, apply: Apply, params: Params, inputs: Inputs) -> 
             return bool(run_once(_by_rows, {"apply": apply, **options}, values))
     except jax.errors.ConcretizationTypeError:
         return None
-
-
-def _equations(graph):
-    for equation in graph.equations:
-        yield equation
-        for body in equation.subgraphs:
-            yield from _equations(body)
 
 
 def _tolerance(graph):
@@ -75,7 +70,13 @@ def _by_rows(apply, tolerance, backward, params, inputs):
 
     All rows are compared: three forward passes cost nothing beside a kernel.
     """
-    outputs, start, sizes = _of_real_leaves(apply, params)
+    function, leaves, _ = of_real_leaves(apply, params)
+    start = [jnp.asarray(p) for p in leaves]
+    sizes = [_scale(p) for p in start]
+
+    def outputs(values, x):
+        out = function(values, x)
+        return out.reshape(out.shape[0], -1)
 
     def one(values, example):
         return outputs(values, jax.tree.map(lambda a: a[None], example))[0]
@@ -99,22 +100,10 @@ def _by_rows(apply, tolerance, backward, params, inputs):
     return ok
 
 
-def _of_real_leaves(apply, params):
-    """``(values, inputs) -> [b, c]`` of the real leaves alone, these, and their sizes."""
-    leaves, structure = jax.tree.flatten(params)
-    real = [k for k, p in enumerate(leaves) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
-    start = [jnp.asarray(leaves[k]) for k in real]
-
-    def outputs(values, x):
-        known = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
-        out = apply(jax.tree.unflatten(structure, [known[k] for k in range(len(leaves))]), x)
-        return out.reshape(out.shape[0], -1)
-
-    def scale(p):
-        norm = jnp.sqrt(jnp.sum(jnp.square(p)) / max(p.size, 1))
-        return jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1).astype(p.dtype)
-
-    return outputs, start, [scale(p) for p in start]
+def _scale(p):
+    """The root mean square of a leaf, 1 where that says nothing."""
+    norm = jnp.sqrt(jnp.sum(jnp.square(p)) / max(p.size, 1))
+    return jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1).astype(p.dtype)
 
 
 def _forward(outputs, one, start, sizes, inputs, moved, order):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from plprune.functional import differentiable
 from plprune.graph.linear.taps import (
     Taps,
     find_taps,
@@ -118,23 +119,6 @@ def make_problem(
         seeds,
         dtype,
     )
-
-
-def differentiable(apply: Apply, params: Params) -> tuple[Apply, list[Array], tuple[int, ...]]:
-    """`apply` of the real leaves alone, those leaves (at least float32), and which they are."""
-    leaves, treedef = jax.tree.flatten(params)
-    real = tuple(
-        k for k, p in enumerate(leaves) if jnp.issubdtype(jnp.result_type(p), jnp.floating)
-    )
-
-    def function(values, inputs):
-        merged = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
-        return apply(jax.tree.unflatten(treedef, [merged[k] for k in range(len(leaves))]), inputs)
-
-    def raised(p):
-        return jnp.asarray(p, jnp.promote_types(jnp.result_type(p), jnp.float32))
-
-    return function, [raised(leaves[k]) for k in real], real
 
 
 def _check_other(inputs, other):

@@ -10,7 +10,7 @@ from jax import lax
 
 from plprune.functional import functional
 from plprune.graph.following.walk import LOST, UNEQUAL
-from plprune.graph.independence import compared, mixing, read_batch, trace_single
+from plprune.graph.independence import compared, read_batch, trace_single
 from plprune.graph.tracing import trace
 from plprune.models import (
     CNN,
@@ -22,6 +22,7 @@ from plprune.models import (
     SwitchTransformer,
     WideResNet,
 )
+from tests.graph.doubts import mixing
 from tests.kernels.models import MODELS
 from tests.nodes.zoo import CASES
 

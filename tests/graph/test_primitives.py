@@ -13,7 +13,6 @@ import plprune
 from plprune.graph.entries import ANYTHING, REFUSED, Primitives
 from plprune.graph.following.layouts import FOLLOWED, OWN, Factor, uniform_layout
 from plprune.graph.following.walk import Value, Walk
-from plprune.graph.independence import mixing
 from plprune.graph.linear.roles import roles
 from plprune.graph.linear.taps import factoring
 from plprune.graph.primitives import FAMILIES, PRIMITIVES
@@ -21,6 +20,7 @@ from plprune.graph.shrinking.fills import Fills
 from plprune.graph.shrinking.labels import Labels
 from plprune.graph.tracing import BODIES, INLINED, trace
 from plprune.nodes import find_nodes
+from tests.graph.doubts import mixing
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 PARAMS, INPUTS = {"in": jnp.ones((3, 4)), "out": jnp.ones((4, 2))}, jnp.ones((5, 3))

@@ -16,7 +16,6 @@ import plprune
 from plprune import scores
 from plprune.compilation import forget_compiled
 from plprune.constants import hessian_norm, hessian_norms, jacobian_norm, minibatch_pl_constants
-from plprune.graph.independence import mixing
 from plprune.independence import NotProvenError, check_independent
 from plprune.kernels import (
     leaf_kernels,
@@ -27,6 +26,7 @@ from plprune.kernels import (
     traced_kernel,
 )
 from plprune.losses import squared_error
+from tests.graph.doubts import mixing
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 B, H, C = 6, 6, 2

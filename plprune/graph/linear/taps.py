@@ -17,7 +17,7 @@ from plprune.graph.linear.bottlenecks import Bottleneck, bottleneck
 from plprune.graph.linear.origins import Origin, is_structural, origins
 from plprune.graph.primitives import PRIMITIVES
 from plprune.graph.rules.factors import Factoring
-from plprune.graph.tracing import Equation, Graph, Variable, trace
+from plprune.graph.tracing import Equation, Graph, Variable, all_equations, trace
 
 
 class Term(NamedTuple):
@@ -85,15 +85,10 @@ def _computed(graph, num_leaves):
     moved = set(graph.inputs[:num_leaves])
     for equation in graph.equations:
         if not moved.isdisjoint(equation.inputs):
-            yield from _with_inner(equation)
+            yield equation
+            for body in equation.subgraphs:
+                yield from all_equations(body)
             moved.update(v for v in equation.outputs if _has_derivative(graph, v))
-
-
-def _with_inner(equation):
-    yield equation
-    for body in equation.subgraphs:
-        for inner in body.equations:
-            yield from _with_inner(inner)
 
 
 def _dtype(graph, variable):

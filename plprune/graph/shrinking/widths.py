@@ -13,7 +13,7 @@ import numpy as np
 
 from plprune.graph.entries import Primitives
 from plprune.graph.shrinking.known import entries
-from plprune.graph.tracing import Equation, Graph, Variable
+from plprune.graph.tracing import Equation, Graph, Variable, all_equations
 
 _TOLERANCE = 0.01  # Relative; of constants in bfloat16.
 # Next to what is computed, a constant in one of these is a threshold or an offset, not a divisor.
@@ -34,7 +34,7 @@ class Widths:
         self._parents: dict[Variable, Variable] = {}
         self._constants: dict[Variable, set[float]] = {}
         seen: list[tuple[Variable, float]] = []
-        for equation in _all(graph):
+        for equation in all_equations(graph):
             self._join(equation)
             seen += self._factors(equation)
         for variable, value in seen:
@@ -83,13 +83,6 @@ class Widths:
             value = abs(complex(numbers.flat[0]))
             if np.isfinite(value) and value not in (0, 1) and (numbers == numbers.flat[0]).all():
                 yield variable, value
-
-
-def _all(graph: Graph) -> Iterator[Equation]:
-    for equation in graph.equations:
-        yield equation
-        for body in equation.subgraphs:
-            yield from _all(body)
 
 
 def _forms(width: int) -> Sequence[float]:

@@ -15,7 +15,7 @@ from plprune.graph.linear.taps import factoring
 from plprune.graph.primitives import PRIMITIVES
 from plprune.graph.rules.scalars import SCALARS
 from plprune.graph.shrinking.labels import Labels
-from plprune.graph.tracing import trace
+from plprune.graph.tracing import all_equations, trace
 from plprune.kernels import tangent_kernel
 from plprune.nodes import find_nodes, mask, resize, shrink
 from tests.graph.rules.layers import LAYERS
@@ -50,13 +50,6 @@ def model(name):
 def traced(name):
     with jax.numpy_rank_promotion("allow"):
         return trace(*model(name), INPUTS)
-
-
-def equations(graph):
-    for equation in graph.equations:
-        yield equation
-        for body in equation.subgraphs:
-            yield from equations(body)
 
 
 def random_keep(groups):
@@ -97,14 +90,14 @@ def test_masked_equals_shrunk_and_the_kernel_is_that_of_whole_jacobians(name):
 
 
 def test_layers_have_every_primitive_with_a_rule():
-    have = {e.name for name in LAYERS for e in equations(traced(name))}
+    have = {e.name for name in LAYERS for e in all_equations(traced(name))}
     same = {"device_put", "name", "copy", "reshard", "pvary"}  # Only where a value lies.
     assert set(SHRINKING) <= have | set(SCALARS) | same
 
 
 def test_every_parameter_is_known_and_tried_with_several_values():
     seen = defaultdict(set)
-    for equation in (e for name in LAYERS for e in equations(traced(name))):
+    for equation in (e for name in LAYERS for e in all_equations(traced(name))):
         assert equation.name not in SHRINKING or PRIMITIVES.unread(equation) is None
         for key in equation.params:
             seen[equation.name, key].add(str(equation.params[key]))
