@@ -105,8 +105,10 @@ def _ended(code, line=""):
 
 
 def _complain(error, folders):
-    if isinstance(error, ModuleNotFoundError) and not isinstance(error, ValueError):
-        error = _missing(error)
+    if isinstance(error, ModuleNotFoundError):
+        from plprune.extras import extra_of, named
+
+        error = named(error, extra_of(error.name or ""))
     bad_input = isinstance(error, ValueError | OSError)
     what = "" if bad_input else f"{type(error).__name__}, which is an error of this program: "
     if os.environ.get("PLPRUNE_TRACEBACK"):
@@ -118,19 +120,6 @@ def _complain(error, folders):
         saved = _state(folders)
     said = " ".join(str(error).split())
     return _ended(BAD_INPUT if bad_input else FAULT, f"{what}{said}{saved}")
-
-
-def _missing(error):
-    """What installs a package of an extra that is not here; any other error as it is."""
-    from plprune.extras import MissingExtraError, optional
-
-    try:
-        optional(error.name or "")
-    except MissingExtraError as told:
-        return told
-    except (StopIteration, ValueError):
-        pass  # Of no extra.
-    return error
 
 
 def _state(folders) -> str:

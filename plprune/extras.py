@@ -36,12 +36,17 @@ def optional(module: str, *others: str) -> Any:
         try:
             import_module(name)
         except ModuleNotFoundError as error:
-            absent, extra = (error.name or name).partition(".")[0], extra_of(name)
-            raise MissingExtraError(
-                f"{absent} is not installed; the extra {extra!r} brings it: {install_line(extra)}",
-                name=absent,
-            ) from error
+            raise named(error, extra_of(name)) from error
     return import_module(module)
+
+
+def named(error: ModuleNotFoundError, extra: str | None) -> ModuleNotFoundError:
+    """What installs the module that `error` misses; the error itself where no extra brings it."""
+    if extra is None:
+        return error
+    absent = (error.name or "").partition(".")[0]
+    told = f"{absent} is not installed; the extra {extra!r} brings it: {install_line(extra)}"
+    return MissingExtraError(told, name=absent)
 
 
 def missing(extra: str) -> tuple[str, ...]:
@@ -49,10 +54,10 @@ def missing(extra: str) -> tuple[str, ...]:
     return tuple(module for module in EXTRAS[extra] if find_spec(module) is None)
 
 
-def extra_of(module: str) -> str:
-    """The extra that brings a module."""
+def extra_of(module: str) -> str | None:
+    """The extra that brings a module, if one does."""
     top = module.partition(".")[0]
-    return next(extra for extra, modules in EXTRAS.items() if top in modules)
+    return next((extra for extra, modules in EXTRAS.items() if top in modules), None)
 
 
 def install_line(extra: str) -> str:
