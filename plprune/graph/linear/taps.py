@@ -35,8 +35,8 @@ class Use(NamedTuple):
     """An equation with a parameter among its inputs."""
 
     equation: int
-    positions: tuple[int, ...]  # Inputs that are the leaf, moved around by structural primitives.
-    factoring: Factoring | None
+    position: int  # Of an input that is the leaf, moved around by structural primitives.
+    factoring: Factoring | None  # None too where that is not the only such input.
 
 
 class Taps(NamedTuple):
@@ -120,7 +120,7 @@ def _uses(graph, found, num_leaves):
         for leaf, where in positions.items():
             pure = len(where) == 1 and len(positions) == 1
             form = factoring(equation, where[0], shapes) if pure else None
-            uses[leaf].append(Use(index, tuple(where), form))
+            uses[leaf].append(Use(index, where[0], form))
     return uses
 
 
@@ -187,7 +187,7 @@ def _signature(graph, found, use):
     """What two uses must share for their positions to be joined; None without outer products."""
     if use.factoring is None:
         return None
-    variable = graph.equations[use.equation].inputs[use.positions[0]]
+    variable = graph.equations[use.equation].inputs[use.position]
     chain = found[variable].equations
     steps = tuple((e.name, graph.shape(e.outputs[0]), _moves(e)) for e in chain)
     replicated = _size(graph.shape(variable)) != _size(
