@@ -2,11 +2,12 @@
 """The matrix sensing experiments in miniature: claims, records, figures, refused settings."""
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
+import miniature
 import numpy as np
 import pytest
-from miniature import record_of
 
 from experiments.matrix_sensing import config as settings
 from experiments.matrix_sensing import figures, words
@@ -21,13 +22,7 @@ TINY = dataclasses.replace(
 )  # fmt: skip
 
 
-def drawn(found):
-    results, curves = found
-    record = record_of(TINY, found)
-    explained = {metric for entries in results.values() for metric in entries}
-    assert explained <= words.METRICS.keys()
-    assert all(isinstance(line, str) for line in words.measured(record))
-    return figures.draw(record, curves)
+drawn = partial(miniature.drawn, TINY, figures, words)
 
 
 def test_columns_keep_r_with_the_regulariser_and_are_destroyed_without(figure_run):

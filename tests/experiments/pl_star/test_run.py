@@ -2,10 +2,11 @@
 """The PL* experiments in miniature: claims, records, figures, refused settings."""
 
 import dataclasses
+from functools import partial
 
+import miniature
 import numpy as np
 import pytest
-from miniature import record_of
 
 from experiments.pl_star import config as settings
 from experiments.pl_star import figures, words
@@ -25,13 +26,7 @@ TINY = dataclasses.replace(
 )  # fmt: skip
 
 
-def drawn(found):
-    results, curves = found
-    record = record_of(TINY, found)
-    explained = {metric for entries in results.values() for metric in entries}
-    assert explained <= words.METRICS.keys()
-    assert all(isinstance(line, str) for line in words.measured(record))
-    return figures.draw(record, curves)
+drawn = partial(miniature.drawn, TINY, figures, words)
 
 
 def test_surface_has_a_manifold_of_solutions_or_isolated_minima(figure_run):
