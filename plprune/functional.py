@@ -11,7 +11,7 @@ from flax import linen, nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from plprune.types import Apply, Inputs, Params, Typed
+from plprune.types import Apply, Inputs, Typed
 
 Tree = dict[str, Any]  # Nested dictionaries of arrays; joined keys read "hidden_0.kernel".
 
@@ -216,27 +216,3 @@ def _reseed(random, key):
         else:
             leaves[i] = jnp.zeros(leaf.shape, leaf.dtype)
     return jax.tree.unflatten(structure, leaves)
-
-
-def of_real_leaves(apply: Apply, params: Params) -> tuple[Apply, list[Any], tuple[int, ...]]:
-    """`apply` of the list of floating-point leaves alone, these, and which of all they are.
-
-    Integers, booleans, complex numbers and random keys are held fixed.
-    """
-    leaves, structure = jax.tree.flatten(params)
-    real = tuple(
-        k for k, p in enumerate(leaves) if jnp.issubdtype(jnp.result_type(p), jnp.floating)
-    )
-
-    def function(values, inputs):
-        merged = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
-        return apply(jax.tree.unflatten(structure, [merged[k] for k in range(len(leaves))]), inputs)
-
-    return function, [leaves[k] for k in real], real
-
-
-def differentiable(apply: Apply, params: Params) -> tuple[Apply, list[Array], tuple[int, ...]]:
-    """`of_real_leaves`, with leaves of fewer than 32 bits raised to float32."""
-    function, leaves, real = of_real_leaves(apply, params)
-    wide = [jnp.promote_types(jnp.result_type(p), jnp.float32) for p in leaves]
-    return function, [jnp.asarray(p, d) for p, d in zip(leaves, wide, strict=True)], real

@@ -32,3 +32,11 @@ def test_importing_costs_neither_jax_nor_flax():
     code = "import plprune, sys; print({'jax', 'flax', 'orbax'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_measuring_costs_no_flax():
+    code = (
+        "import plprune, sys; plprune.measure, plprune.tangent_kernel; print('flax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from plprune.functional import differentiable
+from plprune.graph.leaves import differentiable
 from plprune.graph.precision import rounding_dtypes
 from plprune.graph.tracing import Graph, trace
 from plprune.spectra import RitzEnds

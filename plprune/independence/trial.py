@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from plprune.compilation import are_concrete, run_once
-from plprune.functional import of_real_leaves
 from plprune.graph.independence import Read
+from plprune.graph.leaves import of_real_leaves
 from plprune.graph.tracing import all_equations
 from plprune.types import Apply, Inputs, Params
 

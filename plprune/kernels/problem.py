@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plprune.functional import differentiable
+from plprune.graph.leaves import differentiable
 from plprune.graph.linear.taps import (
     Taps,
     find_taps,
