@@ -47,7 +47,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
     "compilation", "conditions", "constants", "costs", "data", "extras", "functional", "gating",
     "graph", "kernels", "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers",
-    "records", "scores", "spectra", "storage", "training", "types",
+    "pictures", "records", "scores", "spectra", "storage", "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:

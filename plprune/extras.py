@@ -11,7 +11,8 @@ EXTRAS = {
     "cache": ("platformdirs", "filelock"),
     "data": ("tensorflow_datasets", "array_record", "importlib_resources", "PIL", "sklearn"),
     "storage": ("orbax",),
-    "experiments": ("tyro", "rich", "matplotlib", "jinja2", "tensorboardX"),
+    "pictures": ("matplotlib",),
+    "experiments": ("tyro", "rich", "jinja2", "tensorboardX"),
     "ray": ("ray",),
     "prepare": ("tensorflow",),
 }  # fmt: skip

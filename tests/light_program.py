@@ -46,7 +46,7 @@ NEEDING = {
     lambda: storage.save_checkpoint(folder, 2, small): ("orbax", "storage"),
     lambda: storage.load_checkpoint(folder, small): ("orbax", "storage"),
     lambda: optional("ray"): ("ray", "ray"),
-    lambda: optional("matplotlib.figure"): ("matplotlib", "experiments"),
+    lambda: optional("matplotlib.figure"): ("matplotlib", "pictures"),
 }
 
 before = sorted(folder.iterdir())
