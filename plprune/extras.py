@@ -14,6 +14,8 @@ EXTRAS = {
     "experiments": ("tyro", "rich", "matplotlib", "jinja2", "tensorboardX"),
     "ray": ("ray",),
     "prepare": ("tensorflow",),
+    "equinox": ("equinox",),
+    "haiku": ("haiku",),
 }  # fmt: skip
 _CHECKOUT = Path(__file__).parents[1]  # Where plprune is imported from a copy of its repository.
 
