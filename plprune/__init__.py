@@ -39,6 +39,7 @@ _HOMES = {
         "shrink_model",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
+    "pruning": ("Pruned", "prune"),
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
     "storage": ("load_shrunk", "save_shrunk"),
     "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
@@ -47,7 +48,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
     "compilation", "conditions", "constants", "costs", "data", "extras", "functional", "gating",
     "graph", "kernels", "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers",
-    "pictures", "records", "scores", "spectra", "storage", "training", "types",
+    "pictures", "pruning", "records", "scores", "spectra", "storage", "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from plprune.nodes import expand, find_nodes, gate, keep_top, mask, resize, shrink, shrink_model
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
+    from plprune.pruning import Pruned, prune
     from plprune.storage import load_shrunk, save_shrunk
     from plprune.types import Estimate, Member, NodeGroup, NodeGroups
 
@@ -86,6 +88,7 @@ __all__ = [
     "Member",
     "NodeGroup",
     "NodeGroups",
+    "Pruned",
     "adagrad_norm_max",
     "alpha_beta_frontier",
     "condition_number",
@@ -110,6 +113,7 @@ __all__ = [
     "pl_constant",
     "pl_gating",
     "projected_kernel",
+    "prune",
     "resize",
     "save_shrunk",
     "score_gating",

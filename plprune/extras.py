@@ -15,6 +15,8 @@ EXTRAS = {
     "experiments": ("tyro", "rich", "jinja2", "tensorboardX"),
     "ray": ("ray",),
     "prepare": ("tensorflow",),
+    "equinox": ("equinox",),
+    "haiku": ("haiku",),
 }  # fmt: skip
 _CHECKOUT = Path(__file__).parents[1]  # Where plprune is imported from a copy of its repository.
 

@@ -31,6 +31,14 @@ class Estimate(NamedTuple):
     resolved: Bool[Array, "..."]
 
 
+class Trained:
+    """The class of a variable that is trained, where its library has none to say so."""
+
+
+class Buffer:
+    """The class of a variable that is not, such as a running mean or a table of positions."""
+
+
 @dataclass(frozen=True, eq=False)
 class Typed:
     """A function of trees of arrays that knows which class of variable each array came from."""

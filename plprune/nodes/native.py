@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smaller native Flax modules, checked against the resized function."""
+"""Smaller native modules of Flax and Equinox, checked against the resized function."""
 
 import operator
 import re
@@ -11,33 +11,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from plprune.functional import functional, paired, without_intermediates
+from plprune.functional import Functional, functional, paired
+from plprune.functional.nnx import without_intermediates
+from plprune.functional.parts import nested
 from plprune.graph.tracing import trace
 from plprune.nodes.agreement import Disagreement, Sides, check_agreement
-from plprune.nodes.cutting import Axes, cut_leaf, kept_axes, shrink
+from plprune.nodes.cutting import cut_leaf, kept_axes, shrink
 from plprune.nodes.discovery import analyse
 from plprune.nodes.naming import display_paths, module_of
+from plprune.nodes.native_equinox import EQUINOX, is_equinox
 from plprune.nodes.resizing import resize
 from plprune.nodes.sampling import Sampler
-from plprune.nodes.statics import Cut, adjust
-from plprune.types import Apply, Inputs, Keep, NodeGroups
+from plprune.nodes.statics import (
+    Library,
+    adjust,
+    adjust_layers,
+    names_float,
+    scaled_leaf,
+    scaled_leaves,
+)
+from plprune.types import Apply, Keep, NodeGroups
 
 _ADVICE = "use resize, which runs for every model"
 _MAX_SUSPECTS = 8  # Kinds of groups that are tried alone once the smaller module has failed.
 
 
 def shrink_model(
-    model: nnx.Module,
-    groups: NodeGroups,
-    keep: Keep,
-    *,
-    call: Callable[[nnx.Module, Inputs], Any] = operator.call,
-) -> nnx.Module:
-    """A smaller NNX module without the closed nodes, equal to `resize` of the model.
+    model: Any, groups: NodeGroups, keep: Keep, *, call: Callable[..., Any] = operator.call
+) -> Any:
+    """A smaller NNX or Equinox module without the closed nodes, equal to `resize` of the model.
 
-    Arrays are cut, and the sizes that Flax's layers keep beside them are adjusted. Attention
+    Arrays are cut, and the sizes that the library's layers keep beside them are adjusted. Attention
     divides by the square root of its head width; query parameters are rescaled to make up for it.
 
     The result is compared with `resize` in evaluation mode: at the model's own weights and at
@@ -50,38 +55,43 @@ def shrink_model(
     branches) bring in is the caller's to check.
 
     Args:
-      model: Any NNX module, left as it was.
+      model: Any NNX module, any Equinox module, or the pair (module, state) of an Equinox module
+        that has an `eqx.nn.State`; left as it was.
       groups: From `find_nodes` on the model's parameters, with or without its state.
       keep: Group name -> [g] booleans, concrete.
-      call: How to run the model; by default `model(inputs)`. Inputs and outputs may be any trees.
+      call: How to run the model, as for `functional` or `functional_equinox`; by default
+        `model(inputs)`. Inputs and outputs may be any trees.
+
+    Returns:
+      What `model` is, smaller.
 
     Raises:
-      ValueError: as `shrink`; the groups are those of another model; or the smaller module fails
-        or computes something else, because sizes are written into its code or a width enters
-        its arithmetic (the mean of a layer normalisation). Then use `resize`, or leave the groups
-        out that the message names.
+      ValueError: `model` is something else; as `shrink`; the groups are those of another model; or
+        the smaller module fails or computes something else, because sizes are written into its code
+        or a width enters its arithmetic (the mean of a layer normalisation). Then use `resize`, or
+        leave the groups out that the message names.
 
     Cost: about six analyses; of both the module and the resized function two compilations, not
     optimised, and twelve evaluations in float64, with one draw of the parameters in memory. Upon
     failure up to eight groups are tried alone.
     """
-    parts = functional(model, call=call)
+    library = _library(model)
+    parts = library.parts(model, call)
     variables, apply = (parts.params, parts.state), paired(parts)
     found = analyse(apply, variables, groups.inputs, mode=groups.mode, statistics=groups.statistics)
     _check_same(found.groups, groups, keep)
-    widened = paired(functional(_widened(model), call=call))
+    widened = paired(library.parts(library.widened(model), call))
 
     def attempt(keep, *, brief=False):
-        small, factors = _smaller(model, variables, found.groups, keep)
+        small, factors = _smaller(library, model, variables, found.groups, keep)
         own, wide = (
-            Sides(resize(full, found.groups, keep), _native(module, factors, call))
-            for full, module in ((apply, small), (widened, _widened(small)))
+            Sides(resize(full, found.groups, keep), _native(library.parts(module, call), factors))
+            for full, module in ((apply, small), (widened, library.widened(small)))
         )
         cut = shrink(variables, found.groups, keep)
         sampler = partial(Sampler, found.graph, found.groups, cut)
         check_agreement(own, wide, sampler, groups.inputs, brief=brief)
-        _rescale(small, factors)
-        return small
+        return library.scaled(small, factors)
 
     try:
         return attempt(keep)
@@ -173,21 +183,31 @@ def _check_same(found, groups, keep):
             raise ValueError(f"groups[{name!r}] was found on another model.")
 
 
-def _smaller(model, variables, groups, keep):
+def _library(model) -> Library:
+    if isinstance(model, nnx.Module):
+        return NNX
+    if is_equinox(model):
+        return EQUINOX
+    raise ValueError(
+        "model must be an NNX or an Equinox module, or (module, state) of Equinox, got a "
+        f"{type(model).__name__}; use shrink_linen for Linen modules, and resize for any function."
+    )
+
+
+def _smaller(library, model, variables, groups, keep):
     """The module with its arrays cut and its sizes adjusted, and factors of some leaves to come."""
     axes = kept_axes(groups, keep)
     shown = dict(zip(groups.paths, display_paths(variables, groups.paths), strict=True))
     shapes = {shown[path]: shape for path, shape in groups.full_shapes.items()}
     axes = {shown[path]: kept for path, kept in axes.items()}
-    small = _cut_arrays(without_intermediates(model), axes)
     try:
-        return small, _adjust(small, axes, shapes)
+        return library.cut(model, axes, shapes)
     except Exception as error:
         raise Disagreement(f"cannot be built ({type(error).__name__}: {error})") from error
 
 
-def _cut_arrays(model, axes):
-    graph, state = nnx.split(model)
+def _cut(model, axes, shapes):
+    graph, state = nnx.split(without_intermediates(model))
 
     def smaller(path, leaf):
         name = ".".join(map(str, path))
@@ -195,8 +215,9 @@ def _cut_arrays(model, axes):
 
     flat = {path: smaller(path, leaf) for path, leaf in _flat(nnx.to_pure_dict(state)).items()}
     state = jax.tree.map(lambda x: x, state)
-    nnx.replace_by_pure_dict(state, _nested(flat))
-    return nnx.merge(graph, state)
+    nnx.replace_by_pure_dict(state, nested(flat))
+    small = nnx.merge(graph, state)
+    return small, adjust_layers(nnx.iter_modules(small), axes, shapes, adjust)
 
 
 def _flat(tree, prefix=()):
@@ -205,53 +226,22 @@ def _flat(tree, prefix=()):
     return {p: x for k, sub in tree.items() for p, x in _flat(sub, (*prefix, k)).items()}
 
 
-def _nested(flat):
-    tree: dict = {}
-    for path, leaf in flat.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return tree
-
-
-def _adjust(module, axes: Mapping[str, Axes], shapes) -> dict[str, float]:
-    """Set the sizes that layers hold; the factors by which their leaves make up for others."""
-    factors = {}
-    for path, layer in nnx.iter_modules(module):
-        prefix = "".join(f"{key}." for key in path)
-        own = {name[len(prefix) :]: name for name in axes if name.startswith(prefix)}
-        cut = Cut(
-            {short: axes[name] for short, name in own.items()},
-            {short: shapes[name] for short, name in own.items()},
-        )
-        for short, factor in adjust(layer, cut).items():
-            factors[own[short]] = factor
-    return factors
-
-
-def _native(module, factors, call) -> Apply:
+def _native(parts: Functional, factors) -> Apply:
     """The smaller module as a function of the cut variables."""
-    parts = functional(module, call=call)
 
     def apply(variables, inputs):
         params, state = variables
-        flat = flatten_dict(params)
-        scaled = {path: _times(leaf, factors.get(".".join(path))) for path, leaf in flat.items()}
-        return parts.apply(unflatten_dict(scaled), state, inputs)
+        return parts.apply(scaled_leaves(params, factors), state, inputs)
 
     return apply
 
 
-def _times(leaf, factor):
-    return leaf if factor is None else leaf * jnp.asarray(factor, leaf.dtype)
-
-
-def _rescale(module, factors):
+def _scaled(module, factors):
     state = nnx.state(module, nnx.Param)
     for path, variable in nnx.to_flat_state(state):
-        variable[...] = _times(variable[...], factors.get(".".join(map(str, path))))
+        variable[...] = scaled_leaf(path, variable[...], factors)
     nnx.update(module, state)
+    return module
 
 
 def _widened(module):
@@ -259,12 +249,9 @@ def _widened(module):
     module = nnx.clone(module)
     for _, layer in nnx.iter_modules(module):
         for name, value in list(vars(layer).items()):
-            if _names_float(value):
+            if names_float(value):
                 setattr(layer, name, jnp.float64)
     return module
 
 
-def _names_float(value):
-    if isinstance(value, str):
-        return value in ("bfloat16", "float16", "float32")
-    return isinstance(value, type | np.dtype) and jnp.issubdtype(np.dtype(value), jnp.floating)
+NNX = Library(lambda model, call: functional(model, call=call), _cut, _widened, _scaled)
