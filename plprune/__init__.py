@@ -37,6 +37,7 @@ _HOMES = {
         "resize",
         "shrink",
         "shrink_model",
+        "unstack",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
     "pruning": ("Pruned", "prune"),
@@ -74,7 +75,17 @@ if TYPE_CHECKING:
         tangent_kernel,
         traced_kernel,
     )
-    from plprune.nodes import expand, find_nodes, gate, keep_top, mask, resize, shrink, shrink_model
+    from plprune.nodes import (
+        expand,
+        find_nodes,
+        gate,
+        keep_top,
+        mask,
+        resize,
+        shrink,
+        shrink_model,
+        unstack,
+    )
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
     from plprune.pruning import Pruned, prune
@@ -125,6 +136,7 @@ __all__ = [
     "tangent_kernel",
     "tangent_kernel_product",
     "traced_kernel",
+    "unstack",
 ]
 
 

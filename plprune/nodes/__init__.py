@@ -8,9 +8,11 @@ from plprune.nodes.cutting import expand, shrink
 from plprune.nodes.discovery import find_nodes
 from plprune.nodes.resizing import resize
 from plprune.nodes.selection import keep_top, node_flops
+from plprune.nodes.unstacking import unstack
 
 if TYPE_CHECKING:
     from plprune.nodes.native import shrink_linen, shrink_model, widths
+    from plprune.nodes.native_parts import native_groups, native_keep
 
 
 def __getattr__(name: str):
@@ -19,6 +21,10 @@ def __getattr__(name: str):
         from plprune.nodes import native
 
         return getattr(native, name)
+    if name in ("native_groups", "native_keep"):
+        from plprune.nodes import native_parts
+
+        return getattr(native_parts, name)
     raise AttributeError(f"module 'plprune.nodes' has no attribute {name!r}")
 
 
@@ -28,10 +34,13 @@ __all__ = [
     "gate",
     "keep_top",
     "mask",
+    "native_groups",
+    "native_keep",
     "node_flops",
     "resize",
     "shrink",
     "shrink_linen",
     "shrink_model",
+    "unstack",
     "widths",
 ]

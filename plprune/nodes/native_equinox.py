@@ -32,7 +32,7 @@ def _parts(model, call=operator.call):
     return functional_equinox(module, state=state, call=call)
 
 
-def _cut(model, axes, shapes):
+def _cut(model, axes, shapes, layers):
     parts = _parts(model)
 
     def smaller(tree):
@@ -45,7 +45,7 @@ def _cut(model, axes, shapes):
         )
 
     small = parts.rebuild(smaller(parts.params), smaller(parts.state))
-    return small, adjust_layers(_layers(small), axes, shapes, adjust)
+    return small, adjust_layers(_layers(small), axes, shapes, layers, adjust)
 
 
 def _widened(model):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that NNX layers keep beside their arrays, adjusted to smaller arrays."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -37,8 +37,9 @@ class Library(NamedTuple):
     """What shrinking asks of a library of modules."""
 
     parts: Callable[[Any, Callable], Functional]  # (module, call) -> the module taken apart.
-    # (module, kept positions, shapes before) -> a smaller module, and factors of leaves to come.
-    cut: Callable[[Any, Mapping[str, Axes], Mapping[str, tuple]], tuple[Any, dict[str, float]]]
+    # (module, kept positions, shapes before, axes of layers) -> a smaller module, and factors of
+    # leaves to come.
+    cut: Callable[..., tuple[Any, dict[str, float]]]
     widened: Callable[[Any], Any]  # A copy whose layers compute in float64 where they name a type.
     scaled: Callable[[Any, Mapping[str, float]], Any]  # With its leaves times these factors.
 
@@ -59,9 +60,12 @@ def adjust_layers(
     layers: Iterable[tuple[tuple, Any]],
     axes: Mapping[str, Axes],
     shapes: Mapping[str, tuple[int, ...]],
+    stacked: Mapping[str, Collection[int]],
     adjust: Callable[[Any, Cut], dict[str, float]],
 ) -> dict[str, float]:
     """`adjust` every layer, given with its path, to how its leaves were cut.
+
+    Along the axes in `stacked` layers lie side by side: a single one has no such axis.
 
     Returns:
       Leaf name -> the factor that makes up for a size which its layer computes with.
@@ -71,12 +75,16 @@ def adjust_layers(
         prefix = "".join(f"{key}." for key in path)
         own = {name[len(prefix) :]: name for name in axes if name.startswith(prefix)}
         cut = Cut(
-            {short: axes[name] for short, name in own.items()},
-            {short: shapes[name] for short, name in own.items()},
+            {short: _without(axes[name], stacked.get(name, ())) for short, name in own.items()},
+            {short: _without(shapes[name], stacked.get(name, ())) for short, name in own.items()},
         )
         for short, factor in adjust(layer, cut).items():
             factors[own[short]] = factor
     return factors
+
+
+def _without(axes, stacked):
+    return tuple(x for d, x in enumerate(axes) if d not in stacked)
 
 
 def names_float(value: Any) -> bool:

@@ -87,7 +87,8 @@ def cut_alone(model, inputs):
     short = {path.partition(".")[2]: path for path in groups.paths}
     axes = kept_axes(groups, keep)
     cut = {name: axes[path] for name, path in short.items()}
-    return EQUINOX.cut(model, cut, {name: shapes[path] for name, path in short.items()})[0]
+    full = {name: shapes[path] for name, path in short.items()}
+    return EQUINOX.cut(model, cut, full, {})[0]
 
 
 class Reshaped(eqx.Module):
