@@ -15,7 +15,7 @@ from experiments.alpha_beta import config as settings
 from experiments.alpha_beta import figures, measures, run, words
 from experiments.alpha_beta import training as runs
 from experiments.progress import Progress
-from plprune.conditions import Records, Replay, recorded, replay
+from plprune.conditions import Records, Replay, pl_ratio, recorded, replay
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
@@ -201,10 +201,10 @@ def test_relaxed_pl_is_bounded_where_the_condition_holds():
     """f = |x|^p has |grad f| = p f^(1 - 1/p): power p / (p - 1), and 2 log p throughout."""
     x = np.array([0.1, 1.0, 7.0])
     for p in (2.0, 3.0):
-        found = measures.relaxed_pl(p * x ** (p - 1), x**p, p / (p - 1))
+        found = measures.relaxed_pl(pl_ratio(p * x ** (p - 1), x**p, power=p / (p - 1)))
         np.testing.assert_allclose(found, 2 * np.log(p), rtol=1e-6)
-    assert measures.relaxed_pl(np.zeros(1), np.ones(1), 2.0) == -np.inf
-    assert measures.relaxed_pl(np.ones(1), np.zeros(1), 2.0) == np.inf
+    assert measures.relaxed_pl(pl_ratio(np.zeros(1), np.ones(1))) == -np.inf
+    assert measures.relaxed_pl(pl_ratio(np.ones(1), np.zeros(1))) == np.inf
 
 
 @pytest.mark.parametrize(
