@@ -22,7 +22,6 @@ import experiments
 from experiments.report import style
 from experiments.report.downloads import curves_csv, results_csv
 from experiments.report.pictures import (
-    FOLDER,
     Picture,
     read_pictures,
     write_overview,
@@ -165,7 +164,7 @@ def _pictures(folder, record, curves) -> list[Picture]:
         with style.style():
             return write_pictures(folder, figures.draw(record, curves) if figures else {}, caption)
     for part in parts:
-        if not (is_drawn(part) and (part / FOLDER).is_dir()):
+        if not is_drawn(part):
             write_report(part)
     found = [picture for part in parts for picture in read_pictures(part)]
     write_overview(folder, found, caption)
