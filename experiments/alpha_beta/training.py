@@ -45,7 +45,7 @@ class Training(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A training as functions of arrays, each compiled once for all seeds."""
+    """A training as functions of arrays, whose programs serve all seeds."""
 
     initial: Callable[[Array], tuple[Params, PyTree]]  # key -> (params, state)
     begin: Callable[..., TrainState]  # (params, state, key) -> before the first step
@@ -85,7 +85,8 @@ def program(training: Training) -> Program:
 
     stretch = compile_minibatches(step, model.params, finish=last_only)
     values = _means_of_examples(model) if examples_apart(shapes) else jax.jit(reference_values)
-    return Program(jax.jit(initial), jax.jit(begin), stretch, values)
+    # Outside of jit one program draws weights of every shape; inside, each draw has a copy of it.
+    return Program(initial, jax.jit(begin), stretch, values)
 
 
 def examples_apart(module: nnx.Module) -> bool:

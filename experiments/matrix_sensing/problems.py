@@ -35,13 +35,13 @@ def grid_config(config: Config) -> Config:
 def keys_of(seed: int) -> dict[str, jax.Array]:
     """One key for each random part of a run."""
     names = ("truth", "measurements", "noise", "start")
-    return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
+    return dict(zip(names, _split(jax.random.key(seed), len(names)), strict=True))
 
 
 def make_problem(config: Config, seed: int) -> ms.Problem:
     """Truth with singular values 1, and its population loss or its n noisy measurements."""
     keys = keys_of(seed)
-    truth = ms.low_rank_truth(config.d, jnp.ones(config.r, jnp.float64), key=keys["truth"])
+    truth = _truth(config.d, config.r, keys["truth"])
     if config.n == 0:
         return ms.Problem(truth, ms.GAUSSIAN)
     measurements = _measurements(config, keys["measurements"])
@@ -50,7 +50,7 @@ def make_problem(config: Config, seed: int) -> ms.Problem:
 
 def make_start(config: Config, seed: int) -> jax.Array:
     """The small random start, in float32."""
-    return ms.small_start(config.d, config.k, scale=config.start, key=keys_of(seed)["start"])
+    return _start(config.d, config.k, config.start, keys_of(seed)["start"])
 
 
 def cast(tree, dtype):
@@ -106,6 +106,21 @@ def _descend(config, problem, start, step_size, num_steps, strength, tol):
 
 
 _compiled = jax.jit(ms.descend, static_argnames="form")
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(key, count):
+    return tuple(jax.random.split(key, count))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _truth(d, r, key):
+    return ms.low_rank_truth(d, jnp.ones(r, jnp.float64), key=key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _start(d, k, scale, key):
+    return ms.small_start(d, k, scale=scale, key=key)
 
 
 def _measurements(config, key):
