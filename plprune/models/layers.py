@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
+from plprune.compilation import is_concrete
+
 Activation = Callable[[Array], Array]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -71,9 +73,9 @@ def _standard_normal(key, shape):
     if size > MAX_BLOCKS * BLOCK:
         return jax.random.normal(key, shape, jnp.float32)
     blocks = [_normal_block(key, i) for i in range(-(-size // BLOCK))]
-    is_traced = any(isinstance(block, jax.core.Tracer) for block in blocks)
     # Cut on the host where it can be: there nothing is compiled for the shape either.
-    return (jnp if is_traced else np).concatenate(blocks)[:size].reshape(shape)
+    numpy = np if all(map(is_concrete, blocks)) else jnp
+    return numpy.concatenate(blocks)[:size].reshape(shape)
 
 
 @jax.jit

@@ -2,6 +2,7 @@
 """The experiment in miniature: records, figures, tables, refused settings."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from experiments.alpha_beta import config as settings
 from experiments.alpha_beta import figures, measures, run, words
 from experiments.alpha_beta import training as runs
 from experiments.progress import Progress
+from experiments.run_log import Log
 from plprune.conditions import Records, Replay, pl_ratio, recorded, replay
 from plprune.data import minibatches
 from plprune.functional import functional
@@ -75,8 +77,21 @@ def test_halfspace_measures_the_whole_loss_and_keeps_a_pair():
     assert drawn((results, curves))[0].keys() == {"halfspace"}
 
 
-def test_width_has_a_method_per_width_and_repeats_itself():
-    results, curves = one("width")
+def test_width_has_a_method_per_width_and_repeats_itself(tmp_path):
+    log = Log(tmp_path)
+    results, curves = run.run(TINY, "width", progress=Progress(None, log))
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    steps = {line["task"]: [] for line in lines if line["what"] == "start"}
+    assert list(steps) == [f"width_{w}, seed {seed}" for w in (4, 16) for seed in (0, 1)]
+    for line in lines:
+        if line["what"] == "step":
+            steps[line["task"]].append((line["step"], line.get("loss")))
+    for task, seen in steps.items():
+        method, _, seed = task.partition(", seed ")
+        losses = curves[f"{method}/loss_curve"][int(seed)].tolist()
+        # The first of two passes tells its losses, the second only that it goes on.
+        assert seen == [(i, losses[i - 1] if i <= 8 else None) for i in range(2, 17, 2)]
     assert results.keys() == {"width_4", "width_16"}
     assert all(found.keys() >= KEYS for found in results.values())
     assert drawn((results, curves))[0].keys() == {"width", "width_heat"}
