@@ -41,7 +41,7 @@ def keys_of(seed: int) -> dict[str, jax.Array]:
 def make_problem(config: Config, seed: int) -> ms.Problem:
     """Truth with singular values 1, and its population loss or its n noisy measurements."""
     keys = keys_of(seed)
-    truth = _truth(config.d, config.r, keys["truth"])
+    truth = ms.low_rank_truth(config.d, jnp.ones(config.r, jnp.float64), key=keys["truth"])
     if config.n == 0:
         return ms.Problem(truth, ms.GAUSSIAN)
     measurements = _measurements(config, keys["measurements"])
@@ -50,7 +50,7 @@ def make_problem(config: Config, seed: int) -> ms.Problem:
 
 def make_start(config: Config, seed: int) -> jax.Array:
     """The small random start, in float32."""
-    return _start(config.d, config.k, config.start, keys_of(seed)["start"])
+    return ms.small_start(config.d, config.k, scale=config.start, key=keys_of(seed)["start"])
 
 
 def cast(tree, dtype):
@@ -111,16 +111,6 @@ _compiled = jax.jit(ms.descend, static_argnames="form")
 @functools.partial(jax.jit, static_argnums=1)
 def _split(key, count):
     return tuple(jax.random.split(key, count))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _truth(d, r, key):
-    return ms.low_rank_truth(d, jnp.ones(r, jnp.float64), key=key)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(d, k, scale, key):
-    return ms.small_start(d, k, scale=scale, key=key)
 
 
 def _measurements(config, key):
