@@ -160,9 +160,11 @@ def _pictures(folder, record, curves) -> list[Picture]:
     """The pictures of the commands that the record is made of, or else its own, drawn now."""
     caption, parts = style.caption(record), _parts(folder, record)
     if not parts:
-        figures = _module(record, "figures")
+        figures, words = (_module(record, name) for name in ("figures", "words"))
+        findings = words.findings(record) if hasattr(words, "findings") else {}
         with style.style():
-            return write_pictures(folder, figures.draw(record, curves) if figures else {}, caption)
+            drawn = figures.draw(record, curves) if figures else {}
+            return write_pictures(folder, drawn, caption, findings)
     for part in parts:
         if not is_drawn(part):
             write_report(part)

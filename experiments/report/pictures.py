@@ -51,27 +51,34 @@ class Picture(NamedTuple):
         return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
-def write_pictures(folder: Path, figures: Mapping[str, Figure], caption: str) -> list[Picture]:
+def write_pictures(
+    folder: Path,
+    figures: Mapping[str, Figure],
+    caption: str,
+    findings: Mapping[str, str] | None = None,
+) -> list[Picture]:
     """Draw the figures into files, which replace all that were there, and their overview.
 
     Args:
       folder: Of the run; it is made where it is missing.
       figures: By name; they are drawn inside of `experiments.report.style.style`.
       caption: Of all of them.
+      findings: Name -> what the figure shows, where anything is said of it.
     """
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     if not figures:
         return []
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # It finds the fonts' dates odd.
     (folder / FOLDER).mkdir(parents=True)
-    # Control characters are no text of an SVG file.
-    caption = "".join(letter if letter.isprintable() else "?" for letter in caption)
     drawn: list[Picture] = []
     for name, figure in figures.items():
         stem = re.sub(r"[^\w.-]+", "_", name)[:100]
         while any(picture.path.stem == stem for picture in drawn):
             stem += "_"
-        drawn.append(Picture(name, caption, folder / FOLDER / f"{stem}.svg"))
+        told = f"{(findings or {}).get(name, '')} {caption}".strip()
+        # Control characters are no text of an SVG file.
+        told = "".join(letter if letter.isprintable() else "?" for letter in told)
+        drawn.append(Picture(name, told, folder / FOLDER / f"{stem}.svg"))
         _draw(drawn[-1], figure)
     write_overview(folder, drawn, caption)
     return drawn

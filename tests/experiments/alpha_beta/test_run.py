@@ -37,7 +37,9 @@ KEYS = {"smallest_alpha", "smallest_beta", "min_angle", "pl_constant"}
 
 def drawn(found):
     record = record_of(TINY, found)
-    return figures.draw(record, found[1]), words.tables(record)
+    pictures = figures.draw(record, found[1])
+    assert words.findings(record).keys() <= pictures.keys()
+    return pictures, words.tables(record)
 
 
 def one(figure, **changes):

@@ -29,9 +29,9 @@ def drawn():
     return figure
 
 
-def write(folder, *names):
+def write(folder, *names, **findings):
     with style.style():
-        return write_pictures(folder, {name: drawn() for name in names}, CAPTION)
+        return write_pictures(folder, {name: drawn() for name in names}, CAPTION, findings)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,11 @@ def test_a_figure_is_laid_out_once_and_drawn_once_for_every_format(tmp_path, mon
         monkeypatch.setattr(Figure, name, counted)
     write(tmp_path, "x")
     assert calls == {"draw": 1 + 3, "get_tightbbox": 1}
+
+
+def test_a_caption_opens_with_what_the_figure_shows(tmp_path):
+    (picture,) = write(tmp_path, "x", x="It rises.", other="It falls.")
+    assert picture.caption == f"It rises. {TOLD}"
 
 
 def test_files_are_the_same_bytes_every_time_and_old_ones_go(pictures, tmp_path):

@@ -122,6 +122,19 @@ def test_an_experiment_brings_its_own_words_and_tables(toy, tmp_path):
         assert part in text
 
 
+def test_what_a_figure_shows_stands_in_its_caption_and_words_are_read_from_the_left(toy, tmp_path):
+    from experiments.report.tables import Cell, Table
+
+    rows = ((Cell("1"), Cell("not shown"), Cell("2", 2.0)),)
+    toy("words", findings=lambda _: {"loss": "It rises."},
+        tables=lambda _: [Table("", ("w", "verdict", "x"), rows)])  # fmt: skip
+    folder = write_toy(tmp_path)
+    seen = " ".join(" ".join(page(folder).seen).split())
+    assert "loss. It rises. python -m experiments toy" in seen
+    text = (folder / "report.html").read_text()
+    assert '<td class="read">not shown</td><td data-value="2.0">2</td>' in text
+
+
 def test_an_experiment_without_figures_still_has_a_page(toy, tmp_path):
     toy("figures", draw=lambda *_: {})
     assert "Figures" not in "".join(page(write_toy(tmp_path)).seen)
