@@ -22,7 +22,7 @@ from plprune.records import CURVES, RECORD, read_record, write_file
 
 Header = dict[str, Any]  # A record without its results.
 LOCK, UNFINISHED, HEADER = ".lock", "unfinished", "unfinished/run.json"
-PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
+PRODUCTS = (RECORD, CURVES, "figure.png", "figures", "report.html")
 LOGS = (LOG, EVENTS, PROFILE)
 # The header first, without which the rest means nothing.
 STATE = (HEADER, UNFINISHED)
