@@ -39,7 +39,9 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         rows = [("", "before", "after", "after / before")]
         columns = zip(Costs._fields, self.before, self.after, self.ratios, strict=True)
-        rows += [(name, f"{a:.4g}", f"{b:.4g}", f"{r:.3f}") for name, a, b, r in columns]
+        for name, *both, ratio in columns:
+            digits = "{:.2e}" if name == "seconds" else "{:,.0f}"
+            rows.append((name.replace("_", " "), *map(digits.format, both), f"{ratio:.3f}"))
         return _table(rows)
 
 
