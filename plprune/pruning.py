@@ -17,6 +17,7 @@ from plprune.gating import kappa
 from plprune.losses import Loss, cross_entropy, squared_error
 from plprune.nodes import find_nodes, keep_top, node_flops, resize, shrink
 from plprune.nodes.checks import check_fraction
+from plprune.nodes.matching import match_leaves
 from plprune.nodes.selection import BUDGETS
 from plprune.scores import SCORES, Probe
 from plprune.scores.running import Score, check_needs
@@ -119,7 +120,7 @@ def prune(
     costs = None
     if budget == "cost":
         costs = node_flops(full.apply, full.variables, groups, inputs)
-    scores = rank(full.trained_apply, full.params, groups, probe)
+    scores = rank(*full.scored(groups), groups, probe)
     chosen = keep_top(
         scores, groups, keep_fraction, budget=budget, round_to=round_to, min_nodes=min_nodes,
         node_costs=costs, exclude=exclude,
@@ -136,6 +137,15 @@ class _Functions(NamedTuple):
     variables: PyTree
     trained_apply: Apply  # On the parameters alone, which scores look at.
     params: PyTree
+
+    def scored(self, groups: NodeGroups) -> tuple[Apply, PyTree]:
+        """What a score looks at: all variables where weights of a node are not trained."""
+        trained = match_leaves(self.params, groups).places.values()
+        members = [member for name in groups.prunable for member in groups[name].members]
+        frozen = {member.path for member in members} - {*trained}
+        if all(map(groups.is_statistic, frozen)):
+            return self.trained_apply, self.params
+        return self.apply, self.variables
 
     def costs(self, inputs):
         """Of one forward pass; running statistics are no parameters."""

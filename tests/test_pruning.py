@@ -261,6 +261,26 @@ def test_needs_are_looked_at_before_the_model_is():
         prune((lambda p, x: x @ p["w"], {"w": jnp.ones((3, 2))}), INPUTS)
 
 
+class Frozen(linen.Module):
+    """The kernel that makes its nodes is no parameter."""
+
+    @linen.compact
+    def __call__(self, x):
+        kernel = self.variable("frozen", "kernel", jnp.zeros, (3, 8)).value
+        shift = self.param("shift", linen.initializers.zeros, (8,))
+        return linen.Dense(2)(jnp.tanh(x @ kernel + shift))
+
+
+def test_scores_look_at_weights_that_are_no_parameters(key):
+    variables = jax.eval_shape(lambda: Frozen().init(key, INPUTS))
+    variables = jax.tree.map(positive, variables)
+    kernel = jnp.full((3, 8), jnp.arange(8.0, 0, -1))
+    small = prune((Frozen(), {**variables, "frozen": {"kernel": kernel}}), INPUTS)
+    assert listed(small.keep) == {"kernel": [True] * 4 + [False] * 4}
+    assert small.model[1]["frozen"]["kernel"].shape == (3, 4)
+    assert small.comparison.before.parameters == 8 + 8 * 2 + 2
+
+
 class Pair(nnx.Module):
     """It is not called, but run."""
 
