@@ -11,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from plprune.costs import Comparison, compare
+from plprune.costs import Comparison, measure, parameter_bytes, parameters
 from plprune.functional import Functional, functional_equinox, functional_haiku, paired, stateless
 from plprune.gating import kappa
 from plprune.losses import Loss, cross_entropy, squared_error
 from plprune.nodes import find_nodes, keep_top, node_flops, resize, shrink
 from plprune.nodes.checks import check_fraction
+from plprune.nodes.matching import match_leaves
 from plprune.nodes.selection import BUDGETS
 from plprune.scores import SCORES, Probe
 from plprune.scores.running import Score, check_needs
 from plprune.types import Apply, Inputs, Keep, NodeGroups
-
-_SCORES: dict[str, Score] = {"kappa": kappa, **SCORES}
 
 
 class Pruned(NamedTuple):
@@ -34,10 +33,11 @@ class Pruned(NamedTuple):
     comparison: Comparison  # Costs of one forward pass over the inputs, before and after.
 
     def __str__(self) -> str:
-        width = max(map(len, self.keep), default=0)
+        kept = {name: f"{int(np.sum(mask))} of {len(mask)}" for name, mask in self.keep.items()}
+        names, counts = (max(map(len, texts), default=0) for texts in (kept, kept.values()))
         lines = [
-            f"{name.ljust(width)}  {int(np.sum(kept))} of {len(kept)} {self.groups[name].kind}s"
-            for name, kept in self.keep.items()
+            f"{name.ljust(names)}  {count.rjust(counts)}  {self.groups[name].kind}"
+            for name, count in kept.items()
         ]
         return "\n".join([str(self.comparison), "", *lines])
 
@@ -112,32 +112,53 @@ def prune(
     check_fraction(keep_fraction, "keep_fraction")
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
-    given = _given(model, call, evaluation)
-    groups = find_nodes(given.apply, given.variables, inputs)
+    full, shrunk = _given(model, call, evaluation)
+    groups = find_nodes(full.apply, full.variables, inputs)
     if not groups.prunable:
         reasons = "; ".join(f"{name}: {group.reason}" for name, group in groups.items())
         raise ValueError(f"model must have a group that can be pruned; {reasons or 'it has none'}.")
     costs = None
     if budget == "cost":
-        costs = node_flops(given.apply, given.variables, groups, inputs)
-    scores = rank(given.trained_apply, given.params, groups, probe)
+        costs = node_flops(full.apply, full.variables, groups, inputs)
+    scores = rank(*full.scored(groups), groups, probe)
     chosen = keep_top(
         scores, groups, keep_fraction, budget=budget, round_to=round_to, min_nodes=min_nodes,
         node_costs=costs, exclude=exclude,
     )  # fmt: skip
     keep = {name: np.asarray(kept) for name, kept in chosen.items()}
-    small, after = given.shrunk(groups, keep)
-    return Pruned(small, groups, keep, compare((given.apply, given.variables), after, inputs))
+    small, functions = shrunk(groups, keep)
+    return Pruned(small, groups, keep, Comparison(full.costs(inputs), functions.costs(inputs)))
 
 
-class _Given(NamedTuple):
+class _Functions(NamedTuple):
     """A model as functions, whatever it was."""
 
     apply: Apply  # On the variables.
     variables: PyTree
     trained_apply: Apply  # On the parameters alone, which scores look at.
     params: PyTree
-    shrunk: Callable[[NodeGroups, Keep], tuple[Any, tuple[Apply, PyTree]]]
+
+    def scored(self, groups: NodeGroups) -> tuple[Apply, PyTree]:
+        """What a score looks at: all variables where weights of a node are not trained."""
+        trained = match_leaves(self.params, groups).places.values()
+        members = [member for name in groups.prunable for member in groups[name].members]
+        frozen = {member.path for member in members} - {*trained}
+        if all(map(groups.is_statistic, frozen)):
+            return self.trained_apply, self.params
+        return self.apply, self.variables
+
+    def costs(self, inputs):
+        """Of one forward pass; running statistics are no parameters."""
+        return measure(self.apply, self.variables, inputs)._replace(
+            parameters=parameters(self.params), parameter_bytes=parameter_bytes(self.params)
+        )
+
+
+class _Given(NamedTuple):
+    """The model that was given, and how it is shrunk."""
+
+    functions: _Functions
+    shrunk: Callable[[NodeGroups, Keep], tuple[Any, _Functions]]
 
 
 def _given(model, call, evaluation) -> _Given:
@@ -149,11 +170,12 @@ def _given(model, call, evaluation) -> _Given:
     if kind in ("nnx", "equinox"):
         return _module(model, kind, {} if call is None else {"call": call})
     if kind == "linen":
-        return _linen(*model, evaluation or {})
+        module, variables = model
+        return _linen(module, variables, evaluation or {})
     if kind == "haiku":
-        return _resized(*_variables(functional_haiku(*model, evaluation=evaluation)))
+        return _resized(_functions(functional_haiku(*model, evaluation=evaluation)))
     apply, params = model
-    return _resized(apply, params, apply, params)
+    return _resized(_Functions(apply, params, apply, params))
 
 
 def _kind(model) -> str:
@@ -196,21 +218,21 @@ def _module(model, kind, options) -> _Given:
 
     def shrunk(groups, keep):
         small = shrink_model(model, groups, keep, **options)
-        return small, _variables(parts_of(small))[:2]
+        return small, _functions(parts_of(small))
 
-    return _Given(*_variables(parts_of(model)), shrunk)
+    return _Given(_functions(parts_of(model)), shrunk)
 
 
-def _variables(parts: Functional):
+def _functions(parts: Functional) -> _Functions:
     """The function and variables to find nodes on, and those that a score looks at."""
     if not parts.state:
         apply = stateless(parts)
-        return apply, parts.params, apply, parts.params
+        return _Functions(apply, parts.params, apply, parts.params)
 
     def trained(params, inputs):
         return parts.apply(params, parts.state, inputs)
 
-    return paired(parts), (parts.params, parts.state), trained, parts.params
+    return _Functions(paired(parts), (parts.params, parts.state), trained, parts.params)
 
 
 def _linen(module, variables, evaluation) -> _Given:
@@ -221,31 +243,31 @@ def _linen(module, variables, evaluation) -> _Given:
     def apply(variables, inputs):
         return module.apply(variables, inputs, **evaluation)
 
-    def trained(params, inputs):
-        return parts.apply(params, parts.state, inputs)
-
     whole = parts.rebuild(parts.params, parts.state)
-    return _resized(apply, whole, trained, parts.params)
+    return _resized(_functions(parts)._replace(apply=apply, variables=whole))
 
 
-def _resized(apply, variables, trained, params) -> _Given:
+def _resized(full: _Functions) -> _Given:
     """A model whose smaller form is the graph evaluated at the new sizes."""
 
     def shrunk(groups, keep):
-        small = resize(apply, groups, keep), shrink(variables, groups, keep)
-        return small, small
+        apply, variables = small = (
+            resize(full.apply, groups, keep),
+            shrink(full.variables, groups, keep),
+        )
+        params = shrink(full.params, groups, keep)
+        return small, full._replace(apply=apply, variables=variables, params=params)
 
-    return _Given(apply, variables, trained, params, shrunk)
+    return _Given(full, shrunk)
 
 
-def _score(score, exclude) -> Score:
-    if callable(score):
-        return score
-    if score == "kappa":
-        return partial(kappa, exclude=exclude)
-    if score not in _SCORES:
-        raise ValueError(f"score must be a function or one of {sorted(_SCORES)}, got {score!r}.")
-    return _SCORES[score]
+def _score(score: str | Score, exclude) -> Score:
+    named: dict[str, Score] = {"kappa": partial(kappa, exclude=exclude), **SCORES}
+    if isinstance(score, str) and score in named:
+        return named[score]
+    if isinstance(score, str) or not callable(score):
+        raise ValueError(f"score must be a function or one of {sorted(named)}, got {score!r}.")
+    return score
 
 
 def _loss(loss, labels):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from discovered import shaped
 from equinox_zoo import Normalised, UNet, filled
 from flax import linen, nnx
 from zoo import fill, normal
@@ -87,52 +88,55 @@ def fourier_operator(params, signal):
     return jax.nn.gelu(x @ params["hidden"]) @ params["head"]
 
 
-def drawn(**shapes):
-    return fill({name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()})
-
-
 def nnx_case(build, inputs, **options):
-    parts = functional(build)
+    parts = functional(shaped(build))
     model = parts.rebuild(*(fill(tree, dtype="float32") for tree in (parts.params, parts.state)))
     return model, inputs, options, functional(model)
 
 
+def positive(leaf):
+    values = np.random.default_rng(0).uniform(0.5, 1.5, leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+
 def haiku_case():
     net, inputs = hk.transform_with_state(mobile_net), single(2, 8, 8, 3)
-    params, state = net.init(KEY, inputs, is_training=True)
+    params, state = jax.eval_shape(lambda: net.init(KEY, inputs, is_training=True))
+    params, state = fill(params, dtype="float32"), jax.tree.map(positive, state)
     options = {"evaluation": {"is_training": False}}
     return (net, params, state), inputs, options, functional_haiku(net, params, state, **options)
 
 
 def linen_case():
     net, inputs = LinenNet(), single(5, 4)
-    variables = net.init(KEY, inputs, train=True)
+    variables = jax.eval_shape(lambda: net.init(KEY, inputs, train=True))
+    variables = jax.tree.map(positive, variables)
     options = {"evaluation": {"train": False}}
     return (net, variables), inputs, options, functional_linen(net, variables, **options)
 
 
-def equinox_case(model, inputs):
-    model = filled(model)
+def equinox_case(build, inputs):
+    model = filled(build)
     module, state = model if isinstance(model, tuple) else (model, None)
     return model, inputs, {}, functional_equinox(module, state=state)
 
 
 def function_case(apply, inputs, **shapes):
-    params = drawn(**shapes)
+    params = fill({name: jnp.zeros(shape) for name, shape in shapes.items()}, dtype="float32")
     return (apply, params), inputs, {}, None
 
 
 CASES = {
     "resnet": lambda: nnx_case(
-        ResNet(blocks=(1, 1), widths=(4, 6), rngs=nnx.Rngs(0)), single(2, 8, 8, 3)
+        lambda rngs: ResNet(blocks=(1,), widths=(6,), rngs=rngs), single(2, 4, 4, 3)
     ),
     "vision transformer": lambda: nnx_case(
-        VisionTransformer(nnx.Rngs(0)), single(2, 4, 4, 3), exclude="attention.*"
+        VisionTransformer, single(2, 4, 4, 3), exclude="attention.*"
     ),
     "linen": linen_case,
-    "equinox": lambda: equinox_case(UNet(KEY), single(2, 3, 4, 4)),
+    "equinox": lambda: equinox_case(UNet, single(2, 3, 4, 4)),
     "equinox with state": lambda: equinox_case(
-        eqx.nn.make_with_state(Normalised)(KEY), single(5, 4)
+        eqx.nn.make_with_state(Normalised), single(5, 4)
     ),
     "haiku mobile net": haiku_case,
     "graph attention": lambda: function_case(
@@ -155,8 +159,8 @@ def outputs_of(model, inputs):
         parts = functional_equinox(model[0], state=model[1])
     else:
         apply, variables = model
-        return apply(variables, inputs)
-    return parts.apply(parts.params, parts.state, inputs)
+        return jax.jit(apply)(variables, inputs)
+    return jax.jit(parts.apply)(parts.params, parts.state, inputs)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -166,10 +170,10 @@ def test_the_smaller_model_is_the_masked_one(name):
     assert any(not kept.all() for kept in small.keep.values())
     if parts is None:
         apply, params = model
-        expected = apply(mask(params, small.groups, small.keep), inputs)
+        expected = jax.jit(apply)(mask(params, small.groups, small.keep), inputs)
     else:
         closed = mask((parts.params, parts.state), small.groups, small.keep)
-        expected = parts.apply(*closed, inputs)
+        expected = jax.jit(parts.apply)(*closed, inputs)
     np.testing.assert_allclose(outputs_of(small.model, inputs), expected, rtol=1e-5, atol=1e-5)
     assert small.comparison.after.parameters < small.comparison.before.parameters
     assert small.comparison.after.flops < small.comparison.before.flops
@@ -178,68 +182,52 @@ def test_the_smaller_model_is_the_masked_one(name):
     assert len(lines) == 7 + len(small.keep)
 
 
-class Perceptron(nnx.Module):
-    def __init__(self, rngs):
-        self.first, self.second = nnx.Linear(3, 8, rngs=rngs), nnx.Linear(8, 6, rngs=rngs)
-        self.head = nnx.Linear(6, 2, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(nnx.tanh(self.second(nnx.tanh(self.first(x)))))
+def perceptron(params, x):
+    return jnp.tanh(jnp.tanh(x @ params["first"]) @ params["second"]) @ params["head"]
 
 
-INPUTS, LABELS = single(12, 3), np.arange(12) % 2
+MODEL, INPUTS, _, _ = function_case(
+    perceptron, single(12, 3), first=(3, 8), second=(8, 6), head=(6, 2)
+)
+LABELS = np.arange(12) % 2
 
 
 @pytest.fixture(scope="module")
-def perceptron():
-    return Perceptron(nnx.Rngs(0))
+def groups():
+    return find_nodes(*MODEL, INPUTS)
 
 
-@pytest.fixture(scope="module")
-def found(perceptron):
-    """Its function, parameters and groups, as `prune` finds them."""
-    parts = functional(perceptron)
-
-    def apply(params, inputs):
-        return parts.apply(params, {}, inputs)
-
-    return apply, parts.params, find_nodes(apply, parts.params, INPUTS)
+def listed(keep):
+    return {name: kept.tolist() for name, kept in keep.items()}
 
 
-def test_its_keep_is_that_of_the_functions_it_calls(perceptron, found):
-    apply, params, groups = found
+def test_its_keep_is_that_of_the_functions_it_calls(groups):
     for labels, loss in ((LABELS, cross_entropy), (np.eye(2)[LABELS], squared_error)):
-        small = prune(perceptron, INPUTS, score="snip", labels=labels, round_to=4, min_nodes=2)
-        values = scores.snip(apply, params, groups, Probe(INPUTS, labels, loss))
-        expected = keep_top(values, groups, 0.5, round_to=4, min_nodes=2)
-        assert {n: k.tolist() for n, k in small.keep.items()} == {
-            n: k.tolist() for n, k in expected.items()
-        }
-        assert small.model.first.out_features == 4
+        small = prune(MODEL, INPUTS, score="snip", labels=labels, round_to=4, min_nodes=2)
+        values = scores.snip(*MODEL, groups, Probe(INPUTS, labels, loss))
+        assert listed(small.keep) == listed(keep_top(values, groups, 0.5, round_to=4, min_nodes=2))
+        assert small.model[1]["first"].shape == (3, 4)
 
 
-def test_kappa_is_learned_by_gates(perceptron, found, key):
-    small = prune(perceptron, INPUTS, score="kappa", key=key)
-    values = kappa(*found, Probe(INPUTS, key=key))
-    expected = keep_top(values, found[2], 0.5)
-    assert {n: k.tolist() for n, k in small.keep.items()} == {
-        n: k.tolist() for n, k in expected.items()
-    }
+def test_kappa_is_learned_by_gates(groups, key):
+    small = prune(MODEL, INPUTS, score="kappa", key=key)
+    values = kappa(*MODEL, groups, Probe(INPUTS, key=key))
+    assert listed(small.keep) == listed(keep_top(values, groups, 0.5))
 
 
-def test_any_function_is_a_score_and_groups_can_be_left_out(perceptron):
+def test_any_function_is_a_score_and_groups_can_be_left_out():
     def last(apply, params, groups, probe):
         del apply, params, probe
         return {name: jnp.arange(size) for name, size in groups.prunable.items()}
 
-    small = prune(perceptron, INPUTS, score=last, exclude="second")
+    small = prune(MODEL, INPUTS, score=last, exclude="second")
     assert list(small.keep) == ["first"]
     assert small.keep["first"].tolist() == [False] * 4 + [True] * 4
-    assert "first  4 of 8 neurons" in str(small)
+    assert str(small).endswith("\n\nfirst  4 of 8  neuron")
 
 
-def test_a_budget_may_be_of_operations(perceptron):
-    small = prune(perceptron, INPUTS, budget="cost")
+def test_a_budget_may_be_of_operations():
+    small = prune(MODEL, INPUTS, budget="cost")
     assert small.comparison.ratios.flops < 0.7
 
 
@@ -256,9 +244,9 @@ def test_a_budget_may_be_of_operations(perceptron):
         ({"exclude": "third"}, "exclude names 'third'"),
     ],
 )
-def test_what_does_not_fit_is_refused(perceptron, options, text):
+def test_what_does_not_fit_is_refused(options, text):
     with pytest.raises(ValueError, match=text):
-        prune(perceptron, INPUTS, **options)
+        prune(MODEL, INPUTS, **options)
 
 
 def test_needs_are_looked_at_before_the_model_is():
@@ -273,9 +261,36 @@ def test_needs_are_looked_at_before_the_model_is():
         prune((lambda p, x: x @ p["w"], {"w": jnp.ones((3, 2))}), INPUTS)
 
 
-def test_a_module_is_run_as_it_is_called(perceptron):
-    def twice(module, x):
-        return 2 * module(x)
+class Frozen(linen.Module):
+    """The kernel that makes its nodes is no parameter."""
 
-    small = prune(perceptron, INPUTS, call=twice)
-    assert small.model.first.out_features == 4
+    @linen.compact
+    def __call__(self, x):
+        kernel = self.variable("frozen", "kernel", jnp.zeros, (3, 8)).value
+        shift = self.param("shift", linen.initializers.zeros, (8,))
+        return linen.Dense(2)(jnp.tanh(x @ kernel + shift))
+
+
+def test_scores_look_at_weights_that_are_no_parameters(key):
+    variables = jax.eval_shape(lambda: Frozen().init(key, INPUTS))
+    variables = jax.tree.map(positive, variables)
+    kernel = jnp.full((3, 8), jnp.arange(8.0, 0, -1))
+    small = prune((Frozen(), {**variables, "frozen": {"kernel": kernel}}), INPUTS)
+    assert listed(small.keep) == {"kernel": [True] * 4 + [False] * 4}
+    assert small.model[1]["frozen"]["kernel"].shape == (3, 4)
+    assert small.comparison.before.parameters == 8 + 8 * 2 + 2
+
+
+class Pair(nnx.Module):
+    """It is not called, but run."""
+
+    def __init__(self, rngs):
+        self.first, self.head = nnx.Linear(3, 8, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
+
+    def run(self, x):
+        return self.head(nnx.tanh(self.first(x)))
+
+
+def test_a_module_is_run_as_it_is_called():
+    small = prune(Pair(nnx.Rngs(0)), INPUTS, call=lambda pair, x: pair.run(x))
+    assert small.model.first.out_features == small.model.head.in_features == 4

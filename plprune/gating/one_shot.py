@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gates of `pl_gating` at one set of parameters, as a score."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -45,4 +47,5 @@ def kappa(
     )  # fmt: skip
     state = optimizer.init(params)
     still = jax.tree.map(jnp.zeros_like, params)
-    return optimizer.update(still, state, params, probe=probe.inputs)[1].gates
+    after: Any = optimizer.update(still, state, params, probe=probe.inputs)[1]
+    return after.gates

@@ -45,7 +45,7 @@ def _score(function, needs):
         static = given | {"loss": probe.loss, "independent": probe.independent}
         return run_where_independent(on_arrays, static, arrays)
 
-    plain.needs = needs
+    vars(plain)["needs"] = needs
     return plain
 
 

@@ -9,17 +9,23 @@ import numpy as np
 from plprune.functional import functional_equinox
 
 
-def filled(model):
-    """The model, or (module, state), in float32 with random leaves; positive ones in the state."""
+def filled(build, *args):
+    """What `build` makes of a key, a module or (module, state), in float32 with random leaves.
+
+    Initialisation would be compiled. In the state, all numbers are positive.
+    """
+    model = eqx.filter_eval_shape(build, jax.random.key(0), *args)
     module, state = model if isinstance(model, tuple) else (model, None)
     parts, draws = functional_equinox(module, state=state), np.random.default_rng(0)
 
     def weight(leaf):
-        return jnp.asarray(draws.normal(size=leaf.shape) / np.sqrt(leaf[0].size), jnp.float32)
+        fan = np.prod(leaf.shape[1:])
+        return jnp.asarray(draws.normal(size=leaf.shape) / np.sqrt(fan), jnp.float32)
 
     def held(leaf):
         is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jnp.asarray(draws.uniform(0.5, 1.5, leaf.shape), jnp.float32) if is_float else leaf
+        values = draws.uniform(0.5, 1.5, leaf.shape) if is_float else 1
+        return jnp.full(leaf.shape, values, jnp.float32 if is_float else leaf.dtype)
 
     return parts.rebuild(jax.tree.map(weight, parts.params), jax.tree.map(held, parts.state))
 

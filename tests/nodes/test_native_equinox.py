@@ -41,16 +41,16 @@ def outputs_of(model, inputs):
 
 
 MODELS = {  # The tests of `prune` have a U-Net, and a module with a state.
-    "attention": (lambda: Attention(KEY), single(2, 3, 6), 5),
-    "gru": (lambda: Recurrent(KEY), single(2, 3, 3), 1),
-    "lstm": (lambda: Recurrent(KEY, eqx.nn.LSTMCell), single(2, 3, 3), 1),
+    "attention": (lambda: filled(Attention), single(2, 3, 6), 5),
+    "gru": (lambda: filled(Recurrent), single(2, 3, 3), 1),
+    "lstm": (lambda: filled(Recurrent, eqx.nn.LSTMCell), single(2, 3, 3), 1),
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_smaller_modules_are_the_resized_function(name):
     build, inputs, num_groups = MODELS[name]
-    model = filled(build())
+    model = build()
     parts, variables, groups, keep = setup(model, inputs)
     assert len(keep) == num_groups
     structure, before = jax.tree.structure(model), list(map(id, jax.tree.leaves(model)))
@@ -65,14 +65,14 @@ def test_smaller_modules_are_the_resized_function(name):
 
 def test_sizes_that_layers_hold_are_those_of_their_arrays():
     """Set by the cut alone; whether the module then runs is for the tests above."""
-    small = cut_alone(filled(UNet(KEY)), single(2, 3, 4, 4))
+    small = cut_alone(filled(UNet), single(2, 3, 4, 4))
     for layer in (small.stem, small.depth, small.point, small.down, small.up, small.merge):
         made, read = layer.weight.shape[:2]
         assert (layer.out_channels, layer.in_channels) == (made, read * layer.groups)
     assert small.depth.groups == small.depth.out_channels == 4
     assert small.norm.channels == small.stem.out_channels == small.norm.weight.shape[0]
     assert small.norm.channels // small.norm.groups == 2
-    small = cut_alone(filled(Attention(KEY)), single(2, 3, 6))
+    small = cut_alone(filled(Attention), single(2, 3, 6))
     attention = small.attention
     assert attention.query_proj.out_features == attention.num_heads * attention.qk_size
     assert attention.value_proj.out_features == attention.num_heads * attention.vo_size
@@ -98,9 +98,9 @@ class Reshaped(eqx.Module):
     last: eqx.nn.Linear
     other: eqx.nn.Linear
 
-    def __init__(self):
-        self.first, self.other = (eqx.nn.Linear(4, 8, key=KEY) for _ in range(2))
-        self.last = eqx.nn.Linear(8, 2, key=KEY)
+    def __init__(self, key):
+        self.first, self.other = (eqx.nn.Linear(4, 8, key=key) for _ in range(2))
+        self.last = eqx.nn.Linear(8, 2, key=key)
 
     def __call__(self, x):
         halves = jnp.tanh(self.first(x)).reshape(2, 4)
@@ -113,9 +113,9 @@ class Wide(eqx.Module):
     first: eqx.nn.Linear
     last: eqx.nn.Linear
 
-    def __init__(self):
-        self.first = eqx.nn.Linear(4, 8, key=KEY)
-        self.last = eqx.nn.Linear(8, 2, key=KEY)
+    def __init__(self, key):
+        self.first = eqx.nn.Linear(4, 8, key=key)
+        self.last = eqx.nn.Linear(8, 2, key=key)
 
     def __call__(self, x):
         return self.last(jnp.tanh(self.first(x)) / self.first.out_features)
@@ -126,14 +126,14 @@ class Wide(eqx.Module):
     [(Reshaped, "does not run .*; use resize"), (Wide, "is off by .*a width enters")],
 )
 def test_modules_with_widths_of_their_own_are_refused(build, text):
-    groups, keep = setup(build(), single(3, 4), closed=0.4)[2:]
+    groups, keep = setup(filled(build), single(3, 4), closed=0.4)[2:]
     with pytest.raises(ValueError, match=text):
-        shrink_model(build(), groups, keep)
+        shrink_model(filled(build), groups, keep)
 
 
 def test_other_models_are_refused_before_work():
     with pytest.raises(ValueError, match=r"must be an NNX or an Equinox module, .* a function"):
-        shrink_model(lambda x: x, setup(Wide(), single(3, 4))[2], {})
+        shrink_model(lambda x: x, setup(filled(Wide), single(3, 4))[2], {})
 
 
 def trained(parts, params, state, optimizer, opt_state, **extra):
@@ -161,7 +161,7 @@ INPUTS = single(5, 4)
 
 
 def test_gating_ten_steps_shrinking_and_ten_more(key):
-    parts, _, groups, _ = setup(filled(eqx.nn.make_with_state(Normalised)(KEY)), INPUTS)
+    parts, _, groups, _ = setup(filled(eqx.nn.make_with_state(Normalised)), INPUTS)
     adam = optax.adam(1e-2)
     gating = pl_gating(adam, parts.apply, groups, keep_fraction=0.5, key=key, initial_updates=2)
     opt_state = gating.init(parts.params)
