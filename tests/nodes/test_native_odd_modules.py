@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import stacks
 from flax import nnx
 from zoo import normal
 
@@ -232,6 +233,7 @@ MODULES = {
     "a shared layer": (Shared, VECTORS, 1),
     "containers": (Contained, VECTORS, 2),
     "stacked blocks": (Stacked, SEQUENCES, 5),
+    "blocks along the last axis": (lambda rngs: stacks.Stacked(rngs, -1), stacks.TOKENS, 5),
     "half precision": (Half, VECTORS, 1),
 }
 
