@@ -29,17 +29,22 @@ _HOMES = {
         "traced_kernel",
     ),
     "nodes": (
+        "Target",
         "expand",
         "find_nodes",
         "gate",
         "keep_top",
+        "keep_within",
         "mask",
+        "reconstruct",
         "resize",
         "shrink",
         "shrink_model",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
+    "recalibration": ("recalibrate",),
+    "stages": ("gated_training",),
     "storage": ("load_shrunk", "save_shrunk"),
     "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
 }
@@ -47,7 +52,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
     "compilation", "conditions", "constants", "costs", "data", "extras", "functional", "gating",
     "graph", "kernels", "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers",
-    "records", "scores", "spectra", "storage", "training", "types",
+    "recalibration", "records", "scores", "spectra", "stages", "storage", "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -73,9 +78,23 @@ if TYPE_CHECKING:
         tangent_kernel,
         traced_kernel,
     )
-    from plprune.nodes import expand, find_nodes, gate, keep_top, mask, resize, shrink, shrink_model
+    from plprune.nodes import (
+        Target,
+        expand,
+        find_nodes,
+        gate,
+        keep_top,
+        keep_within,
+        mask,
+        reconstruct,
+        resize,
+        shrink,
+        shrink_model,
+    )
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
+    from plprune.recalibration import recalibrate
+    from plprune.stages import gated_training
     from plprune.storage import load_shrunk, save_shrunk
     from plprune.types import Estimate, Member, NodeGroup, NodeGroups
 
@@ -86,6 +105,7 @@ __all__ = [
     "Member",
     "NodeGroup",
     "NodeGroups",
+    "Target",
     "adagrad_norm_max",
     "alpha_beta_frontier",
     "condition_number",
@@ -96,9 +116,11 @@ __all__ = [
     "find_nodes",
     "forget_compiled",
     "gate",
+    "gated_training",
     "group_lasso",
     "hessian_product",
     "keep_top",
+    "keep_within",
     "leaf_kernels",
     "lipschitz_constant",
     "load_shrunk",
@@ -110,6 +132,8 @@ __all__ = [
     "pl_constant",
     "pl_gating",
     "projected_kernel",
+    "recalibrate",
+    "reconstruct",
     "resize",
     "save_shrunk",
     "score_gating",

@@ -7,6 +7,7 @@ models are evaluated in float32, unless they insist on their own dtype, and scor
 wider. Where the loss or the outputs are NaN, so are the scores that derive from them.
 """
 
+from plprune.scores.obs import obs
 from plprune.scores.probes import Probe
 from plprune.scores.saliency import grasp, snip, synflow, taylor
 from plprune.scores.tangents import node_lambda_max, ntk_sap
@@ -19,6 +20,7 @@ __all__ = [
     "magnitude",
     "node_lambda_max",
     "ntk_sap",
+    "obs",
     "random",
     "snip",
     "synflow",
