@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The matrices that read nodes: leaves whose rows are multiplied by what the nodes put out."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -153,7 +154,7 @@ def damped(square: Float[Array, "h i i"], damping: float) -> Float[Array, "h i i
     return square + extra[:, None, None] * jnp.eye(square.shape[-1], dtype=square.dtype)
 
 
-def check_damping(damping: float) -> None:
-    """ValueError unless it is a number above 0."""
-    if not damping > 0:
+def check_damping(damping: float, *, most: float = math.inf) -> None:
+    """ValueError unless it is a number above 0, infinity where that is allowed."""
+    if not 0 < damping <= most:
         raise ValueError(f"damping must be above 0, got {damping}.")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Least squares for the weights that read what is left of a layer."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,8 @@ def reconstruct(
       keep: Group name -> [g] booleans, as `mask` takes it.
       inputs: Some hundred examples or more, as `apply` takes them.
       damping: How strongly W holds on to its old value: a penalty on the squared change, times
-        the mean second moment of the inputs; above 0.
+        the mean second moment of the inputs; above 0. Infinity leaves W as it is, and folds only
+        the means of what is closed into biases.
       exclude: Names or patterns of groups that are closed without such an update.
 
     Raises:
@@ -128,9 +131,10 @@ class _Leaves:
         """Give a reader its new values; what its bias adds to the outputs, if it has one."""
         found = moments(rows, whole, centred=reader.bias is not None)
         old, start = reader.matrix(self.whole), reader.matrix(self.new)
-        missing = _product(found.cross, old) - _product(found.square, start)
-        weights = start + jnp.linalg.solve(damped(found.square, damping), missing)
-        self.put(reader.product.leaf, reader.product.matrix.back(weights))
+        if math.isfinite(damping):
+            missing = _product(found.cross, old) - _product(found.square, start)
+            weights = start + jnp.linalg.solve(damped(found.square, damping), missing)
+            self.put(reader.product.leaf, reader.product.matrix.back(weights))
         if reader.bias is None:
             return None
         bias, before = reader.bias, self.new[reader.bias.leaf]

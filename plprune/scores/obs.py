@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the removal of nodes costs the layers that read them, at best."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -66,7 +67,7 @@ def obs(
     Cost: one forward pass, with the rows of all layers in memory (a convolution's windows). For a
     layer with i inputs O(i^2) operations per output; with `update` also per weight of the nodes.
     """
-    check_damping(damping)
+    check_damping(damping, most=sys.float_info.max)
     excluded = excluded_groups(groups, exclude)
     names = [name for name in groups.prunable if name not in excluded]
     params, inputs = raised_for(apply, params, probe.inputs)

@@ -80,6 +80,16 @@ def test_damping_holds_on_to_the_old_weights():
         np.testing.assert_allclose(new[name], old[name], atol=1e-6)
 
 
+def test_endless_damping_folds_means_only():
+    new = reconstruct(apply, PARAMS, GROUPS, {"in": KEEP["in"]}, INPUTS, damping=np.inf)
+    old = mask(PARAMS, GROUPS, {"in": KEEP["in"]})
+    for name in ("in", "mid", "out"):
+        np.testing.assert_array_equal(new[name], old[name])
+    closed = ~KEEP["in"]
+    mean = np.asarray(layers(PARAMS, INPUTS)[0]).mean(0)[closed]
+    np.testing.assert_allclose(new["shift"], PARAMS["shift"] + mean @ PARAMS["mid"][closed])
+
+
 def test_nothing_closed_changes_nothing():
     everything = {name: np.ones(size, bool) for name, size in GROUPS.prunable.items()}
     new = reconstruct(apply, PARAMS, GROUPS, everything, INPUTS)
