@@ -29,11 +29,14 @@ _HOMES = {
         "traced_kernel",
     ),
     "nodes": (
+        "Target",
         "expand",
         "find_nodes",
         "gate",
         "keep_top",
+        "keep_within",
         "mask",
+        "reconstruct",
         "resize",
         "shrink",
         "shrink_model",
@@ -42,6 +45,8 @@ _HOMES = {
     "operators": ("hessian_product", "tangent_kernel_product"),
     "pruning": ("Pruned", "prune"),
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
+    "recalibration": ("recalibrate",),
+    "stages": ("gated_training",),
     "storage": ("load_shrunk", "save_shrunk"),
     "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
 }
@@ -49,7 +54,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
     "compilation", "conditions", "constants", "costs", "data", "extras", "functional", "gating",
     "graph", "kernels", "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers",
-    "pictures", "pruning", "records", "scores", "spectra", "storage", "training", "types",
+    "pictures", "pruning", "recalibration", "records", "scores", "spectra", "stages", "storage",
+    "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -76,11 +82,14 @@ if TYPE_CHECKING:
         traced_kernel,
     )
     from plprune.nodes import (
+        Target,
         expand,
         find_nodes,
         gate,
         keep_top,
+        keep_within,
         mask,
+        reconstruct,
         resize,
         shrink,
         shrink_model,
@@ -89,6 +98,8 @@ if TYPE_CHECKING:
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
     from plprune.pruning import Pruned, prune
+    from plprune.recalibration import recalibrate
+    from plprune.stages import gated_training
     from plprune.storage import load_shrunk, save_shrunk
     from plprune.types import Estimate, Member, NodeGroup, NodeGroups
 
@@ -100,6 +111,7 @@ __all__ = [
     "NodeGroup",
     "NodeGroups",
     "Pruned",
+    "Target",
     "adagrad_norm_max",
     "alpha_beta_frontier",
     "condition_number",
@@ -110,9 +122,11 @@ __all__ = [
     "find_nodes",
     "forget_compiled",
     "gate",
+    "gated_training",
     "group_lasso",
     "hessian_product",
     "keep_top",
+    "keep_within",
     "leaf_kernels",
     "lipschitz_constant",
     "load_shrunk",
@@ -125,6 +139,8 @@ __all__ = [
     "pl_gating",
     "projected_kernel",
     "prune",
+    "recalibrate",
+    "reconstruct",
     "resize",
     "save_shrunk",
     "score_gating",

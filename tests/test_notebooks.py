@@ -52,6 +52,17 @@ def test_pruning_closes_shrinks_trains_saves_and_loads(capsys):
     assert "among the largest" in capsys.readouterr().out
 
 
+def test_batch_norm_goes_from_a_model_to_a_smaller_one_elsewhere():
+    names = run("batch_norm")
+    assert names["difference"] < 1e-5
+    assert {name: int(kept.sum()) for name, kept in names["keep"].items()} == {
+        "Conv_0": 4, "Conv_1": 8
+    }  # fmt: skip
+    assert int(names["small"].step) == 140
+    assert min(names["reached"].values()) > 0.8
+    assert abs(names["elsewhere"] - names["reached"]["average"]) < 1e-6
+
+
 def test_alpha_beta_replays_and_finds_a_pair_that_held():
     names = run("alpha_beta")
     assert names["found"].exact

@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from plprune.compilation import is_concrete
 from plprune.graph.paths import leaf_is
+from plprune.graph.rules.placing import fitting
 from plprune.graph.shrinking.resizing import take
 from plprune.nodes.checks import concrete_keep
 from plprune.nodes.matching import edit_leaves
@@ -23,7 +26,8 @@ def shrink(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
 
     Every sub-tree that has the keys and shapes of the parameters is cut, in containers of any
     class: params, (params, state), gradients, the moments in an optax state. Scalars, counts and
-    random keys stay.
+    random keys stay. A leaf that a `NamedSharding` spreads over devices stays spread as it was, but
+    for axes whose new size the devices do not divide: `keep_top(..., round_to=...)` avoids these.
 
     Args:
       tree: Any pytree.
@@ -66,7 +70,7 @@ def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     def spread(path, leaf):
         if jnp.shape(leaf) == full[path]:
             return leaf
-        return _spread(leaf, axes[path], full[path])
+        return _where_it_is(leaf, full[path], lambda own: _spread(own, axes[path], full[path]))
 
     small, cut = small_shapes(axes), _cut(axes, groups)
     return edit_leaves(tree, groups, spread, small, cut, argument="tree")
@@ -96,7 +100,26 @@ def small_shapes(axes: Mapping[str, Axes]) -> dict[str, tuple[int, ...]]:
 
 
 def cut_leaf(leaf: Any, axes: Axes) -> jax.Array:
-    """The positions `axes` of a leaf."""
+    """The positions `axes` of a leaf, spread over devices as it is."""
+    return _where_it_is(leaf, tuple(map(len, axes)), lambda whole: _cut_leaf(whole, axes))
+
+
+def _where_it_is(leaf, shape, edit):
+    """``edit(leaf)`` of another shape, on the devices that the leaf lies on.
+
+    Axes that change are gathered first, for a device would have to ask others for its new part;
+    those whose new size the devices do not divide evenly stay so.
+    """
+    place = leaf.sharding if is_concrete(leaf) else None
+    if not isinstance(place, NamedSharding) or place.num_devices == 1:
+        return edit(leaf)
+    spec = [own if old == new else None
+            for own, old, new in zip(place.spec, leaf.shape, shape, strict=False)]  # fmt: skip
+    gathered = NamedSharding(place.mesh, PartitionSpec(*spec), memory_kind=place.memory_kind)
+    return jax.device_put(edit(jax.device_put(leaf, gathered)), fitting(place, shape))
+
+
+def _cut_leaf(leaf, axes):
     if leaf_is(leaf, jax.dtypes.prng_key):
         left = leaf
     elif _on_host(leaf):
@@ -114,7 +137,12 @@ def _spread(leaf, axes, shape):
         whole[np.ix_(*axes)] = leaf
         return jnp.asarray(whole)
     leaf = jnp.asarray(leaf)
-    return jnp.zeros(shape, leaf.dtype).at[np.ix_(*axes)].set(leaf)
+    for axis, positions in enumerate(axes):
+        if len(positions) < shape[axis]:
+            source = np.full(shape[axis], len(positions))  # Beyond the end: filled with zeros.
+            source[positions] = np.arange(len(positions))
+            leaf = jnp.take(leaf, source, axis=axis, mode="fill", fill_value=0)
+    return leaf
 
 
 def _on_host(leaf):

@@ -106,11 +106,17 @@ def _on_host() -> AbstractContextManager:
     return nullcontext() if host is None else jax.default_device(host)
 
 
-def analyse(apply, params, inputs, *, mode, statistics) -> Found:
-    """`find_nodes`, with the graph and the atoms behind the groups."""
+def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
+    """`find_nodes`, with the graph and the atoms behind the groups.
+
+    With `carries`, the function returns a pair whose second part, new values of some of the
+    parameters, may shrink as they do.
+    """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
-    graph = trace(apply, params, inputs)
+    whole = trace(apply, params, inputs)
+    pinned = whole.out_tree.children()[0].num_leaves if carries else len(whole.outputs)
+    graph = replace(whole, outputs=whole.outputs[:pinned])
     paths = graph.paths[0]
     labels = Labels(graph, len(paths), PRIMITIVES)
     uses = roles(graph, len(paths))
@@ -136,7 +142,7 @@ def analyse(apply, params, inputs, *, mode, statistics) -> Found:
         by_name, structure, paths, shapes, shaped, mode, tuple(statistics), infinite,
         frozenset(paths[k] for k in held), layers=dict(layers),
     )  # fmt: skip
-    return Found(graph, labels, groups, drafts.atoms_by_name)
+    return Found(whole, labels, groups, drafts.atoms_by_name)
 
 
 def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The function of shrunk parameters, for any model."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from plprune.nodes.checks import concrete_keep
 from plprune.nodes.cutting import kept_axes, small_shapes
 from plprune.nodes.discovery import Found, analyse, shape_of
 from plprune.nodes.matching import parameter_leaves
-from plprune.types import Apply, Keep, NodeGroups, Typed
+from plprune.types import Apply, Inputs, Keep, NodeGroups, Params, Typed
 
 
 def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
@@ -37,6 +38,20 @@ def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
       ValueError: as `shrink`; when called: parameters with other keys or shapes, or inputs for
         which `apply` has other node groups.
     """
+    return resized(apply, groups, keep)
+
+
+def resized(
+    apply: Callable[[Params, Inputs], Any], groups: NodeGroups, keep: Keep, *, carries: bool = False
+) -> Callable[[Params, Inputs], Any]:
+    """`resize`, also of a function that returns a pair: outputs, and parameters that it changed.
+
+    Args:
+      apply: Of the parameters that the groups were found on.
+      groups: From `find_nodes` on a function with the same nodes.
+      keep: As `resize` takes it.
+      carries: Whether it is a pair, whose second part is then as small as the parameters are.
+    """
     concrete = concrete_keep(keep, groups)
     shapes = small_shapes(kept_axes(groups, keep))
     cache: dict[Any, tuple[Found, Resizing]] = {}
@@ -55,7 +70,7 @@ def resize(apply: Apply, groups: NodeGroups, keep: Keep) -> Apply:
             ]
             full = jax.tree.unflatten(groups.structure, full)
             own = _rearranged(apply, structure, places)
-            cache[key] = _plan(own, full, inputs, groups, concrete)
+            cache[key] = _plan(own, full, inputs, groups, concrete, carries)
         found, resizing = cache[key]
         outputs = resizing.evaluate(found.graph, [*leaves, *flat_inputs])
         return jax.tree.unflatten(found.graph.out_tree, outputs)
@@ -67,22 +82,30 @@ def _key(leaf):
     return shape_of(leaf), getattr(leaf, "weak_type", False)
 
 
-def _plan(apply, params, inputs, groups, keep) -> tuple[Found, Resizing]:
+def _plan(apply, params, inputs, groups, keep, carries) -> tuple[Found, Resizing]:
     """The graph at these input shapes, with the atoms of the closed nodes."""
     shaped = jax.tree.map(shape_of, inputs)
-    found = analyse(apply, params, shaped, mode=groups.mode, statistics=groups.statistics)
+    options = {"mode": groups.mode, "statistics": groups.statistics, "carries": carries}
+    found = analyse(apply, params, shaped, **options)
     removed = set()
     for name, kept in keep.items():
         if not kept.all():
-            if not _same(found.groups.by_name.get(name), groups[name]):
+            own = _counterpart(found.groups, groups[name])
+            if own is None:
                 raise ValueError(f"The nodes of {name} differ at inputs {jax.tree.leaves(shaped)}.")
-            removed |= {a for a, stays in zip(found.atoms[name], kept, strict=True) if not stays}
+            removed |= {a for a, stays in zip(found.atoms[own], kept, strict=True) if not stays}
     return found, Resizing(found.labels, frozenset(removed))
+
+
+def _counterpart(groups, group) -> str | None:
+    """The group with the same nodes; another mode of the model may have it by another name."""
+    names = dict.fromkeys([group.name, *groups])
+    return next((n for n in names if n in groups and _same(groups[n], group)), None)
 
 
 def _same(one, other):
     """Whether two groups have the same members and can both be pruned."""
-    if one is None or not one.prunable or len(one.members) != len(other.members):
+    if not one.prunable or len(one.members) != len(other.members):
         return False
     pairs = zip(one.members, other.members, strict=True)
     return all(a[:2] == b[:2] and np.array_equal(a.index, b.index) for a, b in pairs)

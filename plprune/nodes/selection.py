@@ -4,13 +4,14 @@
 import math
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from plprune.costs import flops
 from plprune.nodes.checks import as_patterns, check_fraction, check_names, vector
@@ -66,29 +67,94 @@ def keep_top(
         pattern matches nothing.
     """
     check_fraction(keep_fraction, "keep_fraction")
+    ranking = ranked(
+        scores,
+        groups,
+        round_to=round_to,
+        min_nodes=min_nodes,
+        min_fraction=min_fraction,
+        exclude=exclude,
+        within_heads=within_heads,
+    )
+    check_budget(budget, ranking.scores, min_fraction, node_costs)
+    if budget == "group":
+        sizes = ranking.sizes.items()
+        return ranking.best({name: jnp.floor(keep_fraction * n + 0.5) for name, n in sizes})
+    prices = node_costs if budget == "cost" else None
+    return ranking.best(_shared_counts(ranking, keep_fraction, prices))
+
+
+class Ranking(NamedTuple):
+    """Nodes in the order of their scores, and how few of them a group keeps."""
+
+    scores: dict[str, Array]  # Floats that can be compared; what is no number is the least.
+    least: dict[str, int]
+    round_to: int
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Group name -> number of its nodes."""
+        return {name: len(values) for name, values in self.scores.items()}
+
+    def best(self, counts: Mapping[str, Any]) -> dict[str, Bool[Array, " _"]]:
+        """The nodes with the largest scores: `counts` of them, rounded, but at least `least`."""
+        return {name: r < self.allowed(name, counts[name]) for name, r in self.ranks.items()}
+
+    @property
+    def ranks(self) -> dict[str, Int[Array, " _"]]:
+        """Group name -> 0 for the node with the largest score, and so on; equal ones in order."""
+        return {name: _ranks(values) for name, values in self.scores.items()}
+
+    def allowed(self, name: str, count: Any) -> Int[Array, ""]:
+        """How many nodes a group keeps where a budget has room for `count`."""
+        rounded = jnp.ceil(jnp.maximum(count, self.least[name]) / self.round_to) * self.round_to
+        # An integer, as ranks are: the two are compared where dtypes may not be promoted, too.
+        return jnp.minimum(rounded, len(self.scores[name])).astype(jnp.int32)
+
+    def shared_order(self) -> dict[str, Int[Array, " _"]]:
+        """Place of every node among those of all groups; each group's `least` come first."""
+        first = [
+            jnp.where(r < self.least[n], jnp.inf, self.scores[n]) for n, r in self.ranks.items()
+        ]
+        places = _ranks(jnp.concatenate(first)) if first else jnp.zeros(0, jnp.int32)
+        ends = list(accumulate(self.sizes.values()))
+        return {
+            name: places[end - size : end]
+            for end, (name, size) in zip(ends, self.sizes.items(), strict=True)
+        }
+
+
+def ranked(
+    scores: Mapping[str, Any],
+    groups: NodeGroups,
+    *,
+    round_to: int,
+    min_nodes: int,
+    min_fraction: float,
+    exclude: str | tuple[str, ...],
+    within_heads: bool,
+) -> Ranking:
+    """The scored groups that can be pruned and are not excluded; arguments of `keep_top`.
+
+    Raises:
+      ValueError: as `keep_top`.
+    """
     _check_counts(round_to=round_to, min_nodes=min_nodes)
+    _check_min_fraction(min_fraction)
     check_names(scores, groups, "scores")
-    excluded = _excluded(groups, exclude)
+    excluded = excluded_groups(groups, exclude)
     if not within_heads:
         excluded |= {name for name in scores if groups[name].kind == HEAD_WIDTH}
-    ranked = _comparable(
+    comparable = _comparable(
         {
             name: vector(values, f"scores[{name!r}]", groups[name].size)
             for name, values in scores.items()
             if groups[name].prunable and name not in excluded
         }
     )
-    check_budget(budget, ranked, min_fraction, node_costs)
-    least = {n: max(min_nodes, math.ceil(min_fraction * len(s) - 1e-9)) for n, s in ranked.items()}
-    if budget == "group":
-        counts = {name: jnp.floor(keep_fraction * len(s) + 0.5) for name, s in ranked.items()}
-    else:
-        prices = node_costs if budget == "cost" else None
-        counts = _shared_counts(ranked, keep_fraction, least, prices)
-    return {
-        name: _ranks(values) < _allowed(counts[name], len(values), round_to, least[name])
-        for name, values in ranked.items()
-    }
+    sizes = ((name, len(values)) for name, values in comparable.items())
+    least = {name: max(min_nodes, math.ceil(min_fraction * n - 1e-9)) for name, n in sizes}
+    return Ranking(comparable, least, round_to)
 
 
 def check_budget(
@@ -100,8 +166,7 @@ def check_budget(
     """ValueError unless a budget of `keep_top` is known, and has costs of all groups it needs."""
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
-    if not 0 <= min_fraction <= 1:
-        raise ValueError(f"min_fraction must lie in [0, 1], got {min_fraction}.")
+    _check_min_fraction(min_fraction)
     if budget == "cost":
         costs = node_costs or {}
         missing = sorted(set(names) - set(costs))
@@ -166,7 +231,13 @@ def _check_counts(**counts):
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
-def _excluded(groups, patterns):
+def _check_min_fraction(fraction):
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"min_fraction must lie in [0, 1], got {fraction}.")
+
+
+def excluded_groups(groups: NodeGroups, patterns: str | tuple[str, ...]) -> set[str]:
+    """Names of the groups that patterns match; ValueError for one that matches nothing."""
     excluded = set()
     for pattern in as_patterns(patterns):
         matching = {name for name in groups if name == pattern or fnmatch(name, pattern)}
@@ -177,34 +248,26 @@ def _excluded(groups, patterns):
 
 
 def _ranks(values):
-    """0 for the largest; equal values in order."""
     return jnp.argsort(jnp.argsort(-values)).astype(jnp.int32)
 
 
-def _allowed(count, size, round_to, least):
-    at_least = jnp.maximum(count, least)
-    # An integer, as ranks are: the two are compared where dtypes may not be promoted, too.
-    return jnp.minimum(jnp.ceil(at_least / round_to) * round_to, size).astype(jnp.int32)
-
-
-def _shared_counts(ranked, keep_fraction, least, prices):
-    """Nodes per group among those that one budget affords; each group's `least` come first."""
-    if not ranked:
+def _shared_counts(ranking: Ranking, keep_fraction, prices):
+    """Nodes per group among those that one budget affords."""
+    if not ranking.scores:
         return {}
-    first = {name: jnp.where(_ranks(s) < least[name], jnp.inf, s) for name, s in ranked.items()}
-    everything = jnp.concatenate(list(first.values()))
-    ranks = _ranks(everything)
+    places = ranking.shared_order()
+    ranks = jnp.concatenate(list(places.values()))
     if prices is None:
-        number = jnp.floor(keep_fraction * len(everything) + 0.5)
+        number = jnp.floor(keep_fraction * len(ranks) + 0.5)
         kept = ranks < jnp.asarray(number).astype(jnp.int32)
     else:
-        costs = [jnp.full(len(s), prices[name], jnp.float32) for name, s in first.items()]
+        costs = [jnp.full(n, prices[name], jnp.float32) for name, n in ranking.sizes.items()]
         in_order = jnp.zeros(len(ranks), jnp.float32).at[ranks].set(jnp.concatenate(costs))
         spent = jnp.cumsum(in_order)
         slack = 1e-5 * spent[-1]  # Sums are rounded.
         kept = (spent <= keep_fraction * spent[-1] + slack)[ranks]
-    counts, start = {}, 0
-    for name, values in first.items():
-        counts[name] = kept[start : start + len(values)].sum()
-        start += len(values)
-    return counts
+    ends = list(accumulate(ranking.sizes.values()))
+    return {
+        name: kept[end - size : end].sum()
+        for end, (name, size) in zip(ends, ranking.sizes.items(), strict=True)
+    }

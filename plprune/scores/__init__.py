@@ -11,6 +11,7 @@ them all by name.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from plprune.scores.obs import obs
 from plprune.scores.probes import Probe
 from plprune.scores.running import Score
 from plprune.scores.saliency import grasp, snip, synflow, taylor
@@ -26,6 +27,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             magnitude,
             node_lambda_max,
             ntk_sap,
+            obs,
             random,
             snip,
             synflow,
@@ -42,6 +44,7 @@ __all__ = [
     "magnitude",
     "node_lambda_max",
     "ntk_sap",
+    "obs",
     "random",
     "snip",
     "synflow",

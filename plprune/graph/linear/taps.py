@@ -7,7 +7,7 @@ sum of outer products the Jacobian stays in that form, which is what makes the k
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def find_taps(function: Callable, leaves: Sequence[Any], example: Any, *, join: 
     """
     graph = trace(function, leaves, example)
     found = origins(graph, range(len(leaves)))
-    uses = _uses(graph, found, len(leaves))
+    uses = leaf_uses(graph, found, len(leaves))
     terms = _terms(graph, found, uses, join)
     return Taps(graph, found, tuple(terms), graph.avals[graph.outputs[0]])
 
@@ -104,7 +104,7 @@ def is_real(graph: Graph, variable: Variable) -> bool:
     return jnp.issubdtype(_dtype(graph, variable), jnp.floating)
 
 
-def _uses(graph, found, num_leaves):
+def leaf_uses(graph: Graph, found: Mapping[Variable, Origin], num_leaves: int) -> list[list[Use]]:
     """Per leaf, the equations that compute with it."""
     uses = [[] for _ in range(num_leaves)]
     for index, equation in enumerate(graph.equations):

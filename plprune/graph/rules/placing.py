@@ -28,13 +28,18 @@ def resize_spread(resizing: Resizing, equation: Equation, values: Sequence[Any])
     sharding = equation.params[name]
     if not isinstance(sharding, NamedSharding):
         return list(values)  # Which axes it speaks of is not known: wherever the operand lies.
-    shape, sizes = resizing.shape(equation.outputs[0]), dict(sharding.mesh.shape)
+    spread = fitting(sharding, resizing.shape(equation.outputs[0]))
+    return with_params(equation, values, **{name: spread})
+
+
+def fitting(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """The same for an array of another shape, save along axes that devices do not divide evenly."""
+    sizes = dict(sharding.mesh.shape)
     spec = [
         own if n % prod(sizes[axis] for axis in _names(own)) == 0 else None
         for own, n in zip(sharding.spec, shape, strict=False)
     ]
-    spread = NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
-    return with_params(equation, values, **{name: spread})
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
 
 
 def _names(own):
