@@ -122,7 +122,7 @@ def calls(repeats: int) -> int:
     heads = ("first", "plain", "jitted", "ratio", "more", "compiled")
     print(f"{'':20}" + "".join(f"{head:>11}" for head in heads))  # noqa: T201
     arrays, compiled = problems.mlp((784, 256, 256, 10), 64), 0
-    functions = [name for name in scores.__all__ if name.islower()]
+    functions = list(scores.SCORES)
     for name in (*MEASURES, *functions):
         numbers, _, reason = run(Contestant(name, "plain_calls", name), arrays, repeats)
         if numbers is None:

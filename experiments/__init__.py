@@ -37,6 +37,8 @@ Each experiment is a package ``experiments/NAME`` of four modules; the command l
 * ``words.METRICS``: ``{metric: experiments.report.tables.Metric}``, what each number is called and
   means; or ``words.metrics(record)``, the same where that depends on the settings.
 * ``words.measured(record) -> list of str``: what was measured and how, one paragraph each.
+* ``words.findings(record) -> {name of a figure: str}``, optional: what it shows, in a sentence that
+  opens its caption.
 * ``words.tables(record) -> list of experiments.report.tables.Table``, optional, instead of the
   usual tables.
 """

@@ -143,9 +143,10 @@ def parse(name: str, words: Sequence[str]) -> Command:
         f"{PROGRAM} {name}", "\n\n".join(filter(None, text)), words, RunOptions(preset),
         module.PRESETS[preset],
     )  # fmt: skip
-    check(name, config)
-    _check_options(name, figure, options)
-    return Command(name, figure, config, options)
+    command = Command(name, figure, config, options)
+    check(name, module, config)
+    _check_options(command, module)
+    return command
 
 
 def configured(command: Command, words: Sequence[str]) -> Any:
@@ -166,14 +167,14 @@ def parse_argument(tool: str, argument: str, words: Sequence[str]) -> str:
     return words[0]
 
 
-def check(name: str, config: Any) -> None:
-    """Raise ValueError, in a line, for settings that cannot be run."""
+def check(name: str, module: ModuleType, config: Any) -> None:
+    """Raise ValueError, in a line, for settings that `module` says cannot be run."""
     if config.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {config.seeds}.")
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"seed must lie in [0, 2**31), got {config.seed}.")
     try:
-        settings(name).check(config)
+        module.check(config)
     except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{name} cannot be run with these settings ({said}).") from error
@@ -206,7 +207,8 @@ def _preset(name, known, words):
     return chosen
 
 
-def _check_options(name, figure, options):
+def _check_options(command, module):
+    name, figure, _, options = command
     if options.resume and options.overwrite:
         raise ValueError("--resume and --overwrite exclude each other.")
     if not 0 <= options.save_every < math.inf:
@@ -215,8 +217,8 @@ def _check_options(name, figure, options):
         raise ValueError(f"devices must lie in [1, {MOST_DEVICES}], got {options.devices}.")
     if options.distributed or (options.coordinator, options.processes, options.process) != NONE:
         _check_processes(options)
-    alone = getattr(settings(name), "ON_ONE_DEVICE", ())
-    others = [other for other in getattr(settings(name), "FIGURES", ()) if other not in alone]
+    alone = getattr(module, "ON_ONE_DEVICE", ())
+    others = [other for other in getattr(module, "FIGURES", ()) if other not in alone]
     if options.are_several and (figure in alone or (figure == ALL and not others)):
         told = f"; {', '.join(others)} have" if others else ""
         raise ValueError(

@@ -29,7 +29,6 @@ def each_seed(
     work: Callable[[int], Mapping],
     *,
     task: Any = None,
-    shown: Mapping[str, str] | None = None,
 ) -> list[Found]:
     """What ``work(seed)`` gives on every seed; each is a piece that an interruption leaves.
 
@@ -39,13 +38,12 @@ def each_seed(
       name: Of the pieces, such as the method's.
       work: Seed -> numbers and arrays by name.
       task: Moves on by one step a seed.
-      shown: Name -> number of a seed that the task shows under that name.
     """
     found = []
     for seed in seeds_of(config):
         found.append(progress.once(f"{name}, seed {seed}", lambda s=seed: work(s)))
         if task is not None:
-            task.advance(1, **{k: float(found[-1][v]) for k, v in (shown or {}).items()})
+            task.advance(1)
     return found
 
 

@@ -22,7 +22,7 @@ from plprune.records import CURVES, RECORD, read_record, write_file
 
 Header = dict[str, Any]  # A record without its results.
 LOCK, UNFINISHED, HEADER = ".lock", "unfinished", "unfinished/run.json"
-PRODUCTS = (RECORD, CURVES, "figure.png", "figure.pdf", "report.html")
+PRODUCTS = (RECORD, CURVES, "figure.png", "figures", "report.html")
 LOGS = (LOG, EVENTS, PROFILE)
 # The header first, without which the rest means nothing.
 STATE = (HEADER, UNFINISHED)
@@ -197,9 +197,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
       ValueError: it is another process's, or cannot be written.
     """
-    path = folder / LOCK
+    path, flags = (
+        folder / LOCK,
+        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+    )
     while True:  # Until what is locked is what the next process finds.
-        with os.fdopen(_opened(path), "rb", buffering=0) as file:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, flags, 0o666)
+        except OSError as error:
+            said = error.strerror or error
+            raise ValueError(f"{folder} cannot be written: {LOCK}: {said}.") from None
+        with os.fdopen(handle, "rb", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Freed with the process.
                 # Whoever had it may have removed it since.
@@ -214,16 +223,6 @@ def locked(folder: Path) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
-
-
-def _opened(path):
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, flags, 0o666)
-    except OSError as error:
-        said = error.strerror or error
-        raise ValueError(f"{path.parent} cannot be written: {path.name}: {said}.") from None
 
 
 def normalised(config: Any) -> Any:

@@ -4,9 +4,11 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from experiments.run_folder import (
     continued,
     discard,
     first_change,
+    locked,
     normalised,
 )
 from experiments.run_log import profiled, spent
@@ -93,7 +96,7 @@ def _run_of(command, where, devices, console, **changes):
     return Run(command, devices, console, folder)
 
 
-def _run(run: Run, screen: Screen | None) -> bool:
+def _run(run: Run, screen: Screen | None, *, draws: bool = True) -> bool:
     """Do what is left of a run; False where nothing is."""
     command, path = run.command, run.folder.path
     start = time.perf_counter()
@@ -109,7 +112,8 @@ def _run(run: Run, screen: Screen | None) -> bool:
         if run.devices.writes:
             arrays = {key: np.asarray(curve) for key, curve in curves.items()}
             write_record(path, now.header | {"results": summarise(results)}, arrays)
-            write_report(path)
+            if draws:
+                write_report(path)
     if screen is not None:
         run.console.print(spent(time.perf_counter() - start), highlight=False)
     return True
@@ -143,13 +147,31 @@ def _run_all(whole: Run, each: dict[str, Run]) -> None:
             each = {k: one._replace(folder=one.folder._replace(**keep)) for k, one in each.items()}
         is_quiet = whole.command.options.quiet
         with on_screen(whole.console, len(each), is_quiet=is_quiet) as screen:
-            for one in each.values():
-                anew = _run(one, screen)
-                if screen is not None:
-                    screen.figure_finished(anew=anew)
+            _run_each(each.values(), screen)
         if writes:
             write_record(folder.path, *_merged(now.header, each))
             write_report(folder.path)
+
+
+def _run_each(runs: Iterable[Run], screen: Screen | None) -> None:
+    """One after another; what is finished is drawn while the next compiles, on another core."""
+    with ThreadPoolExecutor(1, thread_name_prefix="report") as drawing:
+        try:
+            for one in runs:
+                anew = _run(one, screen, draws=False)
+                if anew and one.devices.writes:
+                    drawing.submit(_draw, one.folder.path)
+                if screen is not None:
+                    screen.figure_finished(anew=anew)
+        except BaseException:
+            drawing.shutdown(cancel_futures=True)
+            raise
+
+
+def _draw(folder: Path) -> None:
+    """Draw what can be; the report of the whole draws the rest, or says what is wrong with it."""
+    with suppress(ValueError, OSError), locked(folder):
+        write_report(folder)
 
 
 def _merged(header: Record, each: Mapping[str, Run]) -> tuple[Record, dict[str, np.ndarray]]:

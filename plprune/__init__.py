@@ -40,8 +40,10 @@ _HOMES = {
         "resize",
         "shrink",
         "shrink_model",
+        "unstack",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
+    "pruning": ("Pruned", "prune"),
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
     "recalibration": ("recalibrate",),
     "stages": ("gated_training",),
@@ -52,7 +54,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = (
     "compilation", "conditions", "constants", "costs", "data", "extras", "functional", "gating",
     "graph", "kernels", "losses", "matrix_sensing", "models", "nodes", "operators", "optimizers",
-    "recalibration", "records", "scores", "spectra", "stages", "storage", "training", "types",
+    "pictures", "pruning", "recalibration", "records", "scores", "spectra", "stages", "storage",
+    "training", "types",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -90,9 +93,11 @@ if TYPE_CHECKING:
         resize,
         shrink,
         shrink_model,
+        unstack,
     )
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
+    from plprune.pruning import Pruned, prune
     from plprune.recalibration import recalibrate
     from plprune.stages import gated_training
     from plprune.storage import load_shrunk, save_shrunk
@@ -105,6 +110,7 @@ __all__ = [
     "Member",
     "NodeGroup",
     "NodeGroups",
+    "Pruned",
     "Target",
     "adagrad_norm_max",
     "alpha_beta_frontier",
@@ -132,6 +138,7 @@ __all__ = [
     "pl_constant",
     "pl_gating",
     "projected_kernel",
+    "prune",
     "recalibrate",
     "reconstruct",
     "resize",
@@ -145,6 +152,7 @@ __all__ = [
     "tangent_kernel",
     "tangent_kernel_product",
     "traced_kernel",
+    "unstack",
 ]
 
 

@@ -39,7 +39,9 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         rows = [("", "before", "after", "after / before")]
         columns = zip(Costs._fields, self.before, self.after, self.ratios, strict=True)
-        rows += [(name, f"{a:.4g}", f"{b:.4g}", f"{r:.3f}") for name, a, b, r in columns]
+        for name, *both, ratio in columns:
+            digits = "{:.2e}" if name == "seconds" else "{:,.0f}"
+            rows.append((name.replace("_", " "), *map(digits.format, both), f"{ratio:.3f}"))
         return _table(rows)
 
 
@@ -69,12 +71,12 @@ def flops(apply: Apply, params: Params, inputs: Inputs) -> float:
     Raises:
       RuntimeError: If the backend does not report the count.
     """
-    return _analysis(apply, "flops", params, inputs)
+    return _count(jax.jit(apply).lower(params, inputs).compile(), "flops")
 
 
 def bytes_accessed(apply: Apply, params: Params, inputs: Inputs) -> float:
     """Bytes that one compiled forward pass reads and writes; arguments and errors as in `flops`."""
-    return _analysis(apply, "bytes accessed", params, inputs)
+    return _count(jax.jit(apply).lower(params, inputs).compile(), "bytes accessed")
 
 
 def latency(function: Callable[..., PyTree], *args: Any, repeats: int = 10) -> float:
@@ -85,9 +87,12 @@ def latency(function: Callable[..., PyTree], *args: Any, repeats: int = 10) -> f
     Raises:
       ValueError: If `repeats` is below 1.
     """
+    return _median_seconds(jax.jit(function), args, repeats)
+
+
+def _median_seconds(compiled, args, repeats):
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
-    compiled = jax.jit(function)
     for _ in range(2):
         jax.block_until_ready(compiled(*args))
 
@@ -100,13 +105,14 @@ def latency(function: Callable[..., PyTree], *args: Any, repeats: int = 10) -> f
 
 
 def measure(apply: Apply, params: Params, inputs: Inputs, *, repeats: int = 10) -> Costs:
-    """All costs of one forward pass; errors as in `flops` and `latency`."""
+    """All costs of one forward pass, compiled once; errors as in `flops` and `latency`."""
+    compiled = jax.jit(apply).lower(params, inputs).compile()
     return Costs(
         parameters=parameters(params),
         parameter_bytes=parameter_bytes(params),
-        flops=flops(apply, params, inputs),
-        bytes_accessed=bytes_accessed(apply, params, inputs),
-        seconds=latency(apply, params, inputs, repeats=repeats),
+        flops=_count(compiled, "flops"),
+        bytes_accessed=_count(compiled, "bytes accessed"),
+        seconds=_median_seconds(compiled, (params, inputs), repeats),
     )
 
 
@@ -117,8 +123,8 @@ def compare(
     return Comparison(*(measure(*model, inputs, repeats=repeats) for model in (before, after)))
 
 
-def _analysis(apply, name, params, inputs):
-    analysis = jax.jit(apply).lower(params, inputs).compile().cost_analysis()
+def _count(compiled, name):
+    analysis = compiled.cost_analysis()
     # Older backends wrap the dictionary in a list, one for each program.
     analysis = analysis[0] if isinstance(analysis, Sequence) else analysis or {}
     count = analysis.get(name, -1.0)

@@ -11,9 +11,12 @@ EXTRAS = {
     "cache": ("platformdirs", "filelock"),
     "data": ("tensorflow_datasets", "array_record", "importlib_resources", "PIL", "sklearn"),
     "storage": ("orbax",),
-    "experiments": ("tyro", "rich", "matplotlib", "jinja2", "tensorboardX"),
+    "pictures": ("matplotlib",),
+    "experiments": ("tyro", "rich", "jinja2", "tensorboardX"),
     "ray": ("ray",),
     "prepare": ("tensorflow",),
+    "equinox": ("equinox",),
+    "haiku": ("haiku",),
 }  # fmt: skip
 _CHECKOUT = Path(__file__).parents[1]  # Where plprune is imported from a copy of its repository.
 

@@ -16,7 +16,7 @@ README, *HIDDEN = sys.argv[1:]
 sys.modules.update(dict.fromkeys(HIDDEN))  # What is None there is not found.
 
 import plprune  # noqa: E402
-from plprune import data, doctor, storage  # noqa: E402
+from plprune import data, doctor, functional, storage  # noqa: E402
 from plprune.extras import MissingExtraError, optional  # noqa: E402
 
 for module in pkgutil.walk_packages(plprune.__path__, "plprune."):
@@ -46,7 +46,9 @@ NEEDING = {
     lambda: storage.save_checkpoint(folder, 2, small): ("orbax", "storage"),
     lambda: storage.load_checkpoint(folder, small): ("orbax", "storage"),
     lambda: optional("ray"): ("ray", "ray"),
-    lambda: optional("matplotlib.figure"): ("matplotlib", "experiments"),
+    lambda: optional("matplotlib.figure"): ("matplotlib", "pictures"),
+    lambda: functional.functional_equinox(None): ("equinox", "equinox"),
+    lambda: functional.functional_haiku(None, {}): ("haiku", "haiku"),
 }
 
 before = sorted(folder.iterdir())

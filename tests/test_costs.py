@@ -64,7 +64,7 @@ def test_comparison_shows_both_and_their_ratio():
     assert comparison.ratios.parameters == comparison.ratios.flops == 0.5
     lines = str(comparison).splitlines()
     assert lines[0].split() == ["before", "after", "after", "/", "before"]
-    assert lines[1].split() == ["parameters", "2560", "1280", "0.500"]
+    assert lines[1].split() == ["parameters", "2,560", "1,280", "0.500"]
     assert len({len(line) for line in lines}) == 1
 
 

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures and tables of the alpha-beta-condition, from records only."""
 
-import textwrap
-
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
 from experiments.alpha_beta.config import POWERS
-from experiments.alpha_beta.trends import OPTIMIZERS, figure_of, ordered, size, trends
+from experiments.alpha_beta.trends import OPTIMIZERS, ordered, size
 from experiments.report.style import COLOURS, INK, draw_curve, looks, new_figure, shades
 
 TITLES = {
@@ -22,15 +20,14 @@ ORDERED = {
     "batch": "batch size",
     "depth": "layers",
 }
-COLUMNS = 14  # Letters of a title per inch.
 SPREAD = 100.0  # Between the smallest and the largest value of a logarithmic axis, at least.
 OTHER = "mlp"  # Drawn beside the LSTM.
 WIDE = 13.8  # Inches of three panels.
 
 
 def draw(record, curves):
-    """Every figure whose data the record holds, each with the sentence on its trend."""
-    drawn, told = {}, trends(record)
+    """Every figure whose data the record holds."""
+    drawn = {}
     if all(f"{name}/surface" in curves for name in TITLES):
         drawn["examples"] = _surfaces(record, curves)
     for prefix, label in ORDERED.items():
@@ -45,17 +42,7 @@ def draw(record, curves):
     for name, figure in RUNS.items():
         if name in record["results"]:
             drawn[name] = figure(curves, name)
-    for name, figure in drawn.items():
-        sentences = [t.sentence() for told_as, t in told.items() if figure_of(told_as) == name]
-        _say(figure, sentences)
     return drawn
-
-
-def _say(figure, sentences):
-    width = int(COLUMNS * figure.get_figwidth())
-    if sentences:
-        text = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
-        figure.suptitle(text, fontsize=9.5, x=0.01, ha="left")
 
 
 def _surfaces(record, curves):
@@ -122,12 +109,9 @@ def _against(axes, record, methods, where, metric, *, label=None, **look):
 
 def _heat_maps(curves, methods):
     """The smallest margin over steps and seeds; a pair works where it is >= 0, above the line."""
-    columns = max(3, len(methods))
-    figure, (row,) = new_figure(1, columns, panel=(WIDE / columns, 3.0))
-    for axes, method in zip(row, methods, strict=False):
+    figure, (row,) = new_figure(1, len(methods), panel=(WIDE / max(3, len(methods)), 3.0))
+    for axes, method in zip(row, methods, strict=True):
         _heat_map(figure, axes, curves, method)
-    for axes in row[len(methods) :]:
-        axes.set_axis_off()
     return figure
 
 

@@ -45,7 +45,7 @@ class Training(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A training as functions of arrays, each compiled once for all seeds."""
+    """A training as functions of arrays, whose programs serve all seeds."""
 
     initial: Callable[[Array], tuple[Params, PyTree]]  # key -> (params, state)
     begin: Callable[..., TrainState]  # (params, state, key) -> before the first step
@@ -85,7 +85,8 @@ def program(training: Training) -> Program:
 
     stretch = compile_minibatches(step, model.params, finish=last_only)
     values = _means_of_examples(model) if examples_apart(shapes) else jax.jit(reference_values)
-    return Program(jax.jit(initial), jax.jit(begin), stretch, values)
+    # Outside of jit one program draws weights of every shape; inside, each draw has a copy of it.
+    return Program(initial, jax.jit(begin), stretch, values)
 
 
 def examples_apart(module: nnx.Module) -> bool:
@@ -127,20 +128,30 @@ def runner(
         passes = itertools.count(1)
 
         def run(reference) -> tuple[Params, Records]:
-            first = compiled.begin(params, state, key)
-            last, _ = progress.carry(
-                f"{name}/{seed}, pass {next(passes)}", first, indices,
-                lambda now, part: compiled.stretch(now, data, part, reference=reference),
-                may_diverge=True,
-            )  # fmt: skip
+            first, number = compiled.begin(params, state, key), next(passes)
+
+            def stretch(now, part):
+                now, _ = compiled.stretch(now, data, part, reference=reference)
+                # The second pass sees the losses of the first.
+                return now, _latest(now, len(part)) if number == 1 else None
+
+            loop = f"{name}/{seed}, pass {number}"
+            last, _ = progress.carry(loop, first, indices, stretch, task=task, may_diverge=True)
             return last.params, last.opt_state.records
 
-        found = replay(run, params)
+        with progress.task(f"{name}, seed {seed}", total=2 * training.steps) as task:
+            found = replay(run, params)
         at_end = compiled.reference_values(found.reference, state, data, indices, key)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         return measured(config, found, at_end) | {"parameters": parameters}
 
     return one
+
+
+def _latest(now: TrainState, steps: int) -> dict[str, Array]:
+    """The losses of the last so many steps."""
+    done = int(now.step)
+    return {"loss": np.asarray(now.opt_state.records.value)[done - steps : done]}
 
 
 def runs(config: Config, progress: Progress, settings: Mapping[str, Callable[[], Training]]):
@@ -150,9 +161,5 @@ def runs(config: Config, progress: Progress, settings: Mapping[str, Callable[[],
         one = functools.cache(
             lambda training=training, name=name: runner(config, training(), name, progress)
         )
-        with progress.task(name, total=config.seeds) as task:
-            found[name] = each_seed(
-                config, progress, name, lambda seed, one=one: one()(seed),
-                task=task, shown={"loss": "final_loss"},
-            )  # fmt: skip
+        found[name] = each_seed(config, progress, name, lambda seed, one=one: one()(seed))
     return found

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The words of a record: numbers by name, which condition holds where, and the trends."""
 
-from experiments.alpha_beta.trends import trends
+from experiments.alpha_beta.trends import figure_of, trends
 from experiments.report.tables import Cell, Metric, Table, known_metrics, metric_tables, number
 
 EXAMPLES = {
@@ -88,6 +88,14 @@ def measured(record) -> list[str]:
         "minibatch is taken to be 0."
     )
     return [how, *(trend.sentence() for trend in trends(record).values())]
+
+
+def findings(record) -> dict[str, str]:
+    """What each figure shows, by its name: the sentences on its trends."""
+    found: dict[str, str] = {}
+    for name, trend in trends(record).items():
+        found[figure_of(name)] = f"{found.get(figure_of(name), '')} {trend.sentence()}".strip()
+    return found
 
 
 def tables(record):

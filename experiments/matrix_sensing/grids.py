@@ -69,7 +69,12 @@ def _seeds(config):
 
 def _stacked_keys(config):
     per_seed = [keys_of(seed) for seed in _seeds(config)]
-    return jax.tree.map(lambda *keys: jnp.stack(keys), *per_seed)
+    return _stack(per_seed)
+
+
+@jax.jit
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _errors(config, n):
@@ -94,19 +99,8 @@ def _errors(config, n):
 
 
 def _phase(config, seed, lambdas, betas):
-    keys = keys_of(seed)
-    truth = ms.low_rank_truth(config.d, jnp.ones(config.r), key=keys["truth"])
-    problem = ms.Problem(truth, ms.GAUSSIAN)
-
-    def columns(strength, beta):
-        # Where the penalty is steeper than the loss, the step must follow it to stay stable.
-        step_size = jnp.minimum(config.step_size, jnp.sqrt(beta) / (2 * strength))
-        factor = _train(config, problem, keys["start"], strength, beta, step_size)
-        return jnp.sum(ms.column_norms(factor) > 2 * jnp.sqrt(beta))
-
-    grid = jnp.meshgrid(jnp.asarray(lambdas), jnp.asarray(betas), indexing="ij")
-    strengths, smoothings = (x.ravel() for x in grid)
-    counts = np.asarray(jax.jit(jax.vmap(columns))(strengths, smoothings))
+    strengths, smoothings = (x.ravel() for x in np.meshgrid(lambdas, betas, indexing="ij"))
+    counts = np.asarray(_kept(config, keys_of(seed), strengths, smoothings))
     bounds = ms.escape_bound(1.0, beta=1.0, form=config.form) * np.sqrt(smoothings)
     beyond = np.asarray(strengths > bounds)
     return {
@@ -117,6 +111,21 @@ def _phase(config, seed, lambdas, betas):
         "lambdas": np.asarray(strengths),
         "betas": np.asarray(smoothings),
     }
+
+
+@partial(jax.jit, static_argnums=0)
+def _kept(config, keys, strengths, smoothings):
+    """How many columns are above the threshold, for every pair."""
+    truth = ms.low_rank_truth(config.d, jnp.ones(config.r), key=keys["truth"])
+    problem = ms.Problem(truth, ms.GAUSSIAN)
+
+    def columns(strength, beta):
+        # Where the penalty is steeper than the loss, the step must follow it to stay stable.
+        step_size = jnp.minimum(config.step_size, jnp.sqrt(beta) / (2 * strength))
+        factor = _train(config, problem, keys["start"], strength, beta, step_size)
+        return jnp.sum(ms.column_norms(factor) > 2 * jnp.sqrt(beta))
+
+    return jax.vmap(columns)(strengths, smoothings)
 
 
 def _quadratic(config, strength):

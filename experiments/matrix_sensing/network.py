@@ -4,6 +4,7 @@
 import functools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +46,11 @@ class Setup(NamedTuple):
     groups: Any
     train: dict[str, Callable]  # Method -> (params, batches, data) -> params.
     tune: Callable  # The same from many parameters at once, in fewer steps.
+    kept: Callable  # params -> the nodes whose norm is above the threshold.
+    norms: Callable  # params -> of every node.
+    masked: Callable  # (params, what is kept by size) -> parameters of every size, stacked.
+    accuracy: Callable  # (params, data) -> on the test examples.
+    accuracies: Callable  # The same of stacked parameters.
 
 
 def network(config: Config, progress: Progress):
@@ -84,7 +90,24 @@ def _setup(config, data):
         "plain": jax.jit(_loop(apply, adam)),
     }
     tune = jax.jit(jax.vmap(_loop(apply, short), in_axes=(0, None, None)))
-    return Setup(data, lambda seed: parts(seed).params, apply, groups, train, tune)
+
+    accuracy = partial(_accuracy, apply)
+
+    def masked(params, keeps):
+        return jax.tree.map(lambda *s: jnp.stack(s), *(mask(params, groups, k) for k in keeps))
+
+    return Setup(
+        data, lambda seed: parts(seed).params, apply, groups, train, tune,
+        kept=jax.jit(partial(keep_above, groups=groups, threshold=_level(config), slices=SLICES)),
+        norms=jax.jit(partial(node_norms, groups=groups, slices=SLICES)),
+        masked=jax.jit(masked),
+        accuracy=jax.jit(accuracy), accuracies=jax.jit(jax.vmap(accuracy, in_axes=(0, None))),
+    )  # fmt: skip
+
+
+def _level(config):
+    """The norm below which a node is pruned."""
+    return 2 * math.sqrt(config.network_beta)
 
 
 def _data(name, examples):
@@ -131,9 +154,8 @@ def _both(config, setup, seed):
     batches = _batches(config, setup.data, seed)
     start = setup.init(seed)
     ends = {name: train(start, batches, setup.data) for name, train in setup.train.items()}
-    level = 2 * math.sqrt(config.network_beta)
-    keep = keep_above(ends["group_lasso"], setup.groups, threshold=level, slices=SLICES)
-    counts = {name: int(kept.sum()) for name, kept in keep.items()}
+    keep = setup.kept(ends["group_lasso"])
+    counts = {name: int(np.sum(kept)) for name, kept in keep.items()}
     found = {}
     for method, params in ends.items():
         one = _measured(config, setup, params, counts, batches[: _tuning_steps(config)])
@@ -142,7 +164,7 @@ def _both(config, setup, seed):
 
 
 def _measured(config, setup, params, counts, batches):
-    norms = node_norms(params, setup.groups, slices=SLICES)
+    norms = setup.norms(params)
     flat = np.concatenate([np.asarray(n) for n in norms.values()])
     keep = _keep_largest(norms, counts)
     small = shrink(params, setup.groups, keep)
@@ -151,11 +173,11 @@ def _measured(config, setup, params, counts, batches):
     grid = [{name: math.ceil(s * len(n) - 1e-9) for name, n in norms.items()} for s in shares]
     pruned, tuned = _pruned_and_tuned(setup, params, norms, [counts, *grid], batches)
     return {
-        "nodes_above_threshold": np.mean(flat > 2 * math.sqrt(config.network_beta)),
+        "nodes_above_threshold": np.mean(flat > _level(config)),
         "kept_nodes": np.mean(np.concatenate(list(keep.values()))),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(small)),
-        "test_accuracy": _accuracy(setup.apply, params, setup.data),
-        "test_accuracy_pruned": _accuracy(small_apply, small, setup.data),
+        "test_accuracy": setup.accuracy(params, setup.data),
+        "test_accuracy_pruned": jax.jit(partial(_accuracy, small_apply))(small, setup.data),
         "test_accuracy_finetuned": tuned[0],
         "node_norms": np.sort(flat)[::-1],
         "sizes": np.array([sum(counts.values()) for counts in grid]) / flat.size,
@@ -176,11 +198,9 @@ def _keep_largest(norms, counts):
 
 def _pruned_and_tuned(setup, params, norms, sizes, batches):
     """Test accuracy at each size; a masked node stays closed, for its gradients are zero."""
-    masked = [mask(params, setup.groups, _keep_largest(norms, counts)) for counts in sizes]
-    masked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masked)
+    masked = setup.masked(params, [_keep_largest(norms, counts) for counts in sizes])
     tuned = setup.tune(masked, batches, setup.data)
-    accuracies = jax.vmap(lambda p: _accuracy(setup.apply, p, setup.data))
-    return np.asarray(accuracies(masked)), np.asarray(accuracies(tuned))
+    return [np.asarray(setup.accuracies(found, setup.data)) for found in (masked, tuned)]
 
 
 def _accuracy(apply, params, data):

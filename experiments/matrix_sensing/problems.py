@@ -35,7 +35,7 @@ def grid_config(config: Config) -> Config:
 def keys_of(seed: int) -> dict[str, jax.Array]:
     """One key for each random part of a run."""
     names = ("truth", "measurements", "noise", "start")
-    return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
+    return dict(zip(names, _split(jax.random.key(seed), len(names)), strict=True))
 
 
 def make_problem(config: Config, seed: int) -> ms.Problem:
@@ -106,6 +106,11 @@ def _descend(config, problem, start, step_size, num_steps, strength, tol):
 
 
 _compiled = jax.jit(ms.descend, static_argnames="form")
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(key, count):
+    return tuple(jax.random.split(key, count))
 
 
 def _measurements(config, key):

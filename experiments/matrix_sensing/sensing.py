@@ -52,17 +52,18 @@ def _per_seed(config, progress, name, work):
 
 def _columns(config, seed, regularised):
     run = trained(config, seed, regularised=regularised)
-    truth, factor = run.problem.truth, run.factor.astype(jnp.float64)
-    norms = ms.column_norms(factor)
+    factor = run.factor.astype(jnp.float64)
+    norms, share = _norms(factor)
     above = ms.prune(factor, ms.threshold(config.beta))
-    pruned = above if regularised else ms.keep_largest(factor, config.r)
+    pruned = above if regularised else _largest(factor, config.r)
     tuned = fine_tuned(config, run.problem, pruned)
+    whole_error, pruned_error, tuned_error = _errors(run.problem.truth, (factor, pruned, tuned))
     return {
         "kept_columns": above.shape[1],
-        "large_column_fraction": float(ms.share_above(norms, 0.5)),
-        "squared_error": float(ms.squared_error(truth, factor)),
-        "squared_error_pruned": float(ms.squared_error(truth, pruned)),
-        "squared_error_finetuned": float(ms.squared_error(truth, tuned)),
+        "large_column_fraction": share,
+        "squared_error": whole_error,
+        "squared_error_pruned": pruned_error,
+        "squared_error_finetuned": tuned_error,
         "steps": run.steps,
         "train_seconds": run.seconds,
         "column_norms": np.sort(np.asarray(norms))[::-1],
@@ -71,8 +72,7 @@ def _columns(config, seed, regularised):
 
 def _start(config, seed):
     run = trained(config, seed, regularised=False)
-    norms = ms.column_norms(run.factor)
-    return {"large_column_fraction": float(ms.share_above(norms, 0.5))}
+    return {"large_column_fraction": _norms(run.factor)[1]}
 
 
 def _finetuning(config, seed):
@@ -81,12 +81,12 @@ def _finetuning(config, seed):
     step_size = config.step_size / 2
     distances = _distances(run.problem, pruned, step_size, config.finetune_steps)
     limit = fine_tuned(config, run.problem, pruned)
-    fit = ms.fit_linear_convergence(distances, floor=FLOOR * jnp.sum(jnp.square(limit)))
+    fit = _fit(distances, limit)
     return {
-        "finetune_r2": float(fit.r2),
-        "finetune_slope": float(fit.slope),
-        "finetune_decades": float(fit.decades),
-        "finetune_predicted_slope": float(_predicted(config, run.problem, limit, step_size)),
+        "finetune_r2": fit.r2,
+        "finetune_slope": fit.slope,
+        "finetune_decades": fit.decades,
+        "finetune_predicted_slope": _predicted(config, run.problem, limit, step_size),
         "finetune_distance": np.asarray(distances),
     }
 
@@ -97,9 +97,34 @@ def _predicted(config, problem, limit, step_size):
     On the population the error left by the regulariser lies along U itself, where the curvature is
     8 sigma^2; noise excites every direction, and the smallest curvature wins.
     """
-    if config.n == 0:
-        return ms.predicted_slope(jnp.full(1, 8.0), step_size)
-    return ms.predicted_slope(ms.curvatures(problem, limit), step_size)
+    return _slope(None if config.n == 0 else problem, limit, step_size)
+
+
+# What is told of a run, in few programs: one by one, its operations take longer to compile.
+_largest = jax.jit(ms.keep_largest, static_argnums=1)
+
+
+@jax.jit
+def _norms(factor):
+    """Of the columns, and the share of large ones."""
+    norms = ms.column_norms(factor)
+    return norms, ms.share_above(norms, 0.5)
+
+
+@jax.jit
+def _errors(truth, factors):
+    return [ms.squared_error(truth, factor) for factor in factors]
+
+
+@jax.jit
+def _fit(distances, limit):
+    return ms.fit_linear_convergence(distances, floor=FLOOR * jnp.sum(jnp.square(limit)))
+
+
+@jax.jit
+def _slope(problem, limit, step_size):
+    curvatures = jnp.full(1, 8.0) if problem is None else ms.curvatures(problem, limit)
+    return ms.predicted_slope(curvatures, step_size)
 
 
 _distances = jax.jit(

@@ -83,7 +83,7 @@ def _at_shares(method, problem, shares: dict[str, float], seconds: float) -> Cho
     apply = problem.trainer.net.model.apply
     found = score(apply, problem.params, problem.dense.groups, Probe(key=problem.gating_key))
     for name, share in shares.items():
-        keep |= keep_top({name: found[name]}, problem.dense.groups, share)
+        keep |= keep_top({name: found[name]}, problem.dense.groups, share, within_heads=True)
     params = mask(problem.params, problem.dense.groups, keep)
     return untrained(problem, params, jax.device_get(keep), seconds)
 

@@ -185,7 +185,7 @@ def transformation(
     options: dict[str, Any] = {
         "keep_fraction": budget.keep_fraction, "probe_size": budget.probe_size,
         "exclude": tuple(name for name in dense.groups.prunable if name not in dense.sizes),
-        "loss": loss_of(regime), "key": key,
+        "within_heads": True, "loss": loss_of(regime), "key": key,
     }  # fmt: skip
     if regime.period:
         options |= {"period": regime.period, "freeze_at": regime.freeze_at}

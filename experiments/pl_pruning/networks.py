@@ -77,7 +77,7 @@ def dense(network: Network, shape: Shape) -> Dense:
     pair, inputs = (net.model.params, net.model.state), _example(shape)
     groups = find_nodes(lambda v, x: net.model.apply(v[0], v[1], x), pair, inputs)
     experts = tuple(name for name in groups.prunable if groups[name].kind == "expert")
-    sizes = gated_sizes(groups, network.exclude)
+    sizes = gated_sizes(groups, network.exclude, within_heads=True)
     return Dense(net, groups, sizes | {name: groups[name].size for name in experts}, experts)
 
 

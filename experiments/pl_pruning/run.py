@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose nodes, shrink, train on, and measure: every method from the same initial weights."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import cache
 
 import jax
 import numpy as np
@@ -13,8 +14,10 @@ from experiments.pl_pruning.data import load_splits, title
 from experiments.pl_pruning.gating import check_functions
 from experiments.pl_pruning.measures import conditioning, size_of
 from experiments.pl_pruning.methods import WHOLE
+from experiments.pl_pruning.networks import Dense
 from experiments.pl_pruning.problem import Problem, problem_of
 from experiments.pl_pruning.settings import Config, Regime, key_of, regime_of
+from experiments.pl_pruning.trainer import Trainer
 from experiments.pl_pruning.training import Run, prepare, search, steps_taken, train
 from experiments.progress import Progress
 from experiments.results import Curves, Found, Results, as_curves, collected, each_seed
@@ -127,15 +130,20 @@ def _kept(run: Run) -> dict[str, np.ndarray]:
     """Curves of what was kept: the fraction over the steps, and each group's nodes by norm."""
     problem, choice = run.problem, run.choice
     share = choice.kept if len(choice.kept) else np.asarray([kept_share(choice.keep)])
-    norms: Any = scores.magnitude(
-        problem.trainer.net.model.apply, (problem.params, problem.state.model), problem.dense.groups
-    )
+    norms = _norms(problem.trainer, problem.dense)((problem.params, problem.state.model))
     keep = concrete_keep(choice.keep, problem.dense.groups)
     found = {"kept_fraction": share}
     for name, kept in keep.items():
         order = np.argsort(-np.asarray(norms[name]), kind="stable")
         found[f"kept {name}"] = np.asarray(kept, float)[order]
     return found
+
+
+@cache
+def _norms(trainer: Trainer, dense: Dense) -> Callable:
+    """(params, state) -> the norm of every node, by group."""
+    apply, groups = trainer.net.model.apply, dense.groups
+    return jax.jit(lambda pair: scores.magnitude(apply, pair, groups))
 
 
 def _add_crossings(config: Config, regime: Regime, goals, results: Results, curves: Curves):

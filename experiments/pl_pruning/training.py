@@ -3,8 +3,8 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-import optax
 
 from experiments import sharding
 from experiments.pl_pruning.choosing import choose
@@ -157,7 +157,8 @@ def prepare(
     choice = choose(config, regime, method, keep, rate, problem)
     small = small_of(config, regime, choice, problem)
     small = small._replace(first=sharding.replicate(small.first))
-    diverged = not np.isfinite(optax.tree.norm(small.first.params))  # While nodes were chosen.
+    sizes = [np.linalg.norm(np.ravel(leaf)) for leaf in jax.tree.leaves(small.first.params)]
+    diverged = not np.isfinite(sizes).all()  # While nodes were chosen.
     norm = np.nan if diverged else hessian_norm(small.trainer, small.first, problem.data)
     scaled = rate / norm if regime.rate_unit == "1/L" else rate
     return Run(config, regime, problem, choice, small, scaled), norm

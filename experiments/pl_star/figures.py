@@ -49,7 +49,7 @@ def _surface(record, curves):
         axes.plot(*ends.T, "o", color=COLOURS["vermilion"], ms=4, label="ends of gradient descent")
         axes.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), title=f"{title}, first seed")
         axes.set(xlabel="$w_0$", ylabel="$w_1$")
-    row[0].legend(loc="lower left", labelcolor="white")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center")
     figure.colorbar(drawn, ax=list(row), label="$\\log_{10}$ of the loss (sum)")
     return figure
 

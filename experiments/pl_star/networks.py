@@ -82,7 +82,8 @@ def _pure(parts):
         return first.apply(params, first.state, inputs)
 
     def init(seed):
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), parts(seed).params)
+        # On the host, where no program is compiled for every shape.
+        return jax.tree.map(lambda leaf: jnp.asarray(np.float64(leaf)), parts(seed).params)
 
     return apply, init
 

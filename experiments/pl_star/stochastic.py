@@ -33,7 +33,8 @@ def rate(config: Config, seed: int):
         "gd/loss": trace.loss,
         "gd/bound": bound,
     }
-    constants = mu / MARGIN, MARGIN * smoothness, MARGIN * float(_example_smoothness(system))
+    of_examples = float(_example_smoothness(system.apply)(system.params, system.inputs))
+    constants = mu / MARGIN, MARGIN * smoothness, MARGIN * of_examples
     for size in config.batch_sizes:
         one = _stochastic(config, system, constants, size, seed)
         found |= {f"sgd_{size}/{name}": value for name, value in one.items()}
@@ -61,11 +62,17 @@ def _stochastic(config, system, constants, size, seed):
     }
 
 
-def _example_smoothness(system):
+@functools.cache
+def _example_smoothness(apply):
     """The largest K_ii: |grad l_i|^2 = 2 K_ii l_i for l_i = 1/2 r_i^2."""
-    vector, unravel = ravel_pytree(system.params)
-    rows = jax.jacrev(lambda v: system.apply(unravel(v), system.inputs)[:, 0])(vector)
-    return jnp.max(jnp.sum(rows**2, axis=1))
+
+    @jax.jit
+    def largest(params, inputs):
+        vector, unravel = ravel_pytree(params)
+        rows = jax.jacrev(lambda v: apply(unravel(v), inputs)[:, 0])(vector)
+        return jnp.max(jnp.sum(rows**2, axis=1))
+
+    return largest
 
 
 @functools.cache

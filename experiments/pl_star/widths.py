@@ -27,8 +27,7 @@ def width(config: Config, seed: int):
     for size in config.hessian_widths:
         apply, init = perceptron(inputs.shape[1], size)
         norm, gaussian = _norm(apply), init(seed)
-        binary, ones = signs(gaussian), jax.tree.map(jnp.ones_like, gaussian)
-        shrunk, factors = _standard(gaussian)
+        binary, ones, shrunk, factors = _variants(gaussian)
         sizes.append(num_parameters(gaussian))
         norms["linear_output"].append(norm(binary, ones, 0.0, inputs))
         norms["gaussian_output"].append(norm(gaussian, ones, 0.0, inputs))
@@ -49,15 +48,20 @@ def _changes(config, seed):
     return {"descent/kernel_change_slope": slope, "descent/kernel_change": changes}
 
 
-def _standard(params):
-    """The weights of the standard parameterisation, and the factors that give back `params`."""
+@jax.jit
+def _variants(params):
+    """With an output of signs; ones; and as the standard parameterisation has them.
+
+    Of the last, the weights and the factors that give back `params`.
+    """
 
     def scale(path, leaf):
         fan_in = leaf.shape[0] if path[-1].key == "kernel" else 1
         return jnp.full_like(leaf, fan_in**0.5)
 
     factors = jax.tree_util.tree_map_with_path(scale, params)
-    return jax.tree.map(jnp.divide, params, factors), factors
+    ones = jax.tree.map(jnp.ones_like, params)
+    return signs(params), ones, jax.tree.map(jnp.divide, params, factors), factors
 
 
 @functools.cache

@@ -5,19 +5,14 @@ What is said and drawn belongs to the record's experiment, in its modules ``word
 this package knows how it looks.
 """
 
-import base64
-import csv
-import html
-import io
 import os
-from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -25,6 +20,13 @@ from rich.text import Text
 
 import experiments
 from experiments.report import style
+from experiments.report.downloads import curves_csv, results_csv
+from experiments.report.pictures import (
+    Picture,
+    read_pictures,
+    write_overview,
+    write_pictures,
+)
 from experiments.report.tables import (
     PLUS_MINUS,
     Cell,
@@ -39,14 +41,13 @@ from plprune.records import RECORD, Record, read_record, summary, write_file
 
 PAGE, INDEX = "report.html", "index.html"
 RUNS = ("run", "experiment", "preset", "methods", "seeds", "device", "commit")
-MOST_CSV_BYTES = 400_000  # Longer ones stay in metrics.npz: the page is for a phone too.
 
 
 def write_reports(path: str | Path) -> list[Path]:
     """Draw the run in `path` again, or every run below it with an index of them all.
 
-    What an experiment draws of several of its runs together stands in the index, and beside it as
-    ``figure.png`` and ``figure.pdf``.
+    What an experiment draws of several of its runs together stands in the index, and beside it in
+    ``figures/``.
 
     Returns:
       The pages that were written.
@@ -58,8 +59,10 @@ def write_reports(path: str | Path) -> list[Path]:
     path = Path(path)
     path = path.parent if path.name == RECORD else path
     if (path / RECORD).is_file():
-        return [write_report(path)]
-    folders = sorted(found.parent for found in path.rglob(RECORD))
+        parts = _parts(path, read_record(path)[0])
+        return [write_report(folder) for folder in (*parts, path)]
+    # The page of a folder shows the pictures of those below it.
+    folders = sorted((found.parent for found in path.rglob(RECORD)), reverse=True)
     if not folders:
         raise ValueError(f"there is no {RECORD} in {path} or below it.")
     pages, runs, faults = [], {}, {}
@@ -69,14 +72,14 @@ def write_reports(path: str | Path) -> list[Path]:
             runs[folder] = read_record(folder)
         except (ValueError, OSError) as error:
             faults[folder.relative_to(path).as_posix()] = str(error)
-    pictures, caption = {}, ""
+    pictures: list[Picture] = []
     try:
-        pictures, caption = _draw_together(path, runs.values())
+        pictures = _draw_together(path, [runs[folder] for folder in sorted(runs)])
     except Exception as error:
         faults["runs together"] = f"Together they cannot be drawn: {_named(error)}."
-    rows = tuple(_index_row(path, folder, record) for folder, (record, _) in runs.items())
+    rows = tuple(_index_row(path, folder, runs[folder][0]) for folder in sorted(runs))
     index = {"record": None, "tables": [Table("", RUNS, rows)], "faults": faults}
-    _write_page(path / INDEX, index | {"pictures": pictures, "caption": caption})
+    _write_page(path / INDEX, index | {"pictures": pictures})
     if faults:
         told = f"{path / INDEX} has the other {len(runs)} runs."
         raise ValueError(" ".join([*faults.values(), told]))
@@ -134,55 +137,69 @@ def show(record: Record, console: Console) -> None:
 
 
 def _write_report(folder, record, curves):
-    figures, words = _module(record, "figures"), _module(record, "words")
-    caption = style.caption(record)
-    with style.style():
-        drawn = figures.draw(record, curves) if figures else {}
-    metrics = _metrics(record)
-    config = import_module(f"{experiments.EXPERIMENTS[record['experiment']]}.config")
+    words, config = (_module(record, name) for name in ("words", "config"))
+    metrics, pictures = _metrics(record), _pictures(folder, record, curves)
     told = {
         "record": record,
         "about": (config.__doc__ or "").strip().partition("\n")[0],
         "seeds": _seeds(record),
-        "caption": caption,
-        "pictures": _pictures(folder, drawn, caption),
+        "pictures": pictures,
+        "drawn_in": dict.fromkeys(p.path.parent.relative_to(folder).as_posix() for p in pictures),
         "tables": tables(record),
         "seed_tables": [_seed_table(record, *item) for item in metrics.items()],
         "metrics": metrics,
         "measured": words.measured(record) if hasattr(words, "measured") else [],
         "lossy": style.lossy(record),
-        "results_csv": _csv_link(_result_rows(record)),
-        "curves_csv": _curves_link(curves),
+        "results_csv": results_csv(record),
+        "curves_csv": curves_csv(curves),
     }
     _write_page(folder / PAGE, told)
 
 
-def _pictures(folder, figures, caption) -> dict[str, str]:
-    """Name -> SVG of figures that are saved in `folder`."""
-    with style.style():
-        for figure in figures.values():
-            style.tidy(figure)
-            style.settle(figure)
-        told = {name: html.escape(f"{name}: {caption}") for name in figures}
-        found = {name: style.svg(name, figure, told[name]) for name, figure in figures.items()}
-        if figures:
-            style.save(folder, figures, caption)
+def _pictures(folder, record, curves) -> list[Picture]:
+    """The pictures of the commands that the record is made of, or else its own, drawn now."""
+    caption, parts = style.caption(record), _parts(folder, record)
+    if not parts:
+        figures, words = (_module(record, name) for name in ("figures", "words"))
+        findings = words.findings(record) if hasattr(words, "findings") else {}
+        with style.style():
+            drawn = figures.draw(record, curves) if figures else {}
+            return write_pictures(folder, drawn, caption, findings)
+    for part in parts:
+        if not is_drawn(part):
+            write_report(part)
+    found = [picture for part in parts for picture in read_pictures(part)]
+    write_overview(folder, found, caption)
     return found
 
 
-def _draw_together(root, runs) -> tuple[dict[str, str], str]:
-    """Pictures of several runs together, by each experiment's `pooled`, and a caption."""
+def _parts(folder, record) -> list[Path]:
+    """Folders of the commands whose records, together, are this one."""
+    names = getattr(_module(record, "config"), "FIGURES", ())
+    parts = [folder / name for name in names if (folder / name / RECORD).is_file()]
+    results: dict[str, Any] = {}
+    try:
+        for part in parts:
+            for method, entries in read_record(part)[0]["results"].items():
+                results[method] = results.get(method, {}) | entries
+    except ValueError:  # What is left of the commands is damaged.
+        return []
+    return parts if results == record["results"] else []
+
+
+def _draw_together(root, runs) -> list[Picture]:
+    """Pictures of several runs together, by each experiment's `pooled`."""
     groups: dict[ModuleType, list] = {}
     for run in runs:
         figures = _module(run[0], "figures")
         if figures is not None and hasattr(figures, "pooled"):
             groups.setdefault(figures, []).append(run)
     if not groups:
-        return {}, ""
+        return []
     caption = style.caption(*(record for own in groups.values() for record, _ in own))
     with style.style():
         drawn = {k: v for figures, own in groups.items() for k, v in figures.pooled(own).items()}
-    return _pictures(root, drawn, caption), caption
+        return write_pictures(root, drawn, caption)
 
 
 def _module(record: Record, name: str) -> ModuleType | None:
@@ -243,29 +260,6 @@ def _index_row(root, folder, record) -> tuple[Cell, ...]:
         Cell(record["device"]),
         Cell(commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")),
     )
-
-
-def _result_rows(record):
-    yield ["method", "metric", "mean", "stderr", *(f"seed {seed}" for seed in record["seeds"])]
-    for method, entries in record["results"].items():
-        for metric, entry in entries.items():
-            yield [method, metric, entry["mean"], entry["stderr"], *entry["values"]]
-
-
-def _curves_link(curves: Mapping[str, np.ndarray]) -> str | None:
-    if not curves or 24 * sum(array.size for array in curves.values()) > MOST_CSV_BYTES:
-        return None
-    rows = [["curve", "seed number", "position", "value"]]
-    for key, array in curves.items():
-        for index, value in np.ndenumerate(array):
-            rows.append([key, index[0], " ".join(map(str, index[1:])), value])
-    return _csv_link(rows)
-
-
-def _csv_link(rows: Iterable) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return "data:text/csv;base64," + base64.b64encode(text.getvalue().encode()).decode()
 
 
 def _named(error):

@@ -1,29 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The look that all figures share, and the files they are written to.
+"""The look that all figures share, and what their captions say.
 
 Draw inside of ``with style():`` (the report does). Colours are those of Okabe and Ito, told apart
 by colour-blind readers too. What must stand out from any background is drawn in `INK`, which
 becomes the text's own colour on a page.
 """
 
-import io
 import itertools
-import logging
 import re
-import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-from plprune.records import write_file
 
 INK = "#1f2023"
 COLOURS = {
@@ -177,68 +170,3 @@ def lossy(record: Mapping[str, Any]) -> list[str]:
         for name, version in record["versions"].items()
         if re.search("lossy|lossless|re-encod", version)
     ]
-
-
-def settle(figure: Figure) -> None:
-    """Lay a figure out for good: every file of it would do so anew, twice."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
-def save(folder: Path, figures: Mapping[str, Figure], text: str) -> None:
-    """Write ``figure.png`` (one above the other) and ``figure.pdf`` (a page each), captioned."""
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # It finds the fonts' dates odd.
-    pictures, pages = [], io.BytesIO()
-    with PdfPages(pages, metadata={"CreationDate": None}) as pdf:
-        for figure in figures.values():
-            width = int(13 * figure.get_figwidth())
-            note = figure.text(
-                0.5, -0.01, textwrap.fill(text, width), ha="center", va="top", fontsize=8,
-                parse_math=False,
-            )  # fmt: skip
-            extent = _extent(figure)
-            pdf.savefig(figure, bbox_inches=extent, metadata={})
-            pictures.append(_picture(figure, extent))
-            note.remove()
-    write_file(folder / "figure.pdf", lambda file: file.write(pages.getvalue()))
-    write_file(folder / "figure.png", lambda file: _write_png(file, pictures))
-
-
-def _extent(figure):
-    """What "tight" stands for, which costs a drawing for every file."""
-    return figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
-
-
-def svg(name: str, figure: Figure, description: str) -> str:
-    """The figure as an SVG element for a page: as wide as it allows, `INK` in the text's colour."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):  # Else two figures share their ids.
-        figure.savefig(
-            buffer, format="svg", bbox_inches=_extent(figure), transparent=True,
-            metadata={"Date": None},
-        )  # fmt: skip
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # As wide as the page allows, yet no letter larger or smaller than is read with ease.
-    points = float(re.search(r'width="([\d.]+)pt"', text)[1])
-    width = f'style="min-width: {0.75 * points:.0f}pt; max-width: {1.35 * points:.0f}pt"'
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', width, text, count=1)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
-
-
-def _picture(figure, extent):
-    buffer = io.BytesIO()
-    # To be read again at once: packing tightly would take longer than drawing.
-    options = {"pil_kwargs": {"compress_level": 0}}
-    figure.savefig(buffer, format="png", dpi=160, bbox_inches=extent, **options)
-    buffer.seek(0)
-    return matplotlib.image.imread(buffer)[..., :3]
-
-
-def _write_png(file, pictures):
-    width = max(picture.shape[1] for picture in pictures)
-    padded = [
-        np.pad(p, ((0, 40), (0, width - p.shape[1]), (0, 0)), constant_values=1) for p in pictures
-    ]
-    matplotlib.image.imsave(file, np.concatenate(padded), format="png")

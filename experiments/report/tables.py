@@ -39,6 +39,12 @@ class Table(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
 
+    @property
+    def are_words(self) -> list[bool]:
+        """Whether a column is to be read, not compared: nothing in it sorts by a number."""
+        places = range(len(self.columns))
+        return [all(row[place].value is None for row in self.rows) for place in places]
+
 
 def metric_tables(record: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[Table]:
     """One table per regime of the record: a row per method and a column per metric.

@@ -147,7 +147,7 @@ def _cell(sweep, point):
     plain = re.sub(r"[^\w.,=+-]", lambda found: f"%{ord(found[0]):02X}", name)
     config = changed(sweep.base.config, {key: value for key, (_, value) in point.items()})
     try:
-        check(sweep.base.name, config)
+        check(sweep.base.name, cli.settings(sweep.base.name), config)
     except ValueError as error:
         raise ValueError(f"cell {name}: {error}") from None
     options = dataclasses.replace(sweep.base.options, out=sweep.out / plain)

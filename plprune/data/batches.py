@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Integer, PRNGKeyArray
 
+from plprune.compilation import compile_once
 
+
+@compile_once("key")
 def minibatches(
     num_examples: int, batch_size: int, num_steps: int, *, key: PRNGKeyArray
 ) -> Int[Array, "steps batch"]:

@@ -9,6 +9,7 @@ from plprune.gating.objectives import (
     log_trace,
     with_risk,
 )
+from plprune.gating.one_shot import kappa
 from plprune.gating.relaxations import hard_concrete, sigmoids, straight_through, thresholded
 from plprune.gating.schedules import kept_fraction
 from plprune.gating.smoothness import log_smoothness_ratio
@@ -19,6 +20,7 @@ __all__ = [
     "GatingState",
     "Setting",
     "hard_concrete",
+    "kappa",
     "kept_fraction",
     "log_condition_number",
     "log_largest_eigenvalue",

@@ -14,7 +14,7 @@ from plprune.gating.schedules import kept_fraction
 from plprune.nodes import keep_top
 from plprune.nodes.checks import as_patterns
 from plprune.nodes.selection import check_budget
-from plprune.types import Apply, NodeGroups
+from plprune.types import HEAD_WIDTH, Apply, NodeGroups
 
 
 class Options(NamedTuple):
@@ -67,6 +67,7 @@ class Options(NamedTuple):
                 budget=self.budget,
                 min_fraction=self.min_fraction,
                 node_costs=self.node_costs,
+                within_heads=True,  # The groups that are gated have been chosen.
             )
 
         return at
@@ -95,8 +96,15 @@ def check_counts(**counts: tuple[int, int]) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
-def gated_sizes(groups: NodeGroups, exclude: str | tuple[str, ...]) -> dict[str, int]:
+def gated_sizes(
+    groups: NodeGroups, exclude: str | tuple[str, ...], *, within_heads: bool = False
+) -> dict[str, int]:
     """Sizes of the groups that can be pruned and gated and are not excluded.
+
+    Args:
+      groups: From `find_nodes`.
+      exclude: Names or patterns.
+      within_heads: Whether widths within attention heads are among them.
 
     Raises:
       ValueError: none is left, or a pattern of `exclude` matches nothing.
@@ -116,4 +124,9 @@ def gated_sizes(groups: NodeGroups, exclude: str | tuple[str, ...]) -> dict[str,
     }
     if not chosen:
         raise ValueError(f"exclude must leave a group to gate, got {exclude}.")
-    return chosen
+    if within_heads:
+        return chosen
+    whole = {name: size for name, size in chosen.items() if groups[name].kind != HEAD_WIDTH}
+    if not whole:
+        raise ValueError(f"{list(chosen)} are widths within heads: gate with within_heads=True.")
+    return whole

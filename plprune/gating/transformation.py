@@ -60,6 +60,7 @@ def pl_gating(
     min_fraction: float = 0.0,
     node_costs: Mapping[str, float] | None = None,
     exclude: str | tuple[str, ...] = (),
+    within_heads: bool = False,
     probe_size: int = 64,
     network: str = "logits",
     objective: Objective | None = None,
@@ -95,22 +96,20 @@ def pl_gating(
       key: Draws sub-batches and projections.
       initial_updates: Gate updates within the first call, at least 0.
       period: Steps between later gate updates, one each; None gates in the first call only.
-      freeze_at: First step without gate updates; None never freezes. A `schedule` other than
-        "one_shot" needs it, and ends there.
-      schedule: How the kept fraction falls: "one_shot", "linear" or "cubic" (`kept_fraction`).
-      budget: "group" keeps the fraction of every group, "global" of all nodes, "cost" of their
-        `node_costs`, as `keep_top` does.
+      freeze_at: First step without gate updates; None never freezes.
+      schedule: How the kept fraction falls until then: "one_shot", or as in `kept_fraction`.
+      budget: "group", "global" or "cost", as in `keep_top`.
       min_fraction: Part of every group that is kept in any case.
-      node_costs: Group name -> cost of one node, such as `node_flops`; "cost" needs it.
+      node_costs: Group name -> cost of one node (`node_flops`); "cost" needs it.
       exclude: Names or patterns of groups to leave alone.
+      within_heads: Gate the widths within attention heads too; `keep_top` says why not.
       probe_size: Examples that each gate update draws, one from each of as many equal runs of the
         probe; a smaller probe is used whole.
-      network: Where the gates' logits come from: "logits", a free one per node, or "mlp", a
-        perceptron shared by the nodes of a kind that reads `node_statistics`.
+      network: Where the gates' logits come from: "logits", a free one per node, or "mlp", one
+        perceptron for the nodes of a kind, which reads `node_statistics`.
       objective: What the gates minimise; `log_condition_number()` if None.
       relaxation: Logits to the soft gates it is differentiated in; `sigmoids()` if None.
-      gate_optimizer: Moves the network's weights; if None ``optax.adam``, at 0.2 for "logits" and
-        0.03 for "mlp".
+      gate_optimizer: Moves its weights; if None ``optax.adam``, at 0.2 ("logits") or 0.03 ("mlp").
       loss: Given a loss, the probe is a pair (inputs, labels).
       independent: Your word that `apply` treats examples independently, as for `tangent_kernel`.
 
@@ -137,7 +136,7 @@ def pl_gating(
     `vmap` every call pays for one, since a batched condition runs both of its branches: gate seed
     by seed, or train seeds together after shrinking.
     """
-    sizes = gated_sizes(groups, exclude)
+    sizes = gated_sizes(groups, exclude, within_heads=within_heads)
     rule = learned(
         gating_network(network, groups, sizes),
         log_condition_number() if objective is None else objective,
@@ -167,6 +166,7 @@ def score_gating(
     min_fraction: float = 0.0,
     node_costs: Mapping[str, float] | None = None,
     exclude: str | tuple[str, ...] = (),
+    within_heads: bool = False,
     probe_size: int = 64,
     loss: Callable | None = None,
     independent: bool = False,
@@ -180,7 +180,7 @@ def score_gating(
     Raises:
       TypeError: a score that cannot be called so.
     """
-    sizes = gated_sizes(groups, exclude)
+    sizes = gated_sizes(groups, exclude, within_heads=within_heads)
     rule = scored(groups, sizes, score)
     options = Options(
         keep_fraction, 1, period, freeze_at, schedule, budget, min_fraction, node_costs,

@@ -44,8 +44,14 @@ class Equation(NamedTuple):
     @property
     def source(self) -> str:
         """File and line of the user's code that made this equation."""
+        return source_info_util.summarize(self.made_at) or "unknown line"
+
+    @property
+    def made_at(self) -> Any:
+        """Where in the user's code it was made, as jax knows it."""
         # Library functions that jit themselves are cached without the user's frames.
-        return next(filter(None, map(source_info_util.summarize, self.source_info)), "unknown line")
+        known = filter(source_info_util.summarize, self.source_info)
+        return next(known, self.source_info[0])
 
 
 @dataclass(frozen=True, eq=False)

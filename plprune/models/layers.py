@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
+from plprune.compilation import is_concrete
+
 Activation = Callable[[Array], Array]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -47,7 +49,10 @@ def normal(deviation: float) -> nnx.Initializer:
     """Initialiser of normal weights with mean zero and this standard deviation."""
 
     def init(key, shape, dtype=jnp.float32, *_, **__):
-        return (deviation * _standard_normal(key, shape)).astype(dtype)
+        drawn = _standard_normal(key, shape)
+        if isinstance(drawn, np.ndarray):
+            return jnp.asarray(np.float32(deviation) * drawn, dtype)
+        return (deviation * drawn).astype(dtype)
 
     return init
 
@@ -68,7 +73,9 @@ def _standard_normal(key, shape):
     if size > MAX_BLOCKS * BLOCK:
         return jax.random.normal(key, shape, jnp.float32)
     blocks = [_normal_block(key, i) for i in range(-(-size // BLOCK))]
-    return jnp.concatenate(blocks)[:size].reshape(shape)
+    # Cut on the host where it can be: there nothing is compiled for the shape either.
+    numpy = np if all(map(is_concrete, blocks)) else jnp
+    return numpy.concatenate(blocks)[:size].reshape(shape)
 
 
 @jax.jit

@@ -10,10 +10,12 @@ from plprune.nodes.reconstruction import reconstruct
 from plprune.nodes.resizing import resize
 from plprune.nodes.selection import keep_top, node_flops
 from plprune.nodes.targets import Target, keep_within
+from plprune.nodes.unstacking import unstack
 
 if TYPE_CHECKING:
     from plprune.nodes.functionals import shrink_functional
     from plprune.nodes.native import shrink_linen, shrink_model, widths
+    from plprune.nodes.native_parts import native_groups, native_keep
 
 
 def __getattr__(name: str):
@@ -26,6 +28,10 @@ def __getattr__(name: str):
         from plprune.nodes import native
 
         return getattr(native, name)
+    if name in ("native_groups", "native_keep"):
+        from plprune.nodes import native_parts
+
+        return getattr(native_parts, name)
     raise AttributeError(f"module 'plprune.nodes' has no attribute {name!r}")
 
 
@@ -37,6 +43,8 @@ __all__ = [
     "keep_top",
     "keep_within",
     "mask",
+    "native_groups",
+    "native_keep",
     "node_flops",
     "reconstruct",
     "resize",
@@ -44,5 +52,6 @@ __all__ = [
     "shrink_functional",
     "shrink_linen",
     "shrink_model",
+    "unstack",
     "widths",
 ]

@@ -17,10 +17,27 @@ from plprune.graph.shrinking.labels import Labels
 from plprune.graph.shrinking.routing import fill_routed, ranked_atoms
 from plprune.graph.tracing import Graph, trace
 from plprune.independence import doubt
-from plprune.nodes.families import Slots, families
+from plprune.nodes.families import families, slices_by_atom
 from plprune.nodes.kinds import STATISTICS, statistic_leaves
-from plprune.nodes.naming import base_name, display_paths, head_atoms, stream_atoms, unique_name
-from plprune.types import Apply, Inputs, Member, NodeGroup, NodeGroups, Params, Typed
+from plprune.nodes.naming import (
+    attention_atoms,
+    base_name,
+    display_paths,
+    modules_of,
+    stream_atoms,
+    unique_name,
+)
+from plprune.types import (
+    HEAD_WIDTH,
+    UNUSED,
+    Apply,
+    Inputs,
+    Member,
+    NodeGroup,
+    NodeGroups,
+    Params,
+    Typed,
+)
 
 MODES = ("strict", "baked")
 
@@ -118,9 +135,12 @@ def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
         for leaf, infinite in closed.items()
         if not infinite.isdisjoint(atoms)
     }
+    layers = defaultdict(tuple)
+    for leaf, axis in sorted(uses.stepped):
+        layers[paths[leaf]] += (axis,)
     groups = NodeGroups(
         by_name, structure, paths, shapes, shaped, mode, tuple(statistics), infinite,
-        frozenset(paths[k] for k in held),
+        frozenset(paths[k] for k in held), layers=dict(layers),
     )  # fmt: skip
     return Found(whole, labels, groups, drafts.atoms_by_name)
 
@@ -140,11 +160,13 @@ class _Drafts:
 
     def __init__(self, graph, labels, uses, shown):
         self.experts = ranked_atoms(labels)
-        self.graph, self.labels, self.shown = graph, labels, shown
+        self.graph, self.labels = graph, labels
+        ranks = [len(graph.shape(v)) for v in graph.inputs[: len(shown)]]
+        self.modules = modules_of(shown, ranks)
         self.roles: Roles = uses
-        self.heads = head_atoms(graph, labels, self.roles)
+        self.slots, self.full = slices_by_atom(graph, labels)
+        self.heads, self.widths = attention_atoms(graph, labels, self.roles, self.slots)
         self.streams = stream_atoms(graph, labels)
-        self.slots, self.full = _slots(graph, labels)
         self.unread = _read_without_parameter(labels, self.roles)
         self.shared: dict[Label, tuple[LeafAxis, int]] = {}
         self.atoms_by_name: dict[str, list[Label]] = {}
@@ -162,7 +184,7 @@ class _Drafts:
             axes = [key for key, _ in shape]
             kind = self.kind(atoms[0])
             name = unique_name(
-                base_name(axes, self.shown, self.roles, kind), kind, self.atoms_by_name
+                base_name(axes, self.modules, self.roles, kind), kind, self.atoms_by_name
             )
             self.atoms_by_name[name] = atoms
         return self.atoms_by_name
@@ -185,7 +207,7 @@ class _Drafts:
             return self.labels.atoms.pinned[atom]
         paths = self.graph.paths[0]
         if self.roles.order.keys().isdisjoint(leaf for leaf, _ in self.slots[atom]):
-            return lambda: f"the function does not use {paths[min(self.slots[atom])[0]]}"
+            return lambda: f"{UNUSED} {paths[min(self.slots[atom])[0]]}"
         if self.roles.produced.isdisjoint(self.slots[atom]):
             return lambda: "no parameter makes it"
         for (leaf, axis), positions in self.slots[atom].items():
@@ -206,6 +228,8 @@ class _Drafts:
             return "head"
         if atom in self.streams:
             return "residual stream"
+        if atom in self.widths:
+            return HEAD_WIDTH
         made = (leaf for leaf, axis in self.slots[atom] if (leaf, axis) in self.roles.produced)
         primitives = {self.roles.makers[leaf][1] for leaf in made if leaf in self.roles.makers}
         return "channel" if "conv_general_dilated" in primitives else "neuron"
@@ -258,30 +282,6 @@ class _Drafts:
         if self.roles.consumed.isdisjoint(keys):
             return "not gateable: no parameter is contracted against the node"
         return ""
-
-
-def _slots(graph, labels) -> tuple[dict[Label, Slots], dict[LeafAxis, int]]:
-    """Positions of every atom on every parameter axis, and the sizes of the axes."""
-    slots, full = defaultdict(dict), {}
-    for leaf in range(len(graph.paths[0])):
-        for axis, vector in enumerate(labels[graph.inputs[leaf]]):
-            full[leaf, axis] = len(vector)
-            for atom, positions in _positions(labels, vector).items():
-                slots[atom][leaf, axis] = positions
-    return dict(slots), full
-
-
-def _positions(labels, vector) -> dict[Label, np.ndarray]:
-    if len(vector) == 0:  # An axis of no size holds no node, and has no runs to split.
-        return {}
-    unique, inverse = np.unique(labels.atoms.roots(vector), return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    runs = np.split(order, np.cumsum(np.bincount(inverse, minlength=len(unique)))[:-1])
-    found = defaultdict(list)
-    for root, run in zip(unique.tolist(), runs, strict=True):
-        for atom in labels.atoms.basic(root):
-            found[atom].append(run)
-    return {atom: np.sort(np.concatenate(runs)) for atom, runs in found.items()}
 
 
 def _read_without_parameter(labels, roles) -> dict[Label, Any]:

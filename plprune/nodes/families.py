@@ -20,6 +20,30 @@ from plprune.graph.tracing import Graph
 Slots = Mapping[LeafAxis, np.ndarray]  # (leaf, axis) -> positions of one node.
 
 
+def slices_by_atom(graph: Graph, labels: Labels) -> tuple[dict[Label, Slots], dict[LeafAxis, int]]:
+    """Positions of every atom on every parameter axis, and the sizes of the axes."""
+    found, full = defaultdict(dict), {}
+    for leaf in range(len(graph.paths[0])):
+        for axis, vector in enumerate(labels[graph.inputs[leaf]]):
+            full[leaf, axis] = len(vector)
+            for atom, positions in _positions(labels, vector).items():
+                found[atom][leaf, axis] = positions
+    return dict(found), full
+
+
+def _positions(labels, vector) -> dict[Label, np.ndarray]:
+    if len(vector) == 0:  # An axis of no size holds no node, and has no runs to split.
+        return {}
+    unique, inverse = np.unique(labels.atoms.roots(vector), return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    ends = np.cumsum(np.bincount(inverse, minlength=len(unique))).tolist()
+    found = defaultdict(list)
+    for root, start, end in zip(unique.tolist(), [0, *ends], ends, strict=False):
+        for atom in labels.atoms.basic(root):
+            found[atom].append(order[start:end])
+    return {a: r[0] if len(r) == 1 else np.sort(np.concatenate(r)) for a, r in found.items()}
+
+
 def families(
     graph: Graph, labels: Labels, slots: Mapping[Label, Slots], is_open: Callable[[Label], bool]
 ) -> tuple[dict[Any, list[Label]], dict[Label, tuple[LeafAxis, int]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from plprune.graph.paths import Keys, leaves_with_keys
+from plprune.types import Buffer, Trained
 
 STATISTICS = ("mean", "var")  # Flax's names for the running statistics of batch normalisation.
 _MOVING_AVERAGE = {"average", "counter", "hidden"}  # Leaves of hk.ExponentialMovingAverage.
@@ -54,14 +55,16 @@ def statistic_leaves(
 
 
 def _of_variable(leaf, contracted):
-    """Whether an NNX variable holds a statistic; None for a leaf that is in none.
+    """Whether a variable of a known class holds a statistic; None for a leaf that is in none.
 
     A weight that is not trained, such as a frozen kernel, is masked like any other.
     """
+    is_vector = sum(n > 1 for n in np.shape(leaf.value)) <= 1
+    if leaf.box in (Trained, Buffer):
+        return leaf.box is Buffer and is_vector and not contracted
     nnx = sys.modules.get("flax.nnx")
     if nnx is None or leaf.box is None or not issubclass(leaf.box, nnx.Variable):
         return None
     if issubclass(leaf.box, nnx.Param | nnx.BatchStat):
         return issubclass(leaf.box, nnx.BatchStat)
-    is_vector = sum(n > 1 for n in np.shape(leaf.value)) <= 1
     return is_vector and not contracted

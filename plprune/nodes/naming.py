@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and kinds of node groups, from where their parameters sit and how they are used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from plprune.graph.linear.roles import LeafAxis, Roles
 from plprune.graph.shrinking.atoms import Label
 from plprune.graph.shrinking.labels import Labels
-from plprune.graph.tracing import Graph, Variable
+from plprune.graph.tracing import Graph, Variable, all_equations
 
 
 def display_paths(params: Any, paths: Sequence[str]) -> tuple[str, ...]:
@@ -35,19 +35,37 @@ def module_of(path: str) -> str:
     return path.rpartition(".")[0] or path
 
 
-def base_name(axes: Sequence[LeafAxis], paths: Sequence[str], roles: Roles, kind: str) -> str:
+def modules_of(paths: Sequence[str], ranks: Sequence[int]) -> tuple[str, ...]:
+    """`module_of` each leaf, where matrices in a list are layers and no two of them one module.
+
+    Leaves of several ranks in a list, such as (weights, bias), are those of one layer.
+    """
+    listed: dict[str, list[int]] = {}
+    for path, rank in zip(paths, ranks, strict=True):
+        listed.setdefault(_list_of(path), []).append(rank)
+    layers = {of for of, found in listed.items() if of and len(found) > 1 and len({*found}) == 1}
+    return tuple(path if _list_of(path) in layers else module_of(path) for path in paths)
+
+
+def _list_of(path):
+    """The path of the list that a leaf is an entry of; empty if it is in none."""
+    above, _, last = path.rpartition(".")
+    return above if last.isdigit() else ""
+
+
+def base_name(axes: Sequence[LeafAxis], modules: Sequence[str], roles: Roles, kind: str) -> str:
     """Name of the module that first computes the nodes, before clashes are resolved."""
     made = [key for key in axes if key in roles.produced]
     kernels = [key for key in made if key[0] in roles.makers]
     if not made and axes[0][0] in roles.order:
-        return f"{module_of(paths[axes[0][0]])}.inputs"
+        return f"{modules[axes[0][0]]}.inputs"
     if kind == "head":
-        return _common_module([module_of(paths[leaf]) for leaf, _ in kernels or made])
+        return _common_module([modules[leaf] for leaf, _ in kernels or made])
     if kernels:
         first = min(kernels, key=lambda key: roles.makers[key[0]])
     else:
         first = min(made or axes, key=lambda key: roles.order.get(key[0], 0))
-    return module_of(paths[first[0]])
+    return modules[first[0]]
 
 
 def _common_module(modules):
@@ -67,17 +85,35 @@ def unique_name(name: str, kind: str, taken: Mapping[str, Any]) -> str:
     return next(c for c in candidates if c not in taken)
 
 
-def head_atoms(graph: Graph, labels: Labels, roles: Roles) -> set[Label]:
-    """Atoms along the batch axes of products of two activations: attention heads."""
-    atoms = set()
-    for equation in graph.equations:
-        for body in equation.subgraphs:
-            atoms |= head_atoms(body, labels, roles)
+def attention_atoms(
+    graph: Graph, labels: Labels, roles: Roles, owned: Container[Label]
+) -> tuple[set[Label], set[Label]]:
+    """(heads, widths): atoms along the axes of products of two activations.
+
+    Heads lie along the batch axes. The other axes of a product that has heads are widths within
+    them: of queries and keys where it contracts them, of values where it does not.
+
+    Args:
+      graph: From `trace`.
+      labels: Of the graph.
+      roles: Of the parameters.
+      owned: Atoms along axes of parameters. A batch axis without one holds examples; as the head of
+        an attention with a single one counts an axis of size 1 beside them.
+    """
+    heads, widths = set(), set()
+    for equation in all_equations(graph):
         if equation.name == "dot_general" and equation.outputs[0] not in roles.readers:
-            batch, _ = equation.params["dimension_numbers"][1]
-            for d in batch:
-                atoms |= labels.atoms.occurring(labels[equation.inputs[0]][d])
-    return atoms
+            operands = [labels[v] for v in equation.inputs]
+            batches = equation.params["dimension_numbers"][1]
+            along = [operands[0][d] for d in batches[0]]
+            found = set().union(*map(labels.atoms.occurring, along))
+            heads |= found
+            alone = len(along) > 1 and min(map(len, along)) == 1
+            if alone or any(a in owned for a in found):
+                for axes, batch in zip(operands, batches, strict=True):
+                    others = (x for d, x in enumerate(axes) if d not in batch)
+                    widths = widths.union(*map(labels.atoms.members, others))
+    return heads, widths - heads
 
 
 def stream_atoms(graph: Graph, labels: Labels) -> set[Label]:

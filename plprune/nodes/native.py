@@ -1,44 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smaller native Flax modules, checked against the resized function."""
+"""Smaller native modules of Flax and Equinox, checked against the resized function."""
 
 import operator
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from plprune.functional import functional, paired, without_intermediates
+from plprune.functional import paired
 from plprune.graph.tracing import trace
 from plprune.nodes.agreement import Disagreement, Sides, check_agreement
-from plprune.nodes.cutting import Axes, cut_leaf, kept_axes, shrink
+from plprune.nodes.blame import Attempt, described, failing_alone, largest_part
+from plprune.nodes.cutting import kept_axes, shrink
 from plprune.nodes.discovery import analyse
 from plprune.nodes.naming import display_paths, module_of
+from plprune.nodes.native_equinox import EQUINOX, is_equinox
+from plprune.nodes.native_nnx import NNX
 from plprune.nodes.resizing import resize
 from plprune.nodes.sampling import Sampler
-from plprune.nodes.statics import Cut, adjust
-from plprune.types import Apply, Inputs, Keep, NodeGroups
+from plprune.nodes.statics import Library, scaled_leaves
+from plprune.types import Apply, Keep, NodeGroups
 
 _ADVICE = "use resize, which runs for every model"
-_MAX_SUSPECTS = 8  # Kinds of groups that are tried alone once the smaller module has failed.
+_MAX_NAMED = 8  # Groups that an error names.
 
 
 def shrink_model(
-    model: nnx.Module,
+    model: Any,
     groups: NodeGroups,
     keep: Keep,
     *,
-    call: Callable[[nnx.Module, Inputs], Any] = operator.call,
-) -> nnx.Module:
-    """A smaller NNX module without the closed nodes, equal to `resize` of the model.
+    call: Callable[..., Any] = operator.call,
+    native_only: bool = False,
+) -> Any:
+    """A smaller NNX or Equinox module without the closed nodes, equal to `resize` of the model.
 
-    Arrays are cut, and the sizes that Flax's layers keep beside them are adjusted. Attention
-    divides by the square root of its head width; query parameters are rescaled to make up for it.
+    Arrays are cut, and the sizes that the library's layers keep beside them are adjusted, those of
+    layers that are stacked for a scan included. Attention divides by the square root of its head
+    width; query parameters are rescaled to make up for it.
 
     The result is compared with `resize` in evaluation mode: at the model's own weights and at
     random parameters and state of several sizes, so that small or zero weights hide nothing; on
@@ -50,44 +52,113 @@ def shrink_model(
     branches) bring in is the caller's to check.
 
     Args:
-      model: Any NNX module, left as it was.
+      model: Any NNX module, any Equinox module, or the pair (module, state) of an Equinox module
+        that has an `eqx.nn.State`; left as it was.
       groups: From `find_nodes` on the model's parameters, with or without its state.
       keep: Group name -> [g] booleans, concrete.
-      call: How to run the model; by default `model(inputs)`. Inputs and outputs may be any trees.
+      call: How to run the model, as for `functional` or `functional_equinox`; by default
+        `model(inputs)`. Inputs and outputs may be any trees.
+      native_only: Leave the nodes of groups in place that a module cannot lose, instead of raising
+        an error: `native_keep` says which are left.
+
+    Returns:
+      What `model` is, smaller.
 
     Raises:
-      ValueError: as `shrink`; the groups are those of another model; or the smaller module fails
-        or computes something else, because sizes are written into its code or a width enters
-        its arithmetic (the mean of a layer normalisation). Then use `resize`, or leave the groups
-        out that the message names.
+      ValueError: `model` is something else; as `shrink`; the groups are those of another model; or
+        the smaller module fails or computes something else, because sizes are written into its code
+        or a width enters its arithmetic (the mean of a layer normalisation). The message names the
+        groups at fault, and the layer that raised an error. Use `resize`, leave these groups out,
+        or pass `native_only`; `native_groups` tells before.
 
     Cost: about six analyses; of both the module and the resized function two compilations, not
     optimised, and twelve evaluations in float64, with one draw of the parameters in memory. Upon
-    failure up to eight groups are tried alone.
+    failure the groups are tried alone, one of each repeated layer's.
     """
-    parts = functional(model, call=call)
+    attempt = attempts(model, groups, keep, call)
+    try:
+        return attempt(keep)
+    except Disagreement as error:
+        if native_only:
+            return native_part(attempt, groups, keep)[0]
+        why = failing_alone(attempt, groups, keep)
+        raise ValueError(_refusal(error, [n for n in why if why[n]])) from error.__cause__
+
+
+def native_part(attempt: Attempt, groups: NodeGroups, keep: Keep) -> tuple[Any, dict[str, Any]]:
+    """`largest_part`; what fails together only is a ValueError."""
+    try:
+        return largest_part(attempt, groups, keep)
+    except Disagreement as error:
+        raise ValueError(_refusal(error, [])) from error.__cause__
+
+
+def attempts(model: Any, groups: NodeGroups, keep: Keep, call: Callable[..., Any]) -> Attempt:
+    """``(keep, *, brief) -> the smaller module``, which raises `Disagreement` if it is another."""
+    library = _library(model)
+    parts = library.parts(model, call)
     variables, apply = (parts.params, parts.state), paired(parts)
     found = analyse(apply, variables, groups.inputs, mode=groups.mode, statistics=groups.statistics)
     _check_same(found.groups, groups, keep)
-    widened = paired(functional(_widened(model), call=call))
+    wide_apply = paired(library.parts(library.widened(model), call))
 
     def attempt(keep, *, brief=False):
-        small, factors = _smaller(model, variables, found.groups, keep)
+        small, factors = _smaller(library, model, variables, found.groups, keep)
         own, wide = (
-            Sides(resize(full, found.groups, keep), _native(module, factors, call))
-            for full, module in ((apply, small), (widened, _widened(small)))
+            Sides(resize(full, found.groups, keep), _scaled(library.parts(module, call), factors))
+            for full, module in ((apply, small), (wide_apply, library.widened(small)))
         )
         cut = shrink(variables, found.groups, keep)
         sampler = partial(Sampler, found.graph, found.groups, cut)
         check_agreement(own, wide, sampler, groups.inputs, brief=brief)
-        _rescale(small, factors)
-        return small
+        return library.scaled(small, factors)
 
+    return attempt
+
+
+def _library(model) -> Library:
+    if isinstance(model, nnx.Module):
+        return NNX
+    if is_equinox(model):
+        return EQUINOX
+    raise ValueError(
+        "model must be an NNX or an Equinox module, or (module, state) of Equinox, got a "
+        f"{type(model).__name__}; use shrink_linen for Linen modules, and resize for any function."
+    )
+
+
+def _smaller(library, model, variables, groups, keep):
+    """The module with its arrays cut and its sizes adjusted, and factors of some leaves to come."""
+    axes = kept_axes(groups, keep)
+    shown = dict(zip(groups.paths, display_paths(variables, groups.paths), strict=True))
+    by_shown = (
+        {shown[path]: value for path, value in table.items()}
+        for table in (axes, groups.full_shapes, groups.layers)
+    )
     try:
-        return attempt(keep)
-    except Disagreement as error:
-        suspects = _suspects(attempt, keep)
-        raise ValueError(f"The smaller module {error}; {_ADVICE}{suspects}.") from error.__cause__
+        return library.cut(model, *by_shown)
+    except Exception as error:
+        raise Disagreement(f"cannot be built ({type(error).__name__}: {error})") from error
+
+
+def _scaled(parts, factors) -> Apply:
+    """The smaller module as a function of the cut variables."""
+
+    def apply(variables, inputs):
+        params, state = variables
+        return parts.apply(scaled_leaves(params, factors), state, inputs)
+
+    return apply
+
+
+def _refusal(error, failing):
+    """The error, with the groups to leave out as far as single ones are at fault."""
+    text = f"The smaller module {described(error)}; {_ADVICE}"
+    if not failing:
+        return f"{text}."
+    names = f"{failing[:_MAX_NAMED]}"
+    names += f" and {len(failing) - _MAX_NAMED} more" if len(failing) > _MAX_NAMED else ""
+    return f"{text}, or leave {names} out of keep (native_only=True does)."
 
 
 def widths(groups: NodeGroups, keep: Keep) -> dict[str, int | tuple[int, ...]]:
@@ -105,7 +176,8 @@ def widths(groups: NodeGroups, keep: Keep) -> dict[str, int | tuple[int, ...]]:
     made: dict[str, set[int]] = {}  # All that a leaf makes, also where nothing is removed.
     for group in groups.values():
         for member in group.producers:
-            made.setdefault(member.path, set()).add(member.axis)
+            if member.axis not in groups.layers.get(member.path, ()):
+                made.setdefault(member.path, set()).add(member.axis)
     leaves: dict[str, set[str]] = {}
     for name in keep:
         for member in groups[name].producers:
@@ -148,123 +220,9 @@ def shrink_linen(
     return module, small
 
 
-def _suspects(attempt, keep) -> str:
-    """Which groups fail alone; if they are many, one of each repeated layer's speaks for all."""
-    names = [name for name, kept in keep.items() if not np.all(kept)]
-    kinds = {name: name for name in names}
-    if len(kinds) > _MAX_SUSPECTS:
-        kinds = {re.sub(r"\d+", "*", name): name for name in reversed(names)}
-    if not 1 < len(kinds) <= _MAX_SUSPECTS:
-        return ""
-    failing = []
-    for kind, name in kinds.items():
-        try:
-            attempt({name: keep[name]}, brief=True)
-        except Disagreement:
-            failing.append(kind)
-    return f", or leave {failing} out of keep" if 0 < len(failing) < len(kinds) else ""
-
-
 def _check_same(found, groups, keep):
     for name, kept in keep.items():
         if name not in found or np.shape(kept) != (found[name].size,):
             raise ValueError(f"keep[{name!r}] is no group of this model: {list(found)}.")
         if name in groups and groups[name].size != found[name].size:
             raise ValueError(f"groups[{name!r}] was found on another model.")
-
-
-def _smaller(model, variables, groups, keep):
-    """The module with its arrays cut and its sizes adjusted, and factors of some leaves to come."""
-    axes = kept_axes(groups, keep)
-    shown = dict(zip(groups.paths, display_paths(variables, groups.paths), strict=True))
-    shapes = {shown[path]: shape for path, shape in groups.full_shapes.items()}
-    axes = {shown[path]: kept for path, kept in axes.items()}
-    small = _cut_arrays(without_intermediates(model), axes)
-    try:
-        return small, _adjust(small, axes, shapes)
-    except Exception as error:
-        raise Disagreement(f"cannot be built ({type(error).__name__}: {error})") from error
-
-
-def _cut_arrays(model, axes):
-    graph, state = nnx.split(model)
-
-    def smaller(path, leaf):
-        name = ".".join(map(str, path))
-        return cut_leaf(leaf, axes[name]) if name in axes else leaf
-
-    flat = {path: smaller(path, leaf) for path, leaf in _flat(nnx.to_pure_dict(state)).items()}
-    state = jax.tree.map(lambda x: x, state)
-    nnx.replace_by_pure_dict(state, _nested(flat))
-    return nnx.merge(graph, state)
-
-
-def _flat(tree, prefix=()):
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    return {p: x for k, sub in tree.items() for p, x in _flat(sub, (*prefix, k)).items()}
-
-
-def _nested(flat):
-    tree: dict = {}
-    for path, leaf in flat.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return tree
-
-
-def _adjust(module, axes: Mapping[str, Axes], shapes) -> dict[str, float]:
-    """Set the sizes that layers hold; the factors by which their leaves make up for others."""
-    factors = {}
-    for path, layer in nnx.iter_modules(module):
-        prefix = "".join(f"{key}." for key in path)
-        own = {name[len(prefix) :]: name for name in axes if name.startswith(prefix)}
-        cut = Cut(
-            {short: axes[name] for short, name in own.items()},
-            {short: shapes[name] for short, name in own.items()},
-        )
-        for short, factor in adjust(layer, cut).items():
-            factors[own[short]] = factor
-    return factors
-
-
-def _native(module, factors, call) -> Apply:
-    """The smaller module as a function of the cut variables."""
-    parts = functional(module, call=call)
-
-    def apply(variables, inputs):
-        params, state = variables
-        flat = flatten_dict(params)
-        scaled = {path: _times(leaf, factors.get(".".join(path))) for path, leaf in flat.items()}
-        return parts.apply(unflatten_dict(scaled), state, inputs)
-
-    return apply
-
-
-def _times(leaf, factor):
-    return leaf if factor is None else leaf * jnp.asarray(factor, leaf.dtype)
-
-
-def _rescale(module, factors):
-    state = nnx.state(module, nnx.Param)
-    for path, variable in nnx.to_flat_state(state):
-        variable[...] = _times(variable[...], factors.get(".".join(map(str, path))))
-    nnx.update(module, state)
-
-
-def _widened(module):
-    """A copy whose layers compute in float64 where they name a floating type."""
-    module = nnx.clone(module)
-    for _, layer in nnx.iter_modules(module):
-        for name, value in list(vars(layer).items()):
-            if _names_float(value):
-                setattr(layer, name, jnp.float64)
-    return module
-
-
-def _names_float(value):
-    if isinstance(value, str):
-        return value in ("bfloat16", "float16", "float32")
-    return isinstance(value, type | np.dtype) and jnp.issubdtype(np.dtype(value), jnp.floating)

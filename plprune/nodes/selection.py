@@ -17,7 +17,7 @@ from plprune.costs import flops
 from plprune.nodes.checks import as_patterns, check_fraction, check_names, vector
 from plprune.nodes.cutting import shrink
 from plprune.nodes.resizing import resize
-from plprune.types import Apply, Inputs, NodeGroups, Params
+from plprune.types import HEAD_WIDTH, Apply, Inputs, NodeGroups, Params
 
 BUDGETS = ("group", "global", "cost")
 
@@ -33,6 +33,7 @@ def keep_top(
     min_fraction: float = 0.0,
     node_costs: Mapping[str, float] | None = None,
     exclude: str | tuple[str, ...] = (),
+    within_heads: bool = False,
 ) -> dict[str, Bool[Array, " _"]]:
     """The nodes with the largest scores, as `mask`, `shrink` and `resize` take them.
 
@@ -54,9 +55,12 @@ def keep_top(
       min_fraction: Part of its nodes that every group keeps at least, in [0, 1].
       node_costs: Group name -> cost of one of its nodes, such as `node_flops`; for "cost".
       exclude: Names or patterns such as "encoder.*" of groups to leave alone.
+      within_heads: Choose among the widths within attention heads too, besides whole heads.
 
     Returns:
       Group name -> [g] booleans, for the prunable groups that have scores and are not excluded.
+      Groups of kind "head width" are among them only with `within_heads`: modules that keep one
+      width for queries, keys and values can only lose as much of each.
 
     Raises:
       ValueError: an argument is out of range, a name is unknown, scores are no real numbers, or a
@@ -70,6 +74,7 @@ def keep_top(
         min_nodes=min_nodes,
         min_fraction=min_fraction,
         exclude=exclude,
+        within_heads=within_heads,
     )
     check_budget(budget, ranking.scores, min_fraction, node_costs)
     if budget == "group":
@@ -127,6 +132,7 @@ def ranked(
     min_nodes: int,
     min_fraction: float,
     exclude: str | tuple[str, ...],
+    within_heads: bool,
 ) -> Ranking:
     """The scored groups that can be pruned and are not excluded; arguments of `keep_top`.
 
@@ -137,6 +143,8 @@ def ranked(
     _check_min_fraction(min_fraction)
     check_names(scores, groups, "scores")
     excluded = excluded_groups(groups, exclude)
+    if not within_heads:
+        excluded |= {name for name in scores if groups[name].kind == HEAD_WIDTH}
     comparable = _comparable(
         {
             name: vector(values, f"scores[{name!r}]", groups[name].size)

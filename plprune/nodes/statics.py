@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that NNX layers keep beside their arrays, adjusted to smaller arrays."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-Axes = Mapping[str, list[np.ndarray]]  # Own leaf name -> per axis, the kept positions.
+from plprune.functional.parts import Functional, by_path, nested
+
+Axes = list[np.ndarray]  # Of a leaf: per axis, the kept positions.
 
 
 class Cut(NamedTuple):
     """How the leaves of one layer were cut."""
 
-    kept: Axes
+    kept: Mapping[str, Axes]  # By own leaf name.
     full: Mapping[str, tuple[int, ...]]  # Own leaf name -> shape before.
 
     def size(self, name: str, axis: int) -> int:
@@ -28,6 +31,67 @@ class Cut(NamedTuple):
         """How many of `count` equal blocks of an axis keep any position."""
         width = self.full[name][axis] // count
         return len(np.unique(self.kept[name][axis] // width))
+
+
+class Library(NamedTuple):
+    """What shrinking asks of a library of modules."""
+
+    parts: Callable[[Any, Callable], Functional]  # (module, call) -> the module taken apart.
+    # (module, kept positions, shapes before, axes of layers) -> a smaller module, and factors of
+    # leaves to come.
+    cut: Callable[..., tuple[Any, dict[str, float]]]
+    widened: Callable[[Any], Any]  # A copy whose layers compute in float64 where they name a type.
+    scaled: Callable[[Any, Mapping[str, float]], Any]  # With its leaves times these factors.
+
+
+def scaled_leaves(tree: Any, factors: Mapping[str, float]) -> Any:
+    """Nested dictionaries in which the leaves that have a factor, by their name, are times it."""
+    leaves = by_path(tree).items()
+    return nested({path: scaled_leaf(path, leaf, factors) for path, leaf in leaves})
+
+
+def scaled_leaf(path: Iterable[Any], leaf: Any, factors: Mapping[str, float]) -> Any:
+    """A leaf times its factor, if it has one by its name, the keys of its path joined by dots."""
+    factor = factors.get(".".join(map(str, path)))
+    return leaf if factor is None else leaf * jnp.asarray(factor, leaf.dtype)
+
+
+def adjust_layers(
+    layers: Iterable[tuple[tuple, Any]],
+    axes: Mapping[str, Axes],
+    shapes: Mapping[str, tuple[int, ...]],
+    stacked: Mapping[str, Collection[int]],
+    adjust: Callable[[Any, Cut], dict[str, float]],
+) -> dict[str, float]:
+    """`adjust` every layer, given with its path, to how its leaves were cut.
+
+    Along the axes in `stacked` layers lie side by side: a single one has no such axis.
+
+    Returns:
+      Leaf name -> the factor that makes up for a size which its layer computes with.
+    """
+    factors = {}
+    for path, layer in layers:
+        prefix = "".join(f"{key}." for key in path)
+        own = {name[len(prefix) :]: name for name in axes if name.startswith(prefix)}
+        cut = Cut(
+            {short: _without(axes[name], stacked.get(name, ())) for short, name in own.items()},
+            {short: _without(shapes[name], stacked.get(name, ())) for short, name in own.items()},
+        )
+        for short, factor in adjust(layer, cut).items():
+            factors[own[short]] = factor
+    return factors
+
+
+def _without(axes, stacked):
+    return tuple(x for d, x in enumerate(axes) if d not in stacked)
+
+
+def names_float(value: Any) -> bool:
+    """Whether what a layer keeps is a floating type, or the name of one."""
+    if isinstance(value, str):
+        return value in ("bfloat16", "float16", "float32")
+    return isinstance(value, type | np.dtype) and jnp.issubdtype(np.dtype(value), jnp.floating)
 
 
 def adjust(layer: nnx.Module, cut: Cut) -> dict[str, float]:

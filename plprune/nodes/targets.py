@@ -46,6 +46,7 @@ def keep_within(
     min_nodes: int = 1,
     min_fraction: float = 0.0,
     exclude: str | tuple[str, ...] = (),
+    within_heads: bool = False,
     clock: Callable[..., float] = latency,
 ) -> dict[str, Bool[np.ndarray, " _"]]:
     """The nodes with the largest scores such that the model shrunk to them costs at most `target`.
@@ -68,6 +69,7 @@ def keep_within(
       min_nodes: Nodes that every group keeps at least.
       min_fraction: Part of its nodes that every group keeps at least.
       exclude: Names or patterns of groups to leave alone.
+      within_heads: As for `keep_top`.
       clock: ``clock(function, params, inputs) -> seconds``, such as `costs.latency`, the median of
         ten calls here; give it a `partial` with more repeats, or your own for another device.
 
@@ -96,6 +98,7 @@ def keep_within(
         min_nodes=min_nodes,
         min_fraction=min_fraction,
         exclude=exclude,
+        within_heads=within_heads,
     )
     choice, model = _Choice(ranking, budget), _Model(apply, params, groups, inputs, clock)
     counts = dict(zip(("parameters", "bytes"), parameter_counts(params, groups), strict=True))

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 
 from plprune.compilation import are_concrete
@@ -36,7 +36,7 @@ def _score(function, needs):
         _refuse_fields(function.__name__, kwargs)
         given = dict(order.bind(*args, **kwargs).arguments)
         params, probe = given.pop("params"), given.pop("probe", NO_PROBE)
-        _check(function.__name__, needs, given["apply"], params, probe)
+        _check(plain, given["apply"], params, probe)
         arrays = {
             "params": params, "inputs": probe.inputs, "labels": probe.labels, "key": probe.key,
         }  # fmt: skip
@@ -45,7 +45,17 @@ def _score(function, needs):
         static = given | {"loss": probe.loss, "independent": probe.independent}
         return run_where_independent(on_arrays, static, arrays)
 
+    vars(plain)["needs"] = needs
     return plain
+
+
+def check_needs(score: Score, probe: Probe) -> None:
+    """ValueError for what a score of ours needs and the probe lacks; of others nothing is known."""
+    while isinstance(score, partial):
+        score = score.func
+    for field in getattr(score, "needs", ()):
+        if getattr(probe, field) is None:
+            raise ValueError(f"{score.__name__} needs {field}, got None.")
 
 
 def _refuse_fields(name, keywords):
@@ -58,16 +68,14 @@ def _refuse_fields(name, keywords):
         )
 
 
-def _check(name, needs, apply, params, probe):
+def _check(score, apply, params, probe):
     if not isinstance(probe, Probe):
         raise TypeError(
             f"probe must be a Probe of plprune.scores, got {type(probe).__name__}: write "
-            f"{name}(apply, params, groups, Probe(inputs))."
+            f"{score.__name__}(apply, params, groups, Probe(inputs))."
         )
-    for field in needs:
-        if getattr(probe, field) is None:
-            raise ValueError(f"{name} needs {field}, got None.")
-    if "loss" in needs:
+    check_needs(score, probe)
+    if "loss" in score.needs:
         check_probe(apply, params, probe)
-    elif "inputs" in needs:
+    elif "inputs" in score.needs:
         num_examples(inputs=probe.inputs)

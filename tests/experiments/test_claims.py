@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def test_all_merges_nothing_that_was_replaced_meanwhile(figures, toy, tmp_path, 
     def run(config, figure, *, progress):
         if figure == "rate" and config.keep == 0.5:
             words = ("--keep", 0.25, "--overwrite", "--quiet")
-            assert main("toy", "width", "--out", tmp_path, *words) == 0
+            while main("toy", "width", "--out", tmp_path, *words):  # While it is being drawn.
+                time.sleep(0.01)
         return toy.run_figure(config, figure, progress=progress)
 
     toy("run", run=run)

@@ -29,10 +29,10 @@ def test_every_seed_is_a_piece_of_its_own_and_a_step_of_the_task(tmp_path):
 
     for _ in range(2):
         progress = Progress(Kept(tmp_path, "run"))
-        found = each_seed(CONFIG, progress, "gd", work, task=task, shown={"now": "loss"})
+        found = each_seed(CONFIG, progress, "gd", work, task=task)
         assert [one["loss"] for one in found] == [1.5, 2.0]
     assert done == [3, 4] == list(seeds_of(CONFIG))
-    assert task.seen == [(1, {"now": 1.5}), (1, {"now": 2.0})] * 2
+    assert task.seen == [(1, {})] * 4
     assert {path.name for path in tmp_path.iterdir()} == {"gd, seed 3.npz", "gd, seed 4.npz"}
 
 

@@ -47,7 +47,7 @@ def test_a_run_writes_record_curves_figures_and_report(toy, tmp_path, capsys):
     toy("figures", draw=toy.draw)
     assert main("toy", "--preset", "large", "--seeds", 2, "--out", tmp_path / "run") == 0
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    products = {"record.json", "metrics.npz", "figure.png", "figure.pdf", "report.html"}
+    products = {"record.json", "metrics.npz", "figure.png", "figures", "report.html"}
     assert written - products == {"log.jsonl", "tensorboard"}
     assert products <= written
     record, curves = read_record(tmp_path / "run")

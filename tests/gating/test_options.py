@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates that are chosen among within a budget."""
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 from plprune.costs import flops
-from plprune.gating import pl_gating
-from plprune.nodes import node_flops, resize, shrink
+from plprune.gating import pl_gating, score_gating
+from plprune.gating.options import gated_sizes
+from plprune.nodes import find_nodes, node_flops, resize, shrink
+from plprune.scores import magnitude
 from tests.gating.cases import FIRST, GROUPS, INPUTS, KEY, PARAMS, SECOND, apply, stepper
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -49,3 +52,28 @@ def test_budgets_are_checked_before_any_step():
     ):
         with pytest.raises(ValueError, match=words):
             pl_gating(keep_fraction=0.5, **options, **wrong)
+
+
+def attention(p, x):
+    q, k, v = (jnp.einsum("btd,dhf->bthf", x, p[name]) for name in ("q", "k", "v"))
+    weights = jax.nn.softmax(jnp.einsum("bthf,bshf->bhts", q, k))
+    return jnp.einsum("bhts,bshf,hfc->bc", weights, v, p["out"])
+
+
+def test_widths_within_heads_are_gated_only_if_asked_for():
+    params = {name: jnp.ones((5, 2, 4)) for name in ("q", "k", "v")}
+    params["out"] = jnp.ones((2, 4, 3))
+    groups = find_nodes(attention, params, jnp.ones((2, 3, 5)))
+    sizes = {groups[name].kind: size for name, size in groups.prunable.items()}
+    assert sizes == {"head": 2, "head width": 4}
+    assert list(gated_sizes(groups, ()).values()) == [2]
+    assert sorted(gated_sizes(groups, (), within_heads=True).values()) == [2, 4]
+    heads = next(name for name in groups if groups[name].kind == "head")
+    for gating, more in ((pl_gating, {}), (score_gating, {"score": magnitude})):
+        options = {"keep_fraction": 0.5, "key": KEY, **more}
+        start = gating(optax.sgd(0.1), attention, groups, **options).init(params)
+        assert start.keep.keys() == {heads}
+        every = gating(optax.sgd(0.1), attention, groups, within_heads=True, **options)
+        assert every.init(params).keep.keys() > {heads}
+    with pytest.raises(ValueError, match="are widths within heads: gate with within_heads=True"):
+        gated_sizes(groups, (heads,))

@@ -27,7 +27,6 @@ from tests.gating.cases import (
     draw,
 )
 
-SCORES = {name: getattr(scores, name) for name in scores.__all__ if name != "Probe"}
 REDRAWN = partial(scores.ntk_sap, init=draw)
 DRAWING = ("random", "ntk_sap", "node_lambda_max")
 
@@ -40,7 +39,7 @@ def chosen(index):
             values = function(*args)
             return {name: v.astype(jnp.float32) for name, v in values.items()}
 
-        branches = [partial(single, function) for function in (*SCORES.values(), REDRAWN)]
+        branches = [partial(single, function) for function in (*scores.SCORES.values(), REDRAWN)]
         return jax.lax.switch(index, branches)
 
     return score
@@ -60,9 +59,9 @@ def step(index, params, state):
     return optax.apply_updates(params, updates), state
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", scores.SCORES)
 def test_scores_close_nodes_along_a_schedule(name):
-    index = list(SCORES).index(name)
+    index = list(scores.SCORES).index(name)
     params, state, counts, refreshed = PARAMS, gating(index).init(PARAMS), [], []
     for number in range(6):
         params, state = step(index, params, state)
@@ -86,7 +85,7 @@ def test_ntk_sap_scores_fresh_weights_where_it_can_draw_them():
         return np.asarray(step(index, params, gating(index).init(params))[1].gates[FIRST])
 
     halved = jax.tree.map(lambda p: p / 2, PARAMS)
-    given, redrawn = list(SCORES).index("ntk_sap"), len(SCORES)
+    given, redrawn = list(scores.SCORES).index("ntk_sap"), len(scores.SCORES)
     assert not np.allclose(gates(given, PARAMS), gates(given, halved), rtol=0.1)
     np.testing.assert_array_equal(gates(redrawn, PARAMS), gates(redrawn, halved))
     assert not np.allclose(gates(redrawn, PARAMS), gates(given, PARAMS), rtol=0.1)

@@ -31,6 +31,24 @@ def test_draws_depend_on_the_key_and_work_under_vmap_and_shapes(key):
     assert jax.eval_shape(lambda: normal(1.0)(key, (7, 5), jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+def test_draws_of_a_new_shape_compile_nothing_and_are_those_inside_of_jit(key):
+    draw, compiled = normal(0.3), []
+    draw(key, (2, 3))  # Compiles what serves every shape.
+
+    def hear(event, *_, **__):
+        compiled.extend([event] if event.endswith("backend_compile_duration") else [])
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        found = draw(key, (7, 11))
+        assert not compiled
+        inside = jax.jit(lambda key: draw(key, (7, 11)))(key)
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    chex.assert_trees_all_equal(found, inside)
+
+
 def test_chain_applies_its_parts_in_order(key):
     parts = [Dense(i, o, rngs=nnx.Rngs(i)) for i, o in ((2, 3), (3, 4))]
     chain = Chain("part", parts)

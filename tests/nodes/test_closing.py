@@ -160,7 +160,7 @@ def test_a_traced_mask_of_a_refused_group_is_refused():
     ("case", "group", "reason"),
     [
         ("tied autoencoder", "w", "w.1. both makes and reads the node"),
-        ("attention", "qkv.neurons", "reads the node without a parameter to scale"),
+        ("attention", "qkv.head_widths", "reads the node without a parameter to scale"),
         ("lora", "a.neurons", "reads the node without a parameter to scale"),
         ("unit length, baked", "w", "reduce_sum at .*zoo.py.* reads the node without"),
     ],

@@ -58,7 +58,7 @@ def test_traced_and_single_precision_trees_are_cut_alike():
 
 def test_positions_of_several_factors_go_with_any_of_them():
     case, groups = CASES["attention"], found("attention")
-    keep = {"qkv": np.array([True, False]), "qkv.neurons_2": np.array([True, False, True])}
+    keep = {"qkv": np.array([True, False]), "qkv.head_widths_2": np.array([True, False, True])}
     small = shrink(case.params, groups, keep)
     assert small["o"].shape == (2, 6)  # One head of two value channels.
     assert small["qkv"].shape == (6, 3 + 3 + 2)

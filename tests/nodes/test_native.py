@@ -12,6 +12,7 @@ from discovered import random_keep, shaped
 from flax import linen, nnx
 from flax_zoo import Convolutions as Branching
 from flax_zoo import Decoder, LinenEncoder
+from stacks import linen_stack
 from zoo import fill, normal
 
 from plprune import models
@@ -185,12 +186,23 @@ def test_linen_modules_are_rebuilt_from_widths():
         shrink_linen(lambda _: LinenNet(), variables, LinenNet().apply, groups, keep)
 
 
+def test_widths_of_stacked_layers_do_not_count_the_layers():
+    stack = linen_stack()
+    groups = find_nodes(*stack)
+    keep = {"blocks.attention": np.array([True, False]), "blocks.up": np.arange(5) > 1}
+    assert widths(groups, keep) == {
+        "blocks.attention.query": (1, 4), "blocks.attention.key": (1, 4),
+        "blocks.attention.value": (1, 4), "blocks.up": 3,
+    }  # fmt: skip
+
+
 def test_linen_attention_is_rebuilt_with_fewer_heads_but_not_with_narrower_ones():
     variables = fill(
         jax.eval_shape(LinenEncoder().init, jax.random.key(0), TOKENS), dtype="float32"
     )
     groups = find_nodes(LinenEncoder().apply, variables, TOKENS)
     assert groups["attention"].kind == "head"
+    assert groups["attention.query"].kind == groups["attention.value"].kind == "head width"
     keep = {"attention": np.array([True, False]), "up": np.arange(5) > 1}
     assert widths(groups, keep)["attention.query"] == (1, 4)
 

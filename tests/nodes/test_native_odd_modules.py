@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import stacks
 from flax import nnx
 from zoo import normal
 
 from plprune.functional import functional, paired
-from plprune.nodes import find_nodes, native, resize, shrink, shrink_model
+from plprune.nodes import blame, find_nodes, native, resize, shrink, shrink_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using .Module.sow")
 VECTORS, SEQUENCES = normal(4, 3).astype(jnp.float32), normal(2, 5, 3).astype(jnp.float32)
@@ -103,16 +104,24 @@ class Deep(nnx.Module):
         return self.last(x)
 
 
-@pytest.mark.parametrize(("most", "named"), [(8, ["ups.0", "ups.2"]), (3, ["ups.*"])])
+@pytest.mark.parametrize(
+    ("most", "named"), [(8, "['ups.0', 'ups.2']"), (1, "['ups.0'] and 1 more")]
+)
 def test_groups_at_fault_are_named(monkeypatch, most, named):
-    monkeypatch.setattr(native, "_MAX_SUSPECTS", most)
-    expected = re.escape(f"use resize, which runs for every model, or leave {named} out of keep.")
+    monkeypatch.setattr(native, "_MAX_NAMED", most)
+    expected = re.escape(f"use resize, which runs for every model, or leave {named} out of keep (")
     with pytest.raises(ValueError, match=expected):
         halved(Deep(3, nnx.Rngs(0)), VECTORS)
 
 
-def test_no_group_is_named_where_one_alone_was_asked_for():
-    with pytest.raises(ValueError, match=r"use resize, which runs for every model\.$"):
+def test_where_groups_are_many_one_speaks_for_those_of_repeated_layers(monkeypatch):
+    monkeypatch.setattr(blame, "_MAX_TRIED", 3)
+    with pytest.raises(ValueError, match=re.escape("leave ['ups.0', 'ups.1', 'ups.2'] out of")):
+        halved(Deep(3, nnx.Rngs(0)), VECTORS)
+
+
+def test_a_single_group_is_named_too():
+    with pytest.raises(ValueError, match=r"for every model, or leave \['a'\] out of keep"):
         halved(Returning(nnx.Rngs(0), lambda y: y[:, :1]), VECTORS)
 
 
@@ -224,6 +233,7 @@ MODULES = {
     "a shared layer": (Shared, VECTORS, 1),
     "containers": (Contained, VECTORS, 2),
     "stacked blocks": (Stacked, SEQUENCES, 5),
+    "blocks along the last axis": (lambda rngs: stacks.Stacked(rngs, -1), stacks.TOKENS, 5),
     "half precision": (Half, VECTORS, 1),
 }
 

@@ -106,3 +106,14 @@ def test_flops_of_a_node_are_those_of_its_weights():
     # 3 products and sums in, 6 out, a bias; tanh counts as the compiler likes.
     assert 2 * (3 + 6) <= costs[FIRST] <= 2 * (3 + 6) + 40
     assert 2 * (8 + 2) <= costs[SECOND] <= 2 * (8 + 2) + 40
+
+
+def test_widths_within_heads_are_left_alone_unless_asked_for():
+    groups = found("attention")
+    scores = {name: np.arange(float(size)) for name, size in groups.prunable.items()}
+    within = {name for name in scores if groups[name].kind == "head width"}
+    assert len(within) == 2
+    assert keep_top(scores, groups, 0.5).keys() == scores.keys() - within == {"qkv"}
+    assert keep_top(scores, groups, 0.5, within_heads=True).keys() == scores.keys()
+    together = keep_top(scores, groups, 0.5, budget="global")
+    assert int(sum(kept.sum() for kept in together.values())) == 1

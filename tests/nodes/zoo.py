@@ -237,7 +237,7 @@ TRANSFORMER = fill(
     }
 )  # fmt: skip
 TOKENS = jnp.asarray(np.random.default_rng(2).integers(0, 7, (3, T)))
-STRICT = {"attention": 2, "attention.neurons": 3, "attention.neurons_2": 3, "up": F}
+STRICT = {"attention": 2, "attention.head_widths": 3, "attention.head_widths_2": 3, "up": F}
 BAKED = {**STRICT, "attention.residual_streams": D}
 
 
@@ -455,13 +455,13 @@ CASES = {
         attention,
         shapes(qkv=(D, 3 * D), b=(3 * D,), o=(D, D)),
         normal(3, T, D),
-        {"qkv": 2, "qkv.neurons": 3, "qkv.neurons_2": 3},
+        {"qkv": 2, "qkv.head_widths": 3, "qkv.head_widths_2": 3},
     ),
     "grouped queries": Case(
         grouped_queries,
         shapes(q=(D, 16), k=(D, 8), v=(D, 8), o=(16, D)),
         normal(3, T, D),
-        {"k": 2, "q": 2, "q.neurons": 2, "v": 4},
+        {"k": 2, "q": 2, "q.head_widths": 2, "v": 4},
     ),
     "transformer": Case(transformer, TRANSFORMER, TOKENS, STRICT),
     "transformer, baked": Case(transformer, TRANSFORMER, TOKENS, BAKED, "baked"),

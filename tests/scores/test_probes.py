@@ -16,7 +16,7 @@ from plprune.scores import Probe
 from plprune.scores.probes import check_probe, num_examples
 from tests.gating.cases import GROUPS, INPUTS, KEY, LABELS, PARAMS, apply
 
-NAMES = [name for name in scores.__all__ if name != "Probe"]
+NAMES = list(scores.SCORES)
 OF_LOSS = ("snip", "taylor", "grasp")
 OF_DATA = (*OF_LOSS, "ntk_sap", "node_lambda_max", "synflow")
 HALVES = [jnp.bfloat16, jnp.float16]
@@ -24,12 +24,12 @@ HALVES = [jnp.bfloat16, jnp.float16]
 
 def scored(name, params=PARAMS, **options):
     options = {"inputs": INPUTS, "labels": LABELS, "loss": cross_entropy, "key": KEY} | options
-    return getattr(scores, name)(options.pop("apply", apply), params, GROUPS, Probe(**options))
+    return scores.SCORES[name](options.pop("apply", apply), params, GROUPS, Probe(**options))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_keywords_of_before_are_answered_with_how_to_write_it_now(name):
-    score = getattr(scores, name)
+    score = scores.SCORES[name]
     written = rf"write {name}\(apply, params, groups, Probe\(inputs=inputs, key=key\)\)"
     with pytest.raises(TypeError, match=written):
         score(apply, PARAMS, GROUPS, inputs=INPUTS, key=KEY)

@@ -16,7 +16,7 @@ from plprune.scores import Probe
 from plprune.scores.slices import scaled, unit_factors
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
-NAMES = [name for name in scores.__all__ if name != "Probe"]
+NAMES = list(scores.SCORES)
 
 
 def apply(params, inputs):
@@ -49,7 +49,7 @@ KEY = jax.random.key(5)
 def scored(name, params=PARAMS, function=apply, **options):
     options = {"inputs": INPUTS, "labels": LABELS, "loss": cross_entropy, "key": KEY} | options
     own = {"init": options.pop("init")} if "init" in options else {}
-    return getattr(scores, name)(function, params, GROUPS, Probe(**options), **own)
+    return scores.SCORES[name](function, params, GROUPS, Probe(**options), **own)
 
 
 def node_score(name, params=PARAMS, **options):
@@ -198,7 +198,7 @@ def test_parameters_alone_score_as_in_a_pair_with_their_state(convolutional):
     def both(params, state):
         results = {}
         for name in ("magnitude", "grasp", "synflow", "node_lambda_max"):
-            score = getattr(scores, name)
+            score = scores.SCORES[name]
             pair = score(paired(model), (params, state), groups, probe)
             alone = score(lambda p, x: model.apply(p, state, x), params, groups, probe)
             results[name] = pair, alone

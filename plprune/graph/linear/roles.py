@@ -20,6 +20,7 @@ class Roles(NamedTuple):
     readers: dict[Variable, int]  # Contraction's output -> operand that is the parameter, 0 or 1.
     makers: dict[int, tuple[int, str]]  # Leaf -> (order, primitive) of the contraction it is in.
     order: dict[int, int]  # Leaf -> order of its first use.
+    stepped: frozenset[LeafAxis]  # Axes along which layers are stacked, which a scan goes through.
 
 
 def roles(graph: Graph, num_params: int) -> Roles:
@@ -35,13 +36,14 @@ def roles(graph: Graph, num_params: int) -> Roles:
         leaves[variable] = (leaf, axes)
     walk.run(graph, leaves)
     return Roles(
-        frozenset(walk.consumed), frozenset(walk.produced), walk.readers, walk.makers, walk.order
-    )
+        frozenset(walk.consumed), frozenset(walk.produced), walk.readers, walk.makers, walk.order,
+        frozenset(walk.stepped),
+    )  # fmt: skip
 
 
 class _Walk:
     def __init__(self):
-        self.consumed, self.produced = set(), set()
+        self.consumed, self.produced, self.stepped = set(), set(), set()
         self.readers, self.makers, self.order = {}, {}, {}
         self.constants: set[Variable] = set()  # Depend on no argument.
         self.count = 0
@@ -102,6 +104,9 @@ class _Walk:
                     leaf, axes = leaves[v]
                     inner[name] = (leaf, axes[1:] if v in skipped else axes)
             self.run(body, inner)
+            rows = [leaves[v] for v in skipped if v in leaves]
+            if any(leaf in self.makers for leaf, _ in rows):  # Else it steps through data.
+                self.stepped.update((leaf, *axes[0]) for leaf, axes in rows if len(axes[0]) == 1)
         if not list(_operands(equation)):
             self.use(equation.inputs, leaves)
         elif equation.name == "scan":

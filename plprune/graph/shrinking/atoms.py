@@ -55,11 +55,11 @@ class Atoms:
     def roots(self, labels: LabelVector) -> LabelVector:
         """Representative of each label."""
         labels = np.asarray(labels)
-        while True:
-            parents = self._parent[labels]
-            if np.array_equal(parents, labels):
-                return labels
-            labels = parents
+        found = self._parent[labels]
+        while ((above := self._parent[found]) != found).any():
+            found = above
+        self._parent[labels] = found  # Else chains grow with the depth of the function.
+        return found
 
     def root(self, label: Label) -> Label:
         """Representative of one label."""

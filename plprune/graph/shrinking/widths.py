@@ -5,7 +5,7 @@ A literal does not say where it comes from. So any constant counts that looks li
 connected with the sum by arithmetic alone, before or after it; products with matrices separate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from math import prod, sqrt
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from plprune.graph.tracing import Equation, Graph, Variable, all_equations
 _TOLERANCE = 0.01  # Relative; of constants in bfloat16.
 # Next to what is computed, a constant in one of these is a threshold or an offset, not a divisor.
 _OFFSETS = frozenset("add add_any sub max min clamp select_n eq ne lt le gt ge".split())  # noqa: SIM905
+_CHOICES = frozenset("select_n max min".split())  # noqa: SIM905
 
 
 class Widths:
@@ -34,9 +35,12 @@ class Widths:
         self._parents: dict[Variable, Variable] = {}
         self._constants: dict[Variable, set[float]] = {}
         seen: list[tuple[Variable, float]] = []
-        for equation in all_equations(graph):
+        equations = tuple(all_equations(graph))
+        slopes = _slopes(equations, graph.constants)
+        for equation in equations:
             self._join(equation)
-            seen += self._factors(equation)
+            if slopes.isdisjoint(equation.outputs):
+                seen += self._factors(equation)
         for variable, value in seen:
             self._constants.setdefault(self._root(variable), set()).add(value)
 
@@ -83,6 +87,27 @@ class Widths:
             value = abs(complex(numbers.flat[0]))
             if np.isfinite(value) and value not in (0, 1) and (numbers == numbers.flat[0]).all():
                 yield variable, value
+
+
+def _slopes(equations: Sequence[Equation], constants: Container[Variable]) -> set[Variable]:
+    """Multiples of arrays that are chosen entry by entry in place of them, as leaky ReLUs do.
+
+    Their factors are no divisors: .2 is that of graph attention at any width, of 5 or 6 as well.
+    """
+    makers = {v: equation for equation in equations for v in equation.outputs}
+    found: set[Variable] = set()
+
+    def is_cast(variable):
+        return variable in makers and all(v in constants for v in makers[variable].inputs)
+
+    for equation in equations:
+        if equation.name in _CHOICES:
+            one, other = equation.inputs[-2:]
+            for multiple, plain in ((one, other), (other, one)):
+                maker = makers.get(multiple)
+                if maker is not None and maker.name == "mul" and plain in maker.inputs:
+                    found |= {multiple, *(v for v in maker.inputs if is_cast(v))}
+    return found
 
 
 def _forms(width: int) -> Sequence[float]:

@@ -2,6 +2,7 @@
 """The experiment in miniature: records, figures, tables, refused settings."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from experiments.alpha_beta import config as settings
 from experiments.alpha_beta import figures, measures, run, words
 from experiments.alpha_beta import training as runs
 from experiments.progress import Progress
-from plprune.conditions import Records, Replay, recorded, replay
+from experiments.run_log import Log
+from plprune.conditions import Records, Replay, pl_ratio, recorded, replay
 from plprune.data import minibatches
 from plprune.functional import functional
 from plprune.losses import cross_entropy
@@ -35,7 +37,9 @@ KEYS = {"smallest_alpha", "smallest_beta", "min_angle", "pl_constant"}
 
 def drawn(found):
     record = record_of(TINY, found)
-    return figures.draw(record, found[1]), words.tables(record)
+    pictures = figures.draw(record, found[1])
+    assert words.findings(record).keys() <= pictures.keys()
+    return pictures, words.tables(record)
 
 
 def one(figure, **changes):
@@ -75,8 +79,21 @@ def test_halfspace_measures_the_whole_loss_and_keeps_a_pair():
     assert drawn((results, curves))[0].keys() == {"halfspace"}
 
 
-def test_width_has_a_method_per_width_and_repeats_itself():
-    results, curves = one("width")
+def test_width_has_a_method_per_width_and_repeats_itself(tmp_path):
+    log = Log(tmp_path)
+    results, curves = run.run(TINY, "width", progress=Progress(None, log))
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    steps = {line["task"]: [] for line in lines if line["what"] == "start"}
+    assert list(steps) == [f"width_{w}, seed {seed}" for w in (4, 16) for seed in (0, 1)]
+    for line in lines:
+        if line["what"] == "step":
+            steps[line["task"]].append((line["step"], line.get("loss")))
+    for task, seen in steps.items():
+        method, _, seed = task.partition(", seed ")
+        losses = curves[f"{method}/loss_curve"][int(seed)].tolist()
+        # The first of two passes tells its losses, the second only that it goes on.
+        assert seen == [(i, losses[i - 1] if i <= 8 else None) for i in range(2, 17, 2)]
     assert results.keys() == {"width_4", "width_16"}
     assert all(found.keys() >= KEYS for found in results.values())
     assert drawn((results, curves))[0].keys() == {"width", "width_heat"}
@@ -201,10 +218,10 @@ def test_relaxed_pl_is_bounded_where_the_condition_holds():
     """f = |x|^p has |grad f| = p f^(1 - 1/p): power p / (p - 1), and 2 log p throughout."""
     x = np.array([0.1, 1.0, 7.0])
     for p in (2.0, 3.0):
-        found = measures.relaxed_pl(p * x ** (p - 1), x**p, p / (p - 1))
+        found = measures.relaxed_pl(pl_ratio(p * x ** (p - 1), x**p, power=p / (p - 1)))
         np.testing.assert_allclose(found, 2 * np.log(p), rtol=1e-6)
-    assert measures.relaxed_pl(np.zeros(1), np.ones(1), 2.0) == -np.inf
-    assert measures.relaxed_pl(np.ones(1), np.zeros(1), 2.0) == np.inf
+    assert measures.relaxed_pl(pl_ratio(np.zeros(1), np.ones(1))) == -np.inf
+    assert measures.relaxed_pl(pl_ratio(np.ones(1), np.zeros(1))) == np.inf
 
 
 @pytest.mark.parametrize(

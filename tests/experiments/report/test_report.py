@@ -5,6 +5,7 @@ import ast
 import base64
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -121,6 +122,19 @@ def test_an_experiment_brings_its_own_words_and_tables(toy, tmp_path):
         assert part in text
 
 
+def test_what_a_figure_shows_stands_in_its_caption_and_words_are_read_from_the_left(toy, tmp_path):
+    from experiments.report.tables import Cell, Table
+
+    rows = ((Cell("1"), Cell("not shown"), Cell("2", 2.0)),)
+    toy("words", findings=lambda _: {"loss": "It rises."},
+        tables=lambda _: [Table("", ("w", "verdict", "x"), rows)])  # fmt: skip
+    folder = write_toy(tmp_path)
+    seen = " ".join(" ".join(page(folder).seen).split())
+    assert "loss. It rises. python -m experiments toy" in seen
+    text = (folder / "report.html").read_text()
+    assert '<td class="read">not shown</td><td data-value="2.0">2</td>' in text
+
+
 def test_an_experiment_without_figures_still_has_a_page(toy, tmp_path):
     toy("figures", draw=lambda *_: {})
     assert "Figures" not in "".join(page(write_toy(tmp_path)).seen)
@@ -132,9 +146,52 @@ def test_report_of_a_folder_of_runs_writes_them_all_and_an_index(tmp_path, capsy
     assert main(["report", str(tmp_path)]) == 0
     index = Page((tmp_path / "index.html").read_text())
     assert {"a%20b/report.html", "c/d/report.html"} <= set(index.addresses)
-    assert (tmp_path / "a b" / "figure.pdf").exists()
+    assert (tmp_path / "a b" / "figures" / "loss.pdf").exists()
     assert main(["report", str(tmp_path / "a b" / "record.json")]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("report.html")
+
+
+def all_of_two_figures(toy, tmp_path, draw):
+    """A run of both, and for every drawing the figure whose record it was."""
+    drawn = []
+
+    def counted(record, curves):
+        drawn.append(record["config"]["figure"])
+        return draw(record, curves)
+
+    toy("config", FIGURES=("width", "rate"))
+    toy("run", run=toy.run_figure)
+    toy("figures", draw=counted)
+    return main(["toy", "--out", str(tmp_path), "--quiet"]), drawn
+
+
+def test_the_page_of_several_figures_shows_theirs_and_draws_nothing_again(toy, tmp_path):
+    code, drawn = all_of_two_figures(toy, tmp_path, toy.draw)
+    assert (code, drawn) == (0, ["width", "rate"])
+    text = (tmp_path / "report.html").read_text()
+    assert re.findall(r'aria-label="loss: python -m experiments toy (\w+) ', text) == drawn
+    assert "<code>width/figures/</code>, <code>rate/figures/</code>" in text
+    assert not (tmp_path / "figures").exists()
+    one, every = ((tmp_path / name / "figure.png").stat().st_size for name in ("rate", "."))
+    assert every > 1.5 * one
+    assert [path.parent.name for path in report.write_reports(tmp_path)[:2]] == drawn[:2]
+    assert drawn == ["width", "rate"] * 2  # Drawn again: that was asked for.
+    assert (tmp_path / "report.html").read_text() == text
+    shutil.rmtree(tmp_path / "rate")
+    report.write_report(tmp_path)
+    assert drawn[4:] == ["all"]
+
+
+def test_a_figure_that_cannot_be_drawn_in_the_background_is_named_in_the_end(toy, tmp_path, capsys):
+    def draw(record, _):
+        return {}["gone"] if record["config"]["figure"] == "width" else {}
+
+    code, drawn = all_of_two_figures(toy, tmp_path, draw)
+    assert (code, drawn) == (2, ["width", "rate", "width"])
+    assert "width/record.json cannot be drawn" in capsys.readouterr().err
+    toy("figures", draw=toy.draw)
+    assert main(["toy", "--out", str(tmp_path), "--quiet", "--resume"]) == 0
+    assert (tmp_path / "report.html").exists()
 
 
 def test_the_index_shows_what_is_drawn_of_several_runs_together(toy, tmp_path):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared look: told apart without colour, captioned, safe inside of a page."""
-
-import xml.etree.ElementTree as ElementTree
+"""The shared look: told apart without colour, captioned, with ticks that are read."""
 
 import numpy as np
 import pytest
@@ -12,14 +10,6 @@ RECORD = {
     "command": "python -m experiments toy --methods 'a b'", "seeds": [3, 4], "versions": {},
     "config": {"scale": "A tenth of the paper's width."}, "results": {},
 }  # fmt: skip
-
-
-def drawn():
-    figure, axes = style.new_figure(1, 2)
-    style.draw_curve(axes[0, 0], [0, 1], [[1.0, 2.0], [3.0, 4.0]], color="k", label="mean")
-    axes[0, 1].loglog([1, 10], [1, 10], color=style.INK)
-    style.tidy(figure)
-    return figure
 
 
 def test_curves_are_means_with_one_standard_error():
@@ -54,35 +44,6 @@ def test_the_caption_of_several_runs_names_their_commands_and_what_is_lossy_once
     text = style.caption(*runs)
     assert text.startswith("run 0; run 1; run 2; run 3; and 2 more. A tenth of the paper's width.")
     assert text.count("lossy") == 1
-
-
-def test_svg_is_well_formed_and_takes_the_colour_of_the_page():
-    text = style.svg("a", drawn(), "x &lt; y")
-    root = ElementTree.fromstring(text)
-    assert root.get("aria-label") == "x < y"
-    assert root.get("width") is None
-    assert "currentColor" in text
-    assert style.INK not in text
-
-
-def test_two_figures_of_one_page_share_no_clip_path():
-    def clips(text):
-        found = ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}clipPath")
-        return {element.get("id") for element in found}
-
-    first, second = (clips(style.svg(name, drawn(), "")) for name in "ab")
-    assert first
-    assert not first & second
-
-
-def test_files_are_the_same_bytes_every_time(tmp_path):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        with style.style():
-            style.save(tmp_path / name, {"x": drawn()}, "caption $ " * 50)
-    for file in ("figure.png", "figure.pdf"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert (tmp_path / "a" / "figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(

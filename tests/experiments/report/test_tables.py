@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from experiments.report.tables import (
     Cell,
     Metric,
+    Table,
     known_metrics,
     metric_cell,
     metric_tables,
@@ -92,6 +93,12 @@ def test_one_table_per_regime_with_empty_cells_where_a_metric_is_missing():
         ["dense", "2", ""], ["kappa@0.25", "1", "5"],
     ]  # fmt: skip
     assert sgd.columns == ("method", "training loss ↓")
+
+
+def test_columns_without_a_number_are_to_be_read():
+    table = Table("", ("a", "b", "c"), ((Cell("x"), Cell("y"), Cell("1", 1.0)),) * 2)
+    assert table.are_words == [True, True, False]
+    assert Table("", ("a", "b"), ()).are_words == [True, True]
 
 
 def test_methods_that_share_no_metric_stand_in_tables_of_their_own():

@@ -44,6 +44,8 @@ FREE = {
     "cosine": features(cosine),
     "cosine, mapped": features(jax.vmap(cosine)),
     "sum": features(lambda h, _: h.sum(-1)),
+    "leaky ReLU after": features(lambda h, _: jax.nn.leaky_relu(h.sum(-1), 1 / N)),
+    "leaky ReLU before": features(lambda h, _: jnp.maximum(h, h * (1 / N)).sum(-1)),
     "norm with a temperature": features(lambda h, _: 10.0 * jnp.linalg.norm(h + 0.0, axis=-1)),
 }
 WRITTEN = {
@@ -58,6 +60,8 @@ WRITTEN = {
     "norm times a root": features(lambda h, _: jnp.linalg.norm(h, axis=-1) * N**0.5),
     "root of a number": features(lambda h, _: h.sum(-1) / jnp.sqrt(jnp.float32(N))),
     "one less": features(lambda h, _: (h * h).sum(-1) / (N - 1)),
+    "leaky mean": features(lambda h, _: jax.nn.leaky_relu(h.sum(-1) / N, 0.2)),
+    "mean as a slope": features(lambda h, _: jnp.maximum(h, h * h.mean(-1)[:, None]).sum(-1)),
     "after relu": features(lambda h, _: jax.nn.relu(h.sum(-1)) / N),
     "in a scan": features(stepped),
     "weights standardised": weights(lambda v, g: g * v / jnp.sqrt((v**2).mean(0))),

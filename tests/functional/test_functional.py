@@ -2,13 +2,23 @@
 """Modules as pure functions: modes, structure, randomness and the way back."""
 
 import chex
+import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from equinox_zoo import Normalised
 from flax import linen, nnx
 
-from plprune.functional import functional, functional_linen, paired, stateless
+from plprune.functional import (
+    functional,
+    functional_equinox,
+    functional_haiku,
+    functional_linen,
+    paired,
+    stateless,
+)
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 INPUTS = np.linspace(-1, 2, 24, dtype=np.float32).reshape(6, 4)
@@ -46,9 +56,37 @@ def linen_model():
     return functional_linen(net, variables, evaluation={"train": False}, training={"train": True})
 
 
-@pytest.fixture(params=[nnx_model, linen_model], ids=["nnx", "linen"])
-def model(request):
-    return request.param()
+def equinox_model(mode="batch"):
+    net, state = eqx.nn.make_with_state(Normalised)(jax.random.key(0), mode)
+    return functional_equinox(net, state=state)
+
+
+def haiku_net(x, is_training):
+    x = hk.BatchNorm(True, True, 0.5)(hk.Linear(8)(x), is_training)
+    x = hk.dropout(hk.next_rng_key(), 0.5, x) if is_training else x
+    return hk.Linear(3)(x)
+
+
+def haiku_model():
+    net = hk.transform_with_state(haiku_net)
+    params, state = net.init(jax.random.key(0), INPUTS, is_training=True)
+    modes = {"evaluation": {"is_training": False}, "training": {"is_training": True}}
+    return functional_haiku(net, params, state, **modes)
+
+
+MODELS = {
+    "nnx": nnx_model, "linen": linen_model, "equinox": equinox_model, "haiku": haiku_model,
+}  # fmt: skip
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def model(name):
+    return MODELS[name]()
 
 
 def leaf_names(tree):

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any JAX model pruned in one call, by the pure functions that do it step by step."""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from plprune.costs import Comparison, measure, parameter_bytes, parameters
+from plprune.functional import Functional, functional_equinox, functional_haiku, paired, stateless
+from plprune.gating import kappa
+from plprune.losses import Loss, cross_entropy, squared_error
+from plprune.nodes import find_nodes, keep_top, node_flops, resize, shrink
+from plprune.nodes.checks import check_fraction
+from plprune.nodes.matching import match_leaves
+from plprune.nodes.selection import BUDGETS
+from plprune.scores import SCORES, Probe
+from plprune.scores.running import Score, check_needs
+from plprune.types import Apply, Inputs, Keep, NodeGroups
+
+
+class Pruned(NamedTuple):
+    """A smaller model, and how it came about; `print` shows what it saves and what was kept."""
+
+    model: Any  # Of the same kind as the model that was given; see `prune`.
+    groups: NodeGroups  # Of the full model.
+    keep: Keep  # Group name -> [g] booleans.
+    comparison: Comparison  # Costs of one forward pass over the inputs, before and after.
+
+    def __str__(self) -> str:
+        kept = {name: f"{int(np.sum(mask))} of {len(mask)}" for name, mask in self.keep.items()}
+        names, counts = (max(map(len, texts), default=0) for texts in (kept, kept.values()))
+        lines = [
+            f"{name.ljust(names)}  {count.rjust(counts)}  {self.groups[name].kind}"
+            for name, count in kept.items()
+        ]
+        return "\n".join([str(self.comparison), "", *lines])
+
+
+def prune(
+    model: Any,
+    inputs: Inputs,
+    *,
+    keep_fraction: float,
+    score: str | Score = "kappa",
+    labels: PyTree = None,
+    loss: Loss | None = None,
+    key: PRNGKeyArray | None = None,
+    budget: str = "group",
+    exclude: str | tuple[str, ...] = (),
+    round_to: int = 1,
+    min_nodes: int = 1,
+    call: Callable[..., Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> Pruned:
+    """A smaller model: its least important neurons, channels, heads and experts are gone.
+
+    One call for what `find_nodes`, a score, `keep_top`, `shrink` and `shrink_model` do. Nothing is
+    trained; train on afterwards. To prune while a model trains, use `pl_gating`.
+
+        small = plprune.prune(model, inputs, keep_fraction=0.5, score="magnitude")
+        print(small)  # parameters, FLOPs, bytes and latency, before and after
+        outputs = small.model(inputs)  # where `model` is an NNX module
+
+    Args:
+      model: One of
+        an NNX module;
+        an Equinox module, or (module, state) if it has an `eqx.nn.State`;
+        (module, variables) of Flax Linen;
+        (transformed, params), or (transformed, params, state), of Haiku;
+        (apply, params) of any function ``apply(params, inputs) -> outputs``.
+      inputs: A batch of examples: scores look at it, and both models are timed on it.
+      keep_fraction: Fraction of the nodes to keep, in (0, 1].
+      score: What ranks the nodes: "kappa", by the condition number of the tangent kernel
+        (`plprune.gating.kappa`); a name in `plprune.scores.SCORES`; or any
+        ``score(apply, params, groups, probe) -> {name: [g]}``, larger = keep.
+      labels: Of the inputs, for the scores that need them.
+      loss: Per example, ``loss(outputs, labels) -> [b]``; by default `losses.cross_entropy` for
+        integer labels, and `losses.squared_error` for others.
+      key: For the scores that draw, "kappa" among them.
+      budget: "group", "global" or "cost", as for `keep_top`; "cost" is of `node_flops`.
+      exclude: Names or patterns, such as "encoder.*", of groups to leave alone.
+      round_to: Counts are rounded up to a multiple of this.
+      min_nodes: Nodes that every group keeps at least.
+      call: How to run an NNX or Equinox module, as for `functional` and `functional_equinox`.
+      evaluation: Keywords that put a Linen or Haiku model in evaluation mode, such as
+        ``{"train": False}``.
+
+    Returns:
+      A `Pruned`. Its model is an NNX module, an Equinox module or (module, state), checked as
+      `shrink_model` does. Otherwise it is a pair for ``apply(variables, inputs)``: the model
+      evaluated at the new sizes by `resize`, and variables as they were given but smaller,
+      (params, state) for Haiku with a state. The sizes of Linen and Haiku modules stand in
+      constructors that you wrote: ``nodes.widths(groups, keep)`` says what to construct, and
+      `nodes.shrink_linen` builds and checks a Linen module of these widths.
+
+    Raises:
+      ValueError: an argument out of range or of no known kind; a score without the labels or key
+        that it needs, before any work; no group that can be pruned; or what `keep_top`, the score
+        and `shrink_model` raise. Where a native module cannot be that small, `shrink_model` names
+        the groups at fault: put them into `exclude`.
+
+    Cost: that of the functions named, and two compilations to measure both models.
+    """
+    rank, probe = _score(score, exclude), Probe(inputs, labels, _loss(loss, labels), key)
+    check_needs(rank, probe)
+    check_fraction(keep_fraction, "keep_fraction")
+    if budget not in BUDGETS:
+        raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
+    full, shrunk = _given(model, call, evaluation)
+    groups = find_nodes(full.apply, full.variables, inputs)
+    if not groups.prunable:
+        reasons = "; ".join(f"{name}: {group.reason}" for name, group in groups.items())
+        raise ValueError(f"model must have a group that can be pruned; {reasons or 'it has none'}.")
+    costs = None
+    if budget == "cost":
+        costs = node_flops(full.apply, full.variables, groups, inputs)
+    scores = rank(*full.scored(groups), groups, probe)
+    chosen = keep_top(
+        scores, groups, keep_fraction, budget=budget, round_to=round_to, min_nodes=min_nodes,
+        node_costs=costs, exclude=exclude,
+    )  # fmt: skip
+    keep = {name: np.asarray(kept) for name, kept in chosen.items()}
+    small, functions = shrunk(groups, keep)
+    return Pruned(small, groups, keep, Comparison(full.costs(inputs), functions.costs(inputs)))
+
+
+class _Functions(NamedTuple):
+    """A model as functions, whatever it was."""
+
+    apply: Apply  # On the variables.
+    variables: PyTree
+    trained_apply: Apply  # On the parameters alone, which scores look at.
+    params: PyTree
+
+    def scored(self, groups: NodeGroups) -> tuple[Apply, PyTree]:
+        """What a score looks at: all variables where weights of a node are not trained."""
+        trained = match_leaves(self.params, groups).places.values()
+        members = [member for name in groups.prunable for member in groups[name].members]
+        frozen = {member.path for member in members} - {*trained}
+        if all(map(groups.is_statistic, frozen)):
+            return self.trained_apply, self.params
+        return self.apply, self.variables
+
+    def costs(self, inputs):
+        """Of one forward pass; running statistics are no parameters."""
+        return measure(self.apply, self.variables, inputs)._replace(
+            parameters=parameters(self.params), parameter_bytes=parameter_bytes(self.params)
+        )
+
+
+class _Given(NamedTuple):
+    """The model that was given, and how it is shrunk."""
+
+    functions: _Functions
+    shrunk: Callable[[NodeGroups, Keep], tuple[Any, _Functions]]
+
+
+def _given(model, call, evaluation) -> _Given:
+    kind = _kind(model)
+    if call is not None and kind not in ("nnx", "equinox"):
+        raise ValueError("call must be None but for NNX and Equinox modules.")
+    if evaluation is not None and kind not in ("linen", "haiku"):
+        raise ValueError("evaluation must be None but for Linen and Haiku models.")
+    if kind in ("nnx", "equinox"):
+        return _module(model, kind, {} if call is None else {"call": call})
+    if kind == "linen":
+        module, variables = model
+        return _linen(module, variables, evaluation or {})
+    if kind == "haiku":
+        return _resized(_functions(functional_haiku(*model, evaluation=evaluation)))
+    apply, params = model
+    return _resized(_Functions(apply, params, apply, params))
+
+
+def _kind(model) -> str:
+    """Which library a model is of; one that is not imported has made none."""
+    pair = model if type(model) is tuple and len(model) == 2 else (None, None)
+    first = model[0] if type(model) is tuple and model else None
+    if _is_a(model, "flax.nnx", "Module"):
+        return "nnx"
+    if _is_a(model, "equinox", "Module") or (
+        _is_a(pair[0], "equinox", "Module") and _is_a(pair[1], "equinox.nn", "State")
+    ):
+        return "equinox"
+    if _is_a(pair[0], "flax.linen", "Module"):
+        return "linen"
+    if _is_a(first, "haiku", "Transformed", "TransformedWithState"):
+        return "haiku"
+    if callable(pair[0]):
+        return "function"
+    raise ValueError(
+        "model must be an NNX or Equinox module, (module, variables) of Linen, (transformed, "
+        f"params) of Haiku, or (apply, params), got a {type(model).__name__}."
+    )
+
+
+def _is_a(value, library, *names):
+    loaded = sys.modules.get(library)
+    return loaded is not None and isinstance(value, tuple(getattr(loaded, n) for n in names))
+
+
+def _module(model, kind, options) -> _Given:
+    from plprune.nodes import shrink_model
+
+    def parts_of(model):
+        if kind == "nnx":
+            from plprune.functional import functional
+
+            return functional(model, **options)
+        module, state = model if isinstance(model, tuple) else (model, None)
+        return functional_equinox(module, state=state, **options)
+
+    def shrunk(groups, keep):
+        small = shrink_model(model, groups, keep, **options)
+        return small, _functions(parts_of(small))
+
+    return _Given(_functions(parts_of(model)), shrunk)
+
+
+def _functions(parts: Functional) -> _Functions:
+    """The function and variables to find nodes on, and those that a score looks at."""
+    if not parts.state:
+        apply = stateless(parts)
+        return _Functions(apply, parts.params, apply, parts.params)
+
+    def trained(params, inputs):
+        return parts.apply(params, parts.state, inputs)
+
+    return _Functions(paired(parts), (parts.params, parts.state), trained, parts.params)
+
+
+def _linen(module, variables, evaluation) -> _Given:
+    from plprune.functional import functional_linen
+
+    parts = functional_linen(module, variables, evaluation=evaluation)
+
+    def apply(variables, inputs):
+        return module.apply(variables, inputs, **evaluation)
+
+    whole = parts.rebuild(parts.params, parts.state)
+    return _resized(_functions(parts)._replace(apply=apply, variables=whole))
+
+
+def _resized(full: _Functions) -> _Given:
+    """A model whose smaller form is the graph evaluated at the new sizes."""
+
+    def shrunk(groups, keep):
+        apply, variables = small = (
+            resize(full.apply, groups, keep),
+            shrink(full.variables, groups, keep),
+        )
+        params = shrink(full.params, groups, keep)
+        return small, full._replace(apply=apply, variables=variables, params=params)
+
+    return _Given(full, shrunk)
+
+
+def _score(score: str | Score, exclude) -> Score:
+    named: dict[str, Score] = {"kappa": partial(kappa, exclude=exclude), **SCORES}
+    if isinstance(score, str) and score in named:
+        return named[score]
+    if isinstance(score, str) or not callable(score):
+        raise ValueError(f"score must be a function or one of {sorted(named)}, got {score!r}.")
+    return score
+
+
+def _loss(loss, labels):
+    if loss is not None or labels is None:
+        return loss
+    types = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(labels)]
+    classes = all(jnp.issubdtype(kind, jnp.integer) for kind in types)
+    return cross_entropy if classes else squared_error
