@@ -21,7 +21,7 @@ from plprune.nodes.sizes import Count, modelled_flops, parameter_counts
 from plprune.types import Apply, Inputs, Keep, NodeGroups, Params
 
 _MOST_COMPILATIONS = 12  # To settle what the compiler's count is of the modelled one.
-_CLOSE = 0.97  # Of a latency: what is nearer cannot be told apart by a clock.
+_CLOSE = 0.95  # Of a latency: what is nearer cannot be told apart by a clock.
 
 
 class Target(NamedTuple):
@@ -83,7 +83,7 @@ def keep_within(
     Parameters and bytes are counted from shapes. Operations take one analysis of `apply` and a few
     compilations, which correct a count on the graph by the compiler's. Seconds take a compilation
     and a measurement for each of about ten sizes: a measured time is as good as the machine is
-    quiet, and a model that is smaller may be slower.
+    quiet, and a model that is smaller may be slower. The larger of two measurements counts.
     """
     _check_target(target)
     for name, values in scores.items():
@@ -154,8 +154,12 @@ class _Model(NamedTuple):
         return flops(resize(self.apply, self.groups, keep), small, self.inputs)
 
     def seconds(self, keep: Keep) -> float:
-        small = shrink(self.params, self.groups, keep)
-        return self.clock(resize(self.apply, self.groups, keep), small, self.inputs)
+        small, function = (
+            shrink(self.params, self.groups, keep),
+            resize(self.apply, self.groups, keep),
+        )
+        # The larger of two: a search would else end at whatever was lucky.
+        return max(self.clock(function, small, self.inputs) for _ in range(2))
 
 
 class _Choice:
@@ -203,8 +207,15 @@ def _filled(choice: _Choice, limits: Sequence[_Limit]) -> list[str]:
 
 
 def _most(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that fits, where 0 does and larger ones are harder to fit."""
-    return bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
+    """The largest number up to `most` that fits, where 0 does and larger ones are harder to fit.
+
+    Small numbers are tried first: of most groups no node fits once one did not.
+    """
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    between = range(low + 1, min(high - 1, most) + 1)
+    return low + bisect_left(between, True, key=lambda n: not fits(n))
 
 
 def _up_to_a_count(choice: _Choice, limits: Mapping[str, _Limit], modelled: Count):
