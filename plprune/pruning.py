@@ -37,7 +37,7 @@ class Pruned(NamedTuple):
         kept = {name: f"{int(np.sum(mask))} of {len(mask)}" for name, mask in self.keep.items()}
         names, counts = (max(map(len, texts), default=0) for texts in (kept, kept.values()))
         lines = [
-            f"{name.ljust(names)}  {count.rjust(counts)}  {self.groups[name].kind}"
+            f"{name.ljust(names)}  {count.rjust(counts)} {self.groups[name].kind}s"
             for name, count in kept.items()
         ]
         if self.left:

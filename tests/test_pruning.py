@@ -223,7 +223,7 @@ def test_any_function_is_a_score_and_groups_can_be_left_out():
     small = prune(MODEL, INPUTS, score=last, exclude="second")
     assert list(small.keep) == ["first"]
     assert small.keep["first"].tolist() == [False] * 4 + [True] * 4
-    assert str(small).endswith("\n\nfirst  4 of 8  neuron")
+    assert str(small).endswith("\n\nfirst  4 of 8 neurons")
 
 
 def test_a_budget_may_be_of_operations():
