@@ -37,7 +37,7 @@ class Pruned(NamedTuple):
         kept = {name: f"{int(np.sum(mask))} of {len(mask)}" for name, mask in self.keep.items()}
         names, counts = (max(map(len, texts), default=0) for texts in (kept, kept.values()))
         lines = [
-            f"{name.ljust(names)}  {count.rjust(counts)}  {self.groups[name].kind}"
+            f"{name.ljust(names)}  {count.rjust(counts)} {self.groups[name].kind}s"
             for name, count in kept.items()
         ]
         if self.left:
@@ -118,6 +118,7 @@ def prune(
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
     full, shrunk = _given(model, call, evaluation)
+    _check_arrays(inputs=inputs, model=full.variables)
     groups = find_nodes(full.apply, full.variables, inputs)
     if not groups.prunable:
         reasons = "; ".join(f"{name}: {group.reason}" for name, group in groups.items())
@@ -135,6 +136,12 @@ def prune(
     left = tuple(name for name in keep if name not in closed)
     comparison = Comparison(full.costs(inputs), functions.costs(inputs))
     return Pruned(small, groups, closed, left, comparison)
+
+
+def _check_arrays(**trees):
+    for name, tree in trees.items():
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree)):
+            raise ValueError(f"{name} must hold arrays, to be run and timed, got shapes alone.")
 
 
 class _Functions(NamedTuple):

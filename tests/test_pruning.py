@@ -223,7 +223,7 @@ def test_any_function_is_a_score_and_groups_can_be_left_out():
     small = prune(MODEL, INPUTS, score=last, exclude="second")
     assert list(small.keep) == ["first"]
     assert small.keep["first"].tolist() == [False] * 4 + [True] * 4
-    assert str(small).endswith("\n\nfirst  4 of 8  neuron")
+    assert str(small).endswith("\n\nfirst  4 of 8 neurons")
 
 
 def test_a_budget_may_be_of_operations():
@@ -255,6 +255,11 @@ def test_needs_are_looked_at_before_the_model_is():
     for model in (None, (), ("net", {}), hk.transform(mobile_net), (graph_attention,)):
         with pytest.raises(ValueError, match="model must be an NNX or Equinox module"):
             prune(model, INPUTS)
+    shapes = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    with pytest.raises(ValueError, match=r"inputs must hold arrays, .* got shapes alone"):
+        prune(MODEL, shapes)
+    with pytest.raises(ValueError, match=r"model must hold arrays, .* got shapes alone"):
+        prune((perceptron, jax.eval_shape(lambda: MODEL[1])), INPUTS)
     with pytest.raises(ValueError, match="call must be None but for NNX and Equinox"):
         prune((graph_attention, {}), INPUTS, call=lambda model, x: model(x))
     with pytest.raises(ValueError, match="model must have a group that can be pruned; w"):
