@@ -15,7 +15,7 @@ from plprune.costs import Comparison, measure, parameter_bytes, parameters
 from plprune.functional import Functional, functional_equinox, functional_haiku, paired, stateless
 from plprune.gating import kappa
 from plprune.losses import Loss, cross_entropy, squared_error
-from plprune.nodes import find_nodes, keep_top, node_flops, resize, shrink
+from plprune.nodes import Target, find_nodes, keep_top, keep_within, node_flops, resize, shrink
 from plprune.nodes.checks import check_fraction
 from plprune.nodes.matching import match_leaves
 from plprune.nodes.selection import BUDGETS
@@ -51,7 +51,8 @@ def prune(
     model: Any,
     inputs: Inputs,
     *,
-    keep_fraction: float,
+    keep_fraction: float | None = None,
+    target: Target | None = None,
     score: str | Score = "kappa",
     labels: PyTree = None,
     loss: Loss | None = None,
@@ -65,8 +66,9 @@ def prune(
 ) -> Pruned:
     """A smaller model: its least important neurons, channels, heads and experts are gone.
 
-    One call for what `find_nodes`, a score, `keep_top`, `shrink` and `shrink_model` do. Nothing is
-    trained; train on afterwards. To prune while a model trains, use `pl_gating`.
+    One call for what `find_nodes`, a score, `keep_top` or `keep_within`, `shrink` and
+    `shrink_model` do. Nothing is trained; train on afterwards. To prune while a model trains, use
+    `pl_gating`.
 
         small = plprune.prune(model, inputs, keep_fraction=0.5, score="magnitude")
         print(small)  # parameters, FLOPs, bytes and latency, before and after
@@ -81,6 +83,8 @@ def prune(
         (apply, params) of any function ``apply(params, inputs) -> outputs``.
       inputs: A batch of examples: scores look at it, and both models are timed on it.
       keep_fraction: Fraction of the nodes to keep, in (0, 1].
+      target: Limits to what the smaller model costs, instead of a fraction, as for `keep_within`:
+        ``plprune.Target(flops=2e6)``. Running statistics count as parameters there.
       score: What ranks the nodes: "kappa", by the condition number of the tangent kernel
         (`plprune.gating.kappa`); a name in `plprune.scores.SCORES`; or any
         ``score(apply, params, groups, probe) -> {name: [g]}``, larger = keep.
@@ -88,7 +92,8 @@ def prune(
       loss: Per example, ``loss(outputs, labels) -> [b]``; by default `losses.cross_entropy` for
         integer labels, and `losses.squared_error` for others.
       key: For the scores that draw, "kappa" among them.
-      budget: "group", "global" or "cost", as for `keep_top`; "cost" is of `node_flops`.
+      budget: "group", "global" or "cost", as for `keep_top`; "cost" is of `node_flops`. With a
+        `target`, "group" or "global".
       exclude: Names or patterns, such as "encoder.*", of groups to leave alone.
       round_to: Counts are rounded up to a multiple of this.
       min_nodes: Nodes that every group keeps at least.
@@ -114,9 +119,13 @@ def prune(
     """
     rank, probe = _score(score, exclude), Probe(inputs, labels, _loss(loss, labels), key)
     check_needs(rank, probe)
-    check_fraction(keep_fraction, "keep_fraction")
-    if budget not in BUDGETS:
-        raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}.")
+    if (keep_fraction is None) == (target is None):
+        raise ValueError("one of keep_fraction and target must be given.")
+    if keep_fraction is not None:
+        check_fraction(keep_fraction, "keep_fraction")
+    budgets = BUDGETS if target is None else BUDGETS[:2]
+    if budget not in budgets:
+        raise ValueError(f"budget must be one of {budgets}, got {budget!r}.")
     full, shrunk = _given(model, call, evaluation)
     _check_arrays(inputs=inputs, model=full.variables)
     groups = find_nodes(full.apply, full.variables, inputs)
@@ -127,10 +136,13 @@ def prune(
     if budget == "cost":
         costs = node_flops(full.apply, full.variables, groups, inputs)
     scores = rank(*full.scored(groups), groups, probe)
-    chosen = keep_top(
-        scores, groups, keep_fraction, budget=budget, round_to=round_to, min_nodes=min_nodes,
-        node_costs=costs, exclude=exclude,
-    )  # fmt: skip
+    options = {
+        "budget": budget, "round_to": round_to, "min_nodes": min_nodes, "exclude": exclude,
+    }  # fmt: skip
+    if target is None:
+        chosen = keep_top(scores, groups, keep_fraction, node_costs=costs, **options)
+    else:
+        chosen = keep_within(full.apply, full.variables, groups, scores, inputs, target, **options)
     keep = {name: np.asarray(kept) for name, kept in chosen.items()}
     small, functions, closed = shrunk(groups, keep)
     left = tuple(name for name in keep if name not in closed)

@@ -15,7 +15,7 @@ from flax import linen, nnx
 from zoo import fill, normal
 
 import plprune
-from plprune import scores
+from plprune import costs, scores
 from plprune.functional import (
     functional,
     functional_equinox,
@@ -229,6 +229,16 @@ def test_any_function_is_a_score_and_groups_can_be_left_out():
 def test_a_budget_may_be_of_operations():
     small = prune(MODEL, INPUTS, budget="cost")
     assert small.comparison.ratios.flops < 0.7
+
+
+def test_a_target_takes_the_place_of_a_fraction():
+    limit = 0.6 * costs.parameters(MODEL[1])
+    small = prune(MODEL, INPUTS, keep_fraction=None, target=plprune.Target(parameters=limit))
+    assert 0.5 * limit < small.comparison.after.parameters <= limit
+    with pytest.raises(ValueError, match="one of keep_fraction and target"):
+        plprune.prune(MODEL, INPUTS, score="magnitude")
+    with pytest.raises(ValueError, match=r"budget must be one of \('group', 'global'\)"):
+        prune(MODEL, INPUTS, keep_fraction=None, target=plprune.Target(flops=9e9), budget="cost")
 
 
 @pytest.mark.parametrize(
