@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,16 +106,27 @@ def load_text(name: str, *, split: str, data_dir: str | Path | None = None) -> T
 
 
 def _digits():
-    bunch = optional("sklearn.datasets").load_digits()
+    images, labels = _embedded_digits()
     # The embedded order is by writer; a fixed shuffle gives both parts every writer.
-    order = np.random.default_rng(0).permutation(len(bunch.target))
+    order = np.random.default_rng(0).permutation(len(labels))
     parts = {"train": order[NUM_TEST_DIGITS:], "test": order[:NUM_TEST_DIGITS]}
 
     def read(split):
-        return bunch.images[parts[split], ..., None], bunch.target[parts[split]]
+        return images[parts[split], ..., None], labels[parts[split]]
 
     sizes = {split: len(part) for split, part in parts.items()}
     return _Source(sizes, read, 10, 16, TITLES["digits"], "")
+
+
+def _embedded_digits():
+    """Images [n, 8, 8] and labels, as scikit-learn's `load_digits` reads them."""
+    found = find_spec("sklearn")  # Importing it takes a second, its file a fiftieth.
+    file = Path(found.origin or "").parent / "datasets/data/digits.csv.gz" if found else None
+    if file is None or not file.is_file():
+        bunch = optional("sklearn.datasets").load_digits()
+        return bunch.images, bunch.target
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 
 
 def _images(name, data_dir, cache_dir):

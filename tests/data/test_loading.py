@@ -33,6 +33,17 @@ def test_digits_are_the_embedded_images_divided_once():
     assert (train.num_classes, train.title, train.notes) == (10, "digits", "")
 
 
+def test_digits_are_read_without_scikit_learn_and_by_it_where_the_file_is_not_there(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("plprune.data.loading.optional", pytest.fail)
+        found = load("digits", split="train")
+    monkeypatch.setattr("plprune.data.loading.find_spec", lambda _: None)
+    by_it = load("digits", split="train")
+    assert found.labels.dtype == by_it.labels.dtype
+    np.testing.assert_array_equal(found.labels, by_it.labels)
+    np.testing.assert_array_equal(found.images, by_it.images)
+
+
 def test_digits_keep_images_and_labels_together():
     from sklearn.datasets import load_digits
 

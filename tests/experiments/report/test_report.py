@@ -20,12 +20,13 @@ from experiments.__main__ import main
 from experiments.report import style
 from plprune.records import read_record, summarise
 
-pytestmark = pytest.mark.usefixtures("drawing")
+pytestmark = pytest.mark.usefixtures("toy")
 EVIL = "<script>alert('x')</script>\"&"
 
 
 @pytest.fixture
 def drawing(toy):
+    """Figures, which take longer than all of the rest of a page."""
     toy("figures", draw=toy.draw)
 
 
@@ -58,6 +59,7 @@ def page(folder):
     return Page(report.write_report(folder).read_text())
 
 
+@pytest.mark.usefixtures("drawing")
 def test_the_page_is_self_contained_and_says_what_it_must(tmp_path):
     found = page(write_toy(tmp_path))
     assert found.open == []
@@ -77,6 +79,7 @@ def test_the_page_is_self_contained_and_says_what_it_must(tmp_path):
     assert text.index("python -m experiments") < text.index("Results")
 
 
+@pytest.mark.usefixtures("drawing")
 def test_everything_from_the_record_is_escaped(tmp_path):
     results = summarise({f"gd/{EVIL}": {EVIL: [1.0, 2.0]}})
     folder = write_toy(
@@ -103,6 +106,7 @@ def test_every_seed_is_listed_and_a_null_says_what_is_missing(tmp_path):
         assert part in seen
 
 
+@pytest.mark.usefixtures("drawing")
 def test_drawing_again_gives_the_same_files(tmp_path):
     pages = [report.write_report(write_toy(tmp_path)).read_bytes() for _ in range(2)]
     assert pages[0] == pages[1]
@@ -122,6 +126,7 @@ def test_an_experiment_brings_its_own_words_and_tables(toy, tmp_path):
         assert part in text
 
 
+@pytest.mark.usefixtures("drawing")
 def test_what_a_figure_shows_stands_in_its_caption_and_words_are_read_from_the_left(toy, tmp_path):
     from experiments.report.tables import Cell, Table
 
@@ -140,6 +145,7 @@ def test_an_experiment_without_figures_still_has_a_page(toy, tmp_path):
     assert "Figures" not in "".join(page(write_toy(tmp_path)).seen)
 
 
+@pytest.mark.usefixtures("drawing")
 def test_report_of_a_folder_of_runs_writes_them_all_and_an_index(tmp_path, capsys):
     for name in ("a b", "c/d"):
         write_toy(tmp_path / name)
