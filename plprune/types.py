@@ -178,6 +178,7 @@ class NodeGroups(Mapping[str, NodeGroup]):
         return notes
 
 
+_LEAST_ROOM = 24  # Columns for a member; below, it has a line of its own.
 UNUSED = "the function does not use"  # How the reason of a leaf without any use begins.
 
 
@@ -193,16 +194,22 @@ def _details(group, room, width) -> list[str]:
     if width is None or len(full) <= room:
         return [full]
     reason = re.sub(r"/\S*/", "", group.reason)  # Files without their folders.
-    beside = _listed(members, room)
+    beside, indent = _listed(members, room), " " * 4
+    if len(beside) > room >= _LEAST_ROOM:
+        # What is left of a path names its module, as the group's name does.
+        end = beside[len(beside) - room + 3 :]
+        beside = "..." + (end.partition(".")[2] or end)
     if len(beside) > room:
-        parts = ["", "; ".join(filter(None, (_listed(members, width - 4), reason)))]
+        below = "; ".join(filter(None, (_listed(members, width - len(indent)), reason)))
+        beside = ""
     elif reason and len(beside) + 2 + len(reason) <= room:
-        parts = [f"{beside}; {reason}", ""]
+        return [f"{beside}; {reason}"]
     else:
-        parts = [beside, reason]
-    indent = " " * 4
-    below = textwrap.wrap(parts[1], width, initial_indent=indent, subsequent_indent=indent)
-    return [parts[0], *below]
+        below = reason
+    return [
+        beside,
+        *textwrap.wrap(below, width, initial_indent=indent, subsequent_indent=indent),
+    ]
 
 
 def _listed(names: Sequence[str], room: int | None) -> str:

@@ -57,6 +57,12 @@ def test_many_members_end_in_how_many_more_and_long_reasons_go_below():
     assert f"{names[-1]}[1]" in groups.table(width=None)
 
 
+def test_long_paths_are_cut_on_the_left_where_they_repeat_the_name():
+    lines = str(find_nodes(*STACKS["linen"]())).splitlines()
+    row = next(line for line in lines if line.startswith("blocks.attention "))
+    assert row.endswith("yes    yes   ...attention.key.bias[1] and 6 more")
+
+
 def test_layers_are_known_by_leaf_and_axis():
     assert find_nodes(*STACKS["scan"]()).layers == {"bias": (0,), "down": (0,), "up": (0,)}
     assert find_nodes(*STACKS["groups"]()).layers == {"layers.down": (0,), "layers.up": (0,)}

@@ -71,6 +71,51 @@ def test_a_layer_can_lose_nodes_that_others_keep():
     assert [block["up"]["kernel"].shape for block in small] == [(6, 5), (6, 3), (6, 5)]
 
 
+def layer(x, w):
+    return x + jnp.tanh(x @ w["up"]) @ w["down"], None
+
+
+def every_second(p, x):
+    for start in (0, 1):
+        x, _ = jax.lax.scan(layer, x, jax.tree.map(lambda a, k=start: a[k::2], p))
+    return x
+
+
+def branching(p, x):
+    def step(x, of):
+        w, k = of
+        return jax.lax.cond(k % 2 == 0, lambda: layer(x, w)[0], lambda: layer(2 * x, w)[0]), None
+
+    return jax.lax.cond(
+        x.sum() > 1e3, lambda: x, lambda: jax.lax.scan(step, x, (p, jnp.arange(4)))[0]
+    )
+
+
+def by_rows(p, x):
+    return jax.lax.map(lambda row: jax.lax.scan(jax.checkpoint(layer), row, p)[0], x)
+
+
+def twice(p, x):
+    return jax.lax.scan(layer, jax.lax.scan(layer, x, p)[0], p)[0]
+
+
+def in_half_precision(p, x):
+    p = jax.tree.map(lambda a: a.astype(jnp.bfloat16).astype(a.dtype), p)
+    return jax.lax.scan(layer, x, p, unroll=2)[0]
+
+
+@pytest.mark.parametrize("function", [every_second, branching, by_rows, twice, in_half_precision])
+def test_layers_are_found_in_loops_of_every_kind(function):
+    params, x = shapes(up=(4, 4, 3), down=(4, 3, 4)), normal(2, 4)
+    single, layers = unstack(function, params, x)
+    close(single(layers, x), function(params, x))
+    groups = find_nodes(single, layers, x)
+    assert groups.prunable == {f"up.{k}": 3 for k in range(4)}
+    keep = {"up.1": np.array([True, False, False]), "up.2": np.array([False, True, True])}
+    small = resize(single, groups, keep)(shrink(layers, groups, keep), x)
+    close(small, single(mask(layers, groups, keep), x))
+
+
 def test_derivatives_are_those_of_the_stack():
     stack, single, layers, _ = apart("scan")
     ours = jax.grad(lambda p: (single(p, stack.inputs) ** 2).sum())(layers)
