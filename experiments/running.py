@@ -155,17 +155,17 @@ def _run_all(whole: Run, each: dict[str, Run]) -> None:
 
 def _run_each(runs: Iterable[Run], screen: Screen | None) -> None:
     """One after another; what is finished is drawn while the next compiles, on another core."""
-    with ThreadPoolExecutor(1, thread_name_prefix="report") as drawing:
-        try:
-            for one in runs:
-                anew = _run(one, screen, draws=False)
-                if anew and one.devices.writes:
-                    drawing.submit(_draw, one.folder.path)
-                if screen is not None:
-                    screen.figure_finished(anew=anew)
-        except BaseException:
-            drawing.shutdown(cancel_futures=True)
-            raise
+    drawing = ThreadPoolExecutor(1, thread_name_prefix="report")
+    try:
+        for one in runs:
+            anew = _run(one, screen, draws=False)
+            if anew and one.devices.writes:
+                drawing.submit(_draw, one.folder.path)
+            if screen is not None:
+                screen.figure_finished(anew=anew)
+        drawing.shutdown()
+    finally:  # An interruption waits for the report in hand alone.
+        drawing.shutdown(cancel_futures=True)
 
 
 def _draw(folder: Path) -> None:

@@ -30,6 +30,7 @@ class Pruned(NamedTuple):
     model: Any  # Of the same kind as the model that was given; see `prune`.
     groups: NodeGroups  # Of the full model.
     keep: Keep  # Group name -> [g] booleans.
+    left: tuple[str, ...]  # Groups that a native module cannot lose nodes of: whole, not in keep.
     comparison: Comparison  # Costs of one forward pass over the inputs, before and after.
 
     def __str__(self) -> str:
@@ -39,6 +40,10 @@ class Pruned(NamedTuple):
             f"{name.ljust(names)}  {count.rjust(counts)}  {self.groups[name].kind}"
             for name, count in kept.items()
         ]
+        if self.left:
+            lines.append(
+                f"left as they are, as a native module cannot lose them: {list(self.left)}"
+            )
         return "\n".join([str(self.comparison), "", *lines])
 
 
@@ -93,17 +98,17 @@ def prune(
 
     Returns:
       A `Pruned`. Its model is an NNX module, an Equinox module or (module, state), checked as
-      `shrink_model` does. Otherwise it is a pair for ``apply(variables, inputs)``: the model
-      evaluated at the new sizes by `resize`, and variables as they were given but smaller,
-      (params, state) for Haiku with a state. The sizes of Linen and Haiku modules stand in
-      constructors that you wrote: ``nodes.widths(groups, keep)`` says what to construct, and
-      `nodes.shrink_linen` builds and checks a Linen module of these widths.
+      `shrink_model` does; groups that this module cannot lose nodes of, as a width is written into
+      its code, stay whole and are named in `left`. Otherwise it is a pair for
+      ``apply(variables, inputs)``: the model evaluated at the new sizes by `resize`, and variables
+      as they were given but smaller, (params, state) for Haiku with a state. The sizes of Linen and
+      Haiku modules stand in constructors that you wrote: ``nodes.widths(groups, keep)`` says what
+      to construct, and `nodes.shrink_linen` builds and checks a Linen module of these widths.
 
     Raises:
       ValueError: an argument out of range or of no known kind; a score without the labels or key
-        that it needs, before any work; no group that can be pruned; or what `keep_top`, the score
-        and `shrink_model` raise. Where a native module cannot be that small, `shrink_model` names
-        the groups at fault: put them into `exclude`.
+        that it needs, before any work; no group that can be pruned; a module that cannot lose nodes
+        of any group; or what `keep_top`, the score and `shrink_model` raise.
 
     Cost: that of the functions named, and two compilations to measure both models.
     """
@@ -126,8 +131,10 @@ def prune(
         node_costs=costs, exclude=exclude,
     )  # fmt: skip
     keep = {name: np.asarray(kept) for name, kept in chosen.items()}
-    small, functions = shrunk(groups, keep)
-    return Pruned(small, groups, keep, Comparison(full.costs(inputs), functions.costs(inputs)))
+    small, functions, closed = shrunk(groups, keep)
+    left = tuple(name for name in keep if name not in closed)
+    comparison = Comparison(full.costs(inputs), functions.costs(inputs))
+    return Pruned(small, groups, closed, left, comparison)
 
 
 class _Functions(NamedTuple):
@@ -158,7 +165,8 @@ class _Given(NamedTuple):
     """The model that was given, and how it is shrunk."""
 
     functions: _Functions
-    shrunk: Callable[[NodeGroups, Keep], tuple[Any, _Functions]]
+    # (groups, keep) -> the smaller model, as functions too, and the entries of keep it has lost.
+    shrunk: Callable[[NodeGroups, Keep], tuple[Any, _Functions, Keep]]
 
 
 def _given(model, call, evaluation) -> _Given:
@@ -206,7 +214,8 @@ def _is_a(value, library, *names):
 
 
 def _module(model, kind, options) -> _Given:
-    from plprune.nodes import shrink_model
+    from plprune.nodes.native import shrink_model
+    from plprune.nodes.native_parts import shrink_native
 
     def parts_of(model):
         if kind == "nnx":
@@ -217,8 +226,10 @@ def _module(model, kind, options) -> _Given:
         return functional_equinox(module, state=state, **options)
 
     def shrunk(groups, keep):
-        small = shrink_model(model, groups, keep, **options)
-        return small, _functions(parts_of(small))
+        small, closed = shrink_native(model, groups, keep, **options)
+        if keep and not closed:  # The error names them, and says why.
+            shrink_model(model, groups, keep, **options)
+        return small, _functions(parts_of(small)), closed
 
     return _Given(_functions(parts_of(model)), shrunk)
 
@@ -256,7 +267,7 @@ def _resized(full: _Functions) -> _Given:
             shrink(full.variables, groups, keep),
         )
         params = shrink(full.params, groups, keep)
-        return small, full._replace(apply=apply, variables=variables, params=params)
+        return small, full._replace(apply=apply, variables=variables, params=params), keep
 
     return _Given(full, shrunk)
 

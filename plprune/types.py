@@ -93,8 +93,8 @@ class NodeGroups(Mapping[str, NodeGroup]):
     inputs: Any  # Shapes and dtypes of the inputs that they were found with.
     mode: str = "strict"
     statistics: tuple[str, ...] = ()  # Last keys of leaves that masking leaves alone.
-    closed_values: dict[tuple[str, str], float] = field(default_factory=dict)
-    # (group, leaf path) -> value of a closed node's slice where it is not 0.
+    closed_values: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    # (group, leaf path) -> value of a closed node's slice where it is not 0; None leaves it alone.
     held: frozenset[str] | None = None  # Paths of statistics; None: those that the names tell.
     dependence: str = ""  # Why examples are not proven independent; empty where they are.
     layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

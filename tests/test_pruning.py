@@ -131,7 +131,7 @@ CASES = {
         lambda rngs: ResNet(blocks=(1,), widths=(6,), rngs=rngs), single(2, 4, 4, 3)
     ),
     "vision transformer": lambda: nnx_case(
-        VisionTransformer, single(2, 4, 4, 3), exclude="attention.*"
+        VisionTransformer, single(2, 4, 4, 3)
     ),
     "linen": linen_case,
     "equinox": lambda: equinox_case(UNet, single(2, 3, 4, 4)),
@@ -279,6 +279,32 @@ def test_scores_look_at_weights_that_are_no_parameters(key):
     assert listed(small.keep) == {"kernel": [True] * 4 + [False] * 4}
     assert small.model[1]["frozen"]["kernel"].shape == (3, 4)
     assert small.comparison.before.parameters == 8 + 8 * 2 + 2
+
+
+class Reshaped(eqx.Module):
+    """One of its widths is written into the code."""
+
+    free: eqx.nn.Linear
+    fixed: eqx.nn.Linear
+    head: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.free, self.fixed = eqx.nn.Linear(3, 6, key=key), eqx.nn.Linear(6, 8, key=key)
+        self.head = eqx.nn.Linear(8, 2, key=key)
+
+    def __call__(self, x):
+        x = jnp.tanh(self.fixed(jnp.tanh(self.free(x))))
+        return self.head(x.reshape(2, 4).reshape(-1))
+
+
+def test_what_a_module_cannot_lose_is_left_and_named():
+    model = filled(Reshaped)
+    small = prune(model, INPUTS)
+    assert (small.left, list(small.keep)) == (("fixed", "fixed.neurons"), ["free"])
+    assert (small.model.free.out_features, small.model.fixed.out_features) == (3, 8)
+    assert str(small).endswith("cannot lose them: ['fixed', 'fixed.neurons']")
+    with pytest.raises(ValueError, match=r"does not run .* in the module itself, a Reshaped"):
+        prune(model, INPUTS, exclude="free")
 
 
 class Pair(nnx.Module):

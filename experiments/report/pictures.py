@@ -66,6 +66,7 @@ def write_pictures(
       findings: Name -> what the figure shows, where anything is said of it.
     """
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    (folder / OVERVIEW).unlink(missing_ok=True)
     if not figures:
         return []
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # It finds the fonts' dates odd.
@@ -75,9 +76,7 @@ def write_pictures(
         stem = re.sub(r"[^\w.-]+", "_", name)[:100]
         while any(picture.path.stem == stem for picture in drawn):
             stem += "_"
-        told = f"{(findings or {}).get(name, '')} {caption}".strip()
-        # Control characters are no text of an SVG file.
-        told = "".join(letter if letter.isprintable() else "?" for letter in told)
+        told = _printable(f"{(findings or {}).get(name, '')} {caption}".strip())
         drawn.append(Picture(name, told, folder / FOLDER / f"{stem}.svg"))
         _draw(drawn[-1], figure)
     write_overview(folder, drawn, caption)
@@ -98,7 +97,7 @@ def write_overview(folder: Path, pictures: Sequence[Picture], caption: str) -> N
         images = [image.reduce(2) for image in images]
     width = max(image.width for image in images)
     places, height = _in_rows(images, width)
-    lines = textwrap.fill(caption, int(1.8 * width / _LETTERS))
+    lines = textwrap.fill(_printable(caption), int(1.8 * width / _LETTERS))
     whole = Image.new(
         "RGB", (width, height + int(1.4 * _LETTERS * (lines.count("\n") + 2))), "white"
     )
@@ -109,6 +108,11 @@ def write_overview(folder: Path, pictures: Sequence[Picture], caption: str) -> N
         (_GAP, height), lines, INK, ImageFont.truetype(str(font), _LETTERS)
     )
     write_file(folder / OVERVIEW, lambda file: whole.save(file, format="png"))
+
+
+def _printable(text):
+    """Control characters are no text of an SVG file, and no font has them."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _draw(picture, figure):

@@ -6,6 +6,7 @@ denominator vanishes) it is inf, which leaves the minimum alone. Half-precision 
 with in float32, which is what comes back.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -28,9 +29,9 @@ def aiming_cosine(inner: Numbers, gradient_norm: Numbers, distance: Numbers) -> 
     """
     inner, norm, distance = (jnp.asarray(raised(a)) for a in (inner, gradient_norm, distance))
     says = (norm > 0) & (distance > 0)
-    # Divided twice: the product of both may be out of range.
-    cosine = jnp.where(says, inner, 0) / jnp.where(says, norm, 1) / jnp.where(says, distance, 1)
-    return jnp.clip(cosine, -1, 1)
+    # Divided twice: the product of both, by which XLA would divide once, may be out of range.
+    cosine = jax.lax.optimization_barrier(jnp.where(says, inner, 0) / jnp.where(says, norm, 1))
+    return jnp.clip(cosine / jnp.where(says, distance, 1), -1, 1)
 
 
 def aiming_ratio(inner: Numbers, excess: Numbers) -> Numbers:

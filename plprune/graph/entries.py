@@ -32,6 +32,8 @@ class Linear(NamedTuple):
     moves: Callable[..., Any] | None = None
     # Operands whose slices, scaled, scale the same slices of the outputs; the others constant.
     scales: tuple[int, ...] = ()
+    # Operands from this one on scale slices of the outputs if the same slices of all are scaled.
+    joins: int | None = None
     # equation -> dimensions of either operand that are multiplied and summed over.
     contracts: Callable[[Equation], Any] | None = None
     # (equation, position, shapes) -> the `Factoring` of the derivative in that operand, or None.

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from plprune.nodes.agreement import Disagreement
+from plprune.nodes.native_equinox import is_equinox, layers_of
 from plprune.types import Keep, NodeGroup, NodeGroups
 
 _MAX_TRIED = 8  # Groups that are all tried alone.
@@ -90,14 +91,15 @@ def _modules(traceback):
         frame = traceback.tb_frame
         if frame.f_code.co_argcount:
             first = frame.f_locals.get(frame.f_code.co_varnames[0])
-            if isinstance(first, nnx.Module):
+            if isinstance(first, nnx.Module) or is_equinox(first):
                 yield first
         traceback = traceback.tb_next
 
 
 def _step(outer, inner):
-    """The path from a module to one below it; a transformation of Flax works on copies."""
-    below: Mapping[Any, Any] = {path: module for path, module in nnx.iter_modules(outer) if path}
+    """The path from a module to one below it; a transformation works on copies."""
+    inside = nnx.iter_modules(outer) if isinstance(outer, nnx.Module) else layers_of(outer)
+    below: Mapping[Any, Any] = {path: module for path, module in inside if path}
     paths = [path for path, module in below.items() if module is inner]
     paths = paths or [path for path, module in below.items() if type(module) is type(inner)]
     return ".".join(map(str, paths[0])) if paths else type(inner).__name__

@@ -51,9 +51,10 @@ def checked_gates(gates: Mapping[str, Any], groups: NodeGroups) -> dict[str, Arr
 def mask(params: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
     """Parameters whose closed nodes are exactly zero; `shrink` with `resize` is the same function.
 
-    All slices of closed nodes become zero, but for running statistics (see `find_nodes`), integers
-    and keys, which stay; those of a router's bias, where one closes an expert, become minus
-    infinity. The tree that comes back has the caller's own containers.
+    All slices of closed nodes become zero, but for running statistics (see `find_nodes`), integers,
+    keys and what the function divides by (eigenvalues of a state space), which stay; those of a
+    router's bias, where one closes an expert, become minus infinity. The tree that comes back has
+    the caller's own containers.
 
     Args:
       params: The parameters that the groups were found on, or any tree that contains them, with the
@@ -77,7 +78,8 @@ def mask(params: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
         for member in groups[name].members:
             if not groups.is_statistic(member.path):
                 value = groups.closed_values.get((name, member.path), 0)
-                closings[member.path].append((member, kept, value))
+                if value is not None:
+                    closings[member.path].append((member, kept, value))
     touched = axes_of(groups, masks)
     return edit_leaves(params, groups, lambda p, x: _closed(x, closings[p]), touched=touched)
 

@@ -13,8 +13,9 @@ import numpy as np
 from plprune.graph.linear.roles import LeafAxis, Roles, roles
 from plprune.graph.primitives import PRIMITIVES
 from plprune.graph.shrinking.atoms import Label
+from plprune.graph.shrinking.holding import fill_held
 from plprune.graph.shrinking.labels import Labels
-from plprune.graph.shrinking.routing import fill_routed, ranked_atoms
+from plprune.graph.shrinking.routing import ranked_atoms
 from plprune.graph.tracing import Graph, trace
 from plprune.independence import doubt
 from plprune.nodes.families import families, slices_by_atom
@@ -126,23 +127,24 @@ def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
     kinds = apply.kinds if isinstance(apply, Typed) else {}
     held = statistic_leaves(params, tuple(statistics), uses.makers, kinds)
     masked = [k for k in range(len(paths)) if k not in held and _floating(graph, k)]
-    _, closed = fill_routed(labels, masked, baked=mode == "baked")
+    closed, spared = fill_held(labels, masked, baked=mode == "baked")
     drafts = _Drafts(graph, labels, uses, display_paths(params, paths))
     by_name = {name: drafts.group(name, atoms) for name, atoms in drafts.named().items()}
     structure = jax.tree.structure(params)
     shapes = tuple(graph.shape(v) for v in graph.inputs[: len(paths)])
     shaped = jax.tree.map(shape_of, inputs)
-    infinite = {
-        (name, paths[leaf]): -np.inf
+    values = {
+        (name, paths[leaf]): value
         for name, atoms in drafts.atoms_by_name.items()
-        for leaf, infinite in closed.items()
-        if not infinite.isdisjoint(atoms)
+        for found, value in ((closed, -np.inf), (spared, None))
+        for leaf, own in found.items()
+        if not own.isdisjoint(atoms)
     }
     layers = defaultdict(tuple)
     for leaf, axis in sorted(uses.stepped):
         layers[paths[leaf]] += (axis,)
     groups = NodeGroups(
-        by_name, structure, paths, shapes, shaped, mode, tuple(statistics), infinite,
+        by_name, structure, paths, shapes, shaped, mode, tuple(statistics), values,
         frozenset(paths[k] for k in held), layers=dict(layers),
     )  # fmt: skip
     return Found(whole, labels, groups, drafts.atoms_by_name)

@@ -39,7 +39,7 @@ def _positions(labels, vector) -> dict[Label, np.ndarray]:
     ends = np.cumsum(np.bincount(inverse, minlength=len(unique))).tolist()
     found = defaultdict(list)
     for root, start, end in zip(unique.tolist(), [0, *ends], ends, strict=False):
-        for atom in labels.atoms.basic(root):
+        for atom in labels.atoms.of_root(root):
             found[atom].append(order[start:end])
     return {a: r[0] if len(r) == 1 else np.sort(np.concatenate(r)) for a, r in found.items()}
 
@@ -97,7 +97,7 @@ def _places(labels, vector, atoms) -> dict[Label, int]:
     """Which factor of the products along an axis each atom is; 0 for all if one is several."""
     places = dict.fromkeys(atoms, -1)
     for root in np.unique(labels.atoms.roots(vector)).tolist():
-        for place, atom in enumerate(a for a in labels.atoms.basic(root) if a in places):
+        for place, atom in enumerate(a for a in labels.atoms.of_root(root) if a in places):
             if places[atom] not in (-1, place):
                 return dict.fromkeys(atoms, 0)
             places[atom] = place

@@ -45,12 +45,12 @@ def _cut(model, axes, shapes, layers):
         )
 
     small = parts.rebuild(smaller(parts.params), smaller(parts.state))
-    return small, adjust_layers(_layers(small), axes, shapes, layers, adjust)
+    return small, adjust_layers(layers_of(small), axes, shapes, layers, adjust)
 
 
 def _widened(model):
     model = jax.tree.map(lambda leaf: leaf, model)  # Its modules are new objects.
-    for _, layer in _layers(model):
+    for _, layer in layers_of(model):
         floats = [name for name, value in vars(layer).items() if names_float(value)]
         _set(layer, **dict.fromkeys(floats, jnp.float64))
     return model
@@ -66,7 +66,7 @@ def _scaled(model, factors):
 EQUINOX = Library(_parts, _cut, _widened, _scaled)
 
 
-def _layers(model) -> Iterator[tuple[tuple[str, ...], Any]]:
+def layers_of(model) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every module within a module, itself first, by its path."""
     kind = optional("equinox").Module
 

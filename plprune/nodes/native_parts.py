@@ -14,6 +14,24 @@ from plprune.nodes.native import attempts, native_part
 from plprune.types import Keep, NodeGroups
 
 
+def shrink_native(
+    model: Any,
+    groups: NodeGroups,
+    keep: Keep,
+    *,
+    call: Callable[..., Any] = operator.call,
+) -> tuple[Any, dict[str, Any]]:
+    """``shrink_model(..., native_only=True)``, and the entries of `keep` that it closed.
+
+    Arguments, errors and cost are those of `native_keep`.
+    """
+    attempt = attempts(model, groups, keep, call)
+    try:
+        return attempt(keep), dict(keep)
+    except Disagreement:
+        return native_part(attempt, groups, keep)
+
+
 def native_keep(
     model: Any,
     groups: NodeGroups,
@@ -38,12 +56,7 @@ def native_keep(
 
     Cost: that of `shrink_model`.
     """
-    attempt = attempts(model, groups, keep, call)
-    try:
-        attempt(keep)
-    except Disagreement:
-        return native_part(attempt, groups, keep)[1]
-    return dict(keep)
+    return shrink_native(model, groups, keep, call=call)[1]
 
 
 def native_groups(

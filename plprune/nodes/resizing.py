@@ -2,6 +2,7 @@
 """The function of shrunk parameters, for any model."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -54,24 +55,23 @@ def resized(
     """
     concrete = concrete_keep(keep, groups)
     shapes = small_shapes(kept_axes(groups, keep))
-    cache: dict[Any, tuple[Found, Resizing]] = {}
-
     order = {leaf.keys: leaf.value for leaf in parameter_leaves(groups)}
+
+    # What is remembered is no part of what the function is: it is the same after every call.
+    @cache
+    def plan(structure, places, types, inputs_structure, given):
+        full = map(jax.ShapeDtypeStruct, groups.shapes, types)
+        full = jax.tree.unflatten(groups.structure, full)
+        own = _rearranged(apply, structure, places)
+        inputs = jax.tree.unflatten(inputs_structure, [shape for shape, _ in given])
+        return _plan(own, full, inputs, groups, concrete, carries)
 
     def small(params, inputs):
         leaves, places, structure = _in_order(params, order, groups, shapes)
         flat_inputs, inputs_structure = jax.tree.flatten(inputs)
-        types = [shape_of(x).dtype for x in leaves]
-        key = (structure, tuple(types), inputs_structure, tuple(map(_key, flat_inputs)))
-        if key not in cache:
-            full = [
-                jax.ShapeDtypeStruct(shape, dtype)
-                for shape, dtype in zip(groups.shapes, types, strict=True)
-            ]
-            full = jax.tree.unflatten(groups.structure, full)
-            own = _rearranged(apply, structure, places)
-            cache[key] = _plan(own, full, inputs, groups, concrete, carries)
-        found, resizing = cache[key]
+        types = tuple(shape_of(x).dtype for x in leaves)
+        given = tuple(map(_key, flat_inputs))
+        found, resizing = plan(structure, tuple(places), types, inputs_structure, given)
         outputs = resizing.evaluate(found.graph, [*leaves, *flat_inputs])
         return jax.tree.unflatten(found.graph.out_tree, outputs)
 
@@ -82,9 +82,8 @@ def _key(leaf):
     return shape_of(leaf), getattr(leaf, "weak_type", False)
 
 
-def _plan(apply, params, inputs, groups, keep, carries) -> tuple[Found, Resizing]:
+def _plan(apply, params, shaped, groups, keep, carries) -> tuple[Found, Resizing]:
     """The graph at these input shapes, with the atoms of the closed nodes."""
-    shaped = jax.tree.map(shape_of, inputs)
     options = {"mode": groups.mode, "statistics": groups.statistics, "carries": carries}
     found = analyse(apply, params, shaped, **options)
     removed = set()

@@ -2,7 +2,7 @@
 """Layers that are stacked for a scan, taken apart."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -65,8 +65,8 @@ def unstack(apply: Apply, params: Params, inputs: Inputs) -> tuple[Apply, Params
         plan,
         is_leaf=lambda x: isinstance(x, _Piece),
     )
-    shapes = [jax.ShapeDtypeStruct(graph.shape(v), graph.avals[v].dtype) for v in graph.inputs]
-    whole = _Whole(structure, shapes[: len(leaves)], axes, sizes)
+    shapes = [graph.shape(v) for v in graph.inputs[: len(leaves)]]
+    whole = _Whole(structure, shapes, axes, sizes)
     single = _single(apply, whole, order)
     if not isinstance(apply, Typed):
         return single, pieces
@@ -86,7 +86,7 @@ class _Whole(NamedTuple):
     """What the stacked parameters look like."""
 
     structure: Any
-    shapes: list[jax.ShapeDtypeStruct]
+    shapes: list[tuple[int, ...]]
     axes: Mapping[int, tuple[int, ...]]  # Leaf -> axes that layers lie along.
     sizes: Mapping[int, tuple[int, ...]]  # How many there are along each.
 
@@ -139,21 +139,23 @@ def _taken(index, leaf):
 
 def _single(apply, whole: _Whole, order) -> Apply:
     """The function of the pieces, which are listed in `order`."""
-    cache: dict[Any, Graph] = {}
+    first = _first(order)
+
+    # What is remembered is no part of what the function is: it is the same after every call.
+    @cache
+    def traced(types, inputs_structure, given):
+        stacked = map(jax.ShapeDtypeStruct, whole.shapes, types)
+        inputs = inputs_structure.unflatten(
+            jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=weak) for x, weak in given
+        )
+        return trace(apply, whole.structure.unflatten(stacked), inputs)
 
     def single(params, inputs):
         leaves = _in_order(params, whole, order)
         arrays, inputs_structure = jax.tree.flatten(inputs)
-        stacked = whole.structure.unflatten(
-            jax.ShapeDtypeStruct(shape.shape, shape_of(leaves[own]).dtype)
-            for shape, own in zip(whole.shapes, _first(order), strict=True)
-        )
-        shaped = [shape_of(x) for x in arrays]
-        weak = [getattr(x, "weak_type", False) for x in arrays]
-        key = (tuple(map(str, jax.tree.leaves(stacked))), inputs_structure, *shaped, *weak)
-        if key not in cache:
-            cache[key] = trace(apply, stacked, inputs)
-        graph = cache[key]
+        types = tuple(shape_of(leaves[place]).dtype for place in first)
+        given = tuple((shape_of(x), bool(getattr(x, "weak_type", False))) for x in arrays)
+        graph = traced(types, inputs_structure, given)
         outputs = evaluate_unrolled(graph, [*_values(leaves, whole, order), *arrays])
         return jax.tree.unflatten(graph.out_tree, outputs)
 
@@ -184,7 +186,7 @@ def _in_order(params, whole: _Whole, order):
     if wrong:
         raise ValueError(f"params must hold single layers; missing or unknown: {sorted(wrong)}.")
     for leaf in order:
-        full, axes = whole.shapes[leaf.value.leaf].shape, whole.axes.get(leaf.value.leaf, ())
+        full, axes = whole.shapes[leaf.value.leaf], whole.axes.get(leaf.value.leaf, ())
         shape, found = tuple(n for d, n in enumerate(full) if d not in axes), given[leaf.keys]
         if jnp.shape(found) != shape:
             raise ValueError(

@@ -50,6 +50,12 @@ def test_ratios_neither_overflow_on_the_way_nor_in_half_precision():
         np.testing.assert_allclose(pl_ratio(norm, excess), expected, rtol=1e-6)
         np.testing.assert_allclose(aiming_cosine(norm, norm, one), 1, rtol=1e-6)
         np.testing.assert_allclose(aiming_cosine(-norm, norm, 2 * one), -0.5, rtol=1e-6)
+    # Compiled, two quotients may become one, whose divisor is out of range.
+    for inner, norm, distance in ((0.0, 1e-25, 1e-25), (3e38, 2e19, 2e19), (1e30, 1e20, 1e20)):
+        given = [jnp.full(1, number, jnp.float32) for number in (inner, norm, distance)]
+        expected = [inner / norm / distance]
+        for cosine in (aiming_cosine, jax.jit(aiming_cosine), jax.vmap(aiming_cosine)):
+            np.testing.assert_allclose(cosine(*given), expected, rtol=1e-6)
     half = jnp.array([300.0], jnp.float16)
     np.testing.assert_allclose(smallest_beta(300.0, -half, half, half / 300), 300**2 + 300)
 

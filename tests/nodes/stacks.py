@@ -3,9 +3,9 @@
 
 from typing import Any, NamedTuple
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import linen, nnx
 from zoo import fill, normal, shapes
 
@@ -51,6 +51,29 @@ class Stacked(nnx.Module):
         return self.leave(step(self.enter(x), self.blocks)).mean(1)
 
 
+class Normalised(nnx.Module):
+    """Stacked layers with running statistics."""
+
+    def __init__(self, rngs):
+        self.blocks = nnx.vmap(lambda key: NormalisedBlock(nnx.Rngs(key)))(
+            jax.random.split(jax.random.key(0), LAYERS)
+        )
+        self.leave = nnx.Linear(6, 2, rngs=rngs)
+
+    def __call__(self, x):
+        step = nnx.scan(lambda x, block: block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return self.leave(step(x, self.blocks)).mean(1)
+
+
+class NormalisedBlock(nnx.Module):
+    def __init__(self, rngs):
+        self.up, self.down = nnx.Linear(6, 5, rngs=rngs), nnx.Linear(5, 6, rngs=rngs)
+        self.norm = nnx.BatchNorm(5, rngs=rngs)
+
+    def __call__(self, x):
+        return x + self.down(nnx.relu(self.norm(self.up(x))))
+
+
 class LinenBlock(linen.Module):
     @linen.compact
     def __call__(self, x, _):
@@ -67,15 +90,6 @@ class LinenStacked(linen.Module):
         axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
         x, _ = linen.scan(block, length=LAYERS, **axes)(name="blocks")(x, None)
         return linen.Dense(2, name="leave")(x).mean(1)
-
-
-def haiku_stacked(x):
-    """Layers under Haiku's `layer_stack`."""
-
-    def layer(x):
-        return x + hk.Linear(6, name="down")(jnp.tanh(hk.Linear(5, name="up")(x)))
-
-    return hk.Linear(2, name="leave")(hk.experimental.layer_stack(LAYERS, name="blocks")(layer)(x))
 
 
 def scanned(p, x):
@@ -115,7 +129,17 @@ def linen_stack():
 
 
 def haiku_stack():
-    model, rows = hk.without_apply_rng(hk.transform(haiku_stacked)), TOKENS[:, 0]
+    """Layers under Haiku's `layer_stack`."""
+    hk = pytest.importorskip("haiku")
+
+    def layer(x):
+        return x + hk.Linear(6, name="down")(jnp.tanh(hk.Linear(5, name="up")(x)))
+
+    def stacked(x):
+        layers = hk.experimental.layer_stack(LAYERS, name="blocks")(layer)
+        return hk.Linear(2, name="leave")(layers(x))
+
+    model, rows = hk.without_apply_rng(hk.transform(stacked)), TOKENS[:, 0]
     params = jax.eval_shape(model.init, jax.random.key(0), rows)
     return Stack(model.apply, fill(params, dtype="float32"), rows)
 
@@ -126,6 +150,7 @@ FIVE = {"up": (5, 6, 5), "down": (5, 5, 6)}
 STACKS = {
     "nnx": lambda: of_module(nnx.eval_shape(lambda: Stacked(nnx.Rngs(0))), TOKENS),
     "nnx, last axis": lambda: of_module(nnx.eval_shape(lambda: Stacked(nnx.Rngs(0), -1)), TOKENS),
+    "normalised": lambda: of_module(nnx.eval_shape(lambda: Normalised(nnx.Rngs(0))), TOKENS),
     "linen": linen_stack,
     "haiku": haiku_stack,
     "scan": lambda: Stack(scanned, shapes(**LEAVES, **ENDS), normal(3, 4)),

@@ -8,6 +8,7 @@ import pytest
 from discovered import found, random_keep
 from zoo import CASES, TOKENS, normal
 
+from plprune.compilation.identity import identity
 from plprune.nodes import find_nodes, mask, resize, shrink
 
 MLP = CASES["mlp"]
@@ -84,6 +85,16 @@ def test_second_derivatives_run():
 
     _, product = jax.jit(lambda p: jax.jvp(gradient, (p,), (p,)))(params)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(product))
+
+
+def test_a_function_stays_what_it_is_when_it_is_called():
+    """Else what was compiled for it would be forgotten."""
+    groups, keep = found("mlp"), {"0": np.arange(8) > 3}
+    small, params = resize(MLP.apply, groups, keep), shrink(MLP.params, groups, keep)
+    before = identity(small)
+    for count in (2, 3):
+        small(params, normal(count, 5))
+        assert identity(small) == before
 
 
 def test_full_parameters_are_refused():

@@ -11,6 +11,7 @@ from discovered import random_keep
 from stacks import LAYERS, STACKS
 from zoo import normal, shapes
 
+from plprune.compilation.identity import identity
 from plprune.nodes import find_nodes, mask, resize, shrink, unstack
 
 
@@ -43,6 +44,7 @@ NAMES = {
     "nnx": ["enter", *BLOCKS],
     "nnx, last axis": ["enter", *BLOCKS],
     "linen": BLOCKS,
+    "normalised": [f"blocks.{k}.up" for k in range(LAYERS)],
     "haiku": [f"blocks/up.{k}" for k in range(LAYERS)],
     "scan": ["up.2", "up.1", "up.0"],
     "groups": [f"layers.{k}" for k in range(5)],
@@ -54,7 +56,7 @@ def test_every_layer_has_groups_of_its_own(name):
     assert apart(name)[3].prunable.keys() == set(NAMES[name])
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", ["nnx", "linen", "haiku", "scan", "groups"])
 def test_nodes_close_in_single_layers(name):
     stack, single, layers, groups = apart(name)
     keep = random_keep(groups)
@@ -78,10 +80,31 @@ def test_derivatives_are_those_of_the_stack():
     close(ours["enter"], theirs["enter"])
 
 
-def test_layers_take_batches_of_other_sizes():
+def test_layers_take_batches_of_other_sizes_and_the_function_stays_what_it_is():
     stack, single, layers, _ = apart("scan")
-    inputs = normal(7, 4)
-    close(single(layers, inputs), stack.apply(stack.params, inputs))
+    before = identity(single)
+    for count in (1, 7):
+        inputs = normal(count, 4)
+        close(single(layers, inputs), stack.apply(stack.params, inputs))
+        assert identity(single) == before
+
+
+def test_statistics_of_a_stack_are_those_of_its_layers():
+    _, _, layers, groups = apart("normalised")
+    assert groups.held == {f"1.blocks.{k}.norm.{n}" for k in range(LAYERS) for n in ("mean", "var")}
+    assert [block["norm"]["mean"].shape for block in layers[1]["blocks"]] == [(5,)] * LAYERS
+
+
+def test_reasons_tell_the_lines_of_the_stack():
+    def function(p, x):
+        def layer(x, w):
+            return jnp.sort(jnp.tanh(x @ w["up"]), -1) @ w["down"], None
+
+        return jax.lax.scan(layer, x, p)[0]
+
+    single, layers = unstack(function, shapes(up=(2, 4, 5), down=(2, 5, 4)), normal(3, 4))
+    groups = find_nodes(single, layers, normal(3, 4))
+    assert "test_unstacking.py" in groups["up.0"].reason
 
 
 def test_shapes_are_taken_apart_too():

@@ -2,14 +2,18 @@
 """Which parameter axes are contracted against activations, and which produce them."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from plprune.graph.linear.origins import is_structural, moved_axes
 from plprune.graph.primitives import PRIMITIVES
+from plprune.graph.shrinking.known import entries
 from plprune.graph.tracing import Equation, Graph, Variable, scan_counts
 
 Axes = tuple[frozenset[int], ...]  # Per dimension of a variable: the leaf's axes it runs over.
 LeafAxis = tuple[int, int]  # (position of the leaf among the inputs, axis).
+# The leaves, each with its axes, that a variable is linear in: it scales where all of them do.
+Parts = tuple[tuple[int, Axes], ...]
 
 
 class Roles(NamedTuple):
@@ -26,15 +30,16 @@ class Roles(NamedTuple):
 def roles(graph: Graph, num_params: int) -> Roles:
     """Roles of the axes of the first `num_params` inputs.
 
-    A leaf is followed through moves, selections and multiplication by constants: scaling a slice
-    of it then scales the same slice of the contraction's operand.
+    A leaf is followed through moves, selections, sums with other leaves and multiplication by what
+    depends on no input: scaling a slice of it, and of the leaves that it is added to, then scales
+    the same slice of the contraction's operand.
     """
-    walk = _Walk()
-    leaves = {}
+    walk = _Walk(graph)
+    parts: dict[Variable, Parts] = {}
     for leaf, variable in enumerate(graph.inputs[:num_params]):
         axes = tuple(frozenset({axis}) for axis in range(len(graph.shape(variable))))
-        leaves[variable] = (leaf, axes)
-    walk.run(graph, leaves)
+        parts[variable] = ((leaf, axes),)
+    walk.run(graph, parts)
     return Roles(
         frozenset(walk.consumed), frozenset(walk.produced), walk.readers, walk.makers, walk.order,
         frozenset(walk.stepped),
@@ -42,76 +47,144 @@ def roles(graph: Graph, num_params: int) -> Roles:
 
 
 class _Walk:
-    def __init__(self):
+    def __init__(self, graph: Graph):
         self.consumed, self.produced, self.stepped = set(), set(), set()
         self.readers, self.makers, self.order = {}, {}, {}
         self.constants: set[Variable] = set()  # Depend on no argument.
+        self.zeros = {v for v, value in graph.constants.items() if _is_zero(value)}
+        self.fixed: set[Variable] = set()  # Depend on no argument but parameters.
         self.count = 0
 
-    def run(self, graph: Graph, leaves: dict[Variable, tuple[int, Axes]]) -> None:
+    def run(self, graph: Graph, parts: dict[Variable, Parts]) -> None:
         self.constants.update(graph.constants)
+        self.fixed.update(graph.constants, parts)
         for equation in graph.equations:
             self.count += 1
-            for leaf in (leaves[v][0] for v in equation.inputs if v in leaves):
+            for leaf in self.leaves(equation.inputs, parts):
                 self.order.setdefault(leaf, self.count)
-            if self.constants.issuperset(equation.inputs):
-                self.constants.update(equation.outputs)
-            elif equation.subgraphs:
-                self.enter(equation, leaves)
-            elif _follows(graph, equation, leaves, self.constants):
-                source = next(v for v in equation.inputs if v in leaves)
-                leaf, axes = leaves[source]
-                if is_structural(graph, equation):
-                    axes = moved_axes(graph, equation, axes)
-                leaves.update(dict.fromkeys(equation.outputs, (leaf, axes)))
+            self.derive(graph, equation)
+            if self.constants.issuperset(equation.outputs):
+                continue
+            if equation.subgraphs:
+                self.enter(equation, parts)
+            elif (own := self.followed(graph, equation, parts)) is not None:
+                parts.update(dict.fromkeys(equation.outputs, own))
             elif is_contraction(equation):
-                self.contract(equation, leaves)
+                self.contract(graph, equation, parts)
             else:
-                self.use(equation.inputs, leaves)
-        self.use(graph.outputs, leaves)
+                self.use(equation.inputs, parts)
+        self.use(graph.outputs, parts)
 
-    def use(self, variables, leaves):
+    def derive(self, graph, equation):
+        """What results depend on, from what operands do."""
+        for known in (self.fixed, self.constants):
+            if known.issuperset(equation.inputs):
+                known.update(equation.outputs)
+        if is_structural(graph, equation) and self.zeros.issuperset(equation.inputs):
+            self.zeros.update(equation.outputs)
+
+    def leaves(self, variables, parts):
+        """The leaves behind some variables."""
+        return (leaf for v in variables for leaf, _ in parts.get(v, ()))
+
+    def use(self, variables, parts):
         """Every axis is used as it is."""
         for v in variables:
-            if v in leaves:
-                self.mark(self.produced, leaves[v], range(len(leaves[v][1])))
+            for part in parts.get(v, ()):
+                self.mark(self.produced, part, range(len(part[1])))
 
-    def mark(self, role, origin, dims):
-        leaf, axes = origin
+    def mark(self, role, part, dims):
+        leaf, axes = part
         role.update((leaf, axis) for d in dims for axis in axes[d])
 
-    def contract(self, equation, leaves):
-        owned = [v in leaves for v in equation.inputs]
-        for v in equation.inputs:
-            if v in leaves:
-                self.makers.setdefault(leaves[v][0], (self.count, equation.name))
-        if all(owned):
-            self.use(equation.inputs, leaves)
+    def followed(self, graph, equation, parts) -> Parts | None:
+        """What the output is linear in, None where it is no leaf moved, summed or multiplied."""
+        owned = [k for k, v in enumerate(equation.inputs) if v in parts]
+        linear = PRIMITIVES.of(equation).linear
+        if linear.joins is not None and owned:
+            return self.joined(equation, parts, linear.joins)
+        if is_structural(graph, equation) and owned == [0]:
+            moved = partial(moved_axes, graph, equation)
+            return tuple((leaf, moved(axes)) for leaf, axes in parts[equation.inputs[0]])
+        scaled = [k for k in owned if k in linear.scales]
+        if not scaled or not self.fixed.issuperset(equation.inputs):
+            return None
+        # Of several leaves that are multiplied, scaling one is enough: that with the most axes.
+        own = max(scaled, key=lambda k: sum(map(bool, parts[equation.inputs[k]][0][1])))
+        self.use((v for k, v in enumerate(equation.inputs) if k != own), parts)
+        return parts[equation.inputs[own]]
+
+    def joined(self, equation, parts, first) -> Parts | None:
+        """Several leaves as one array: along each axis, only where every one of them has nodes."""
+        choosing, joined = equation.inputs[:first], equation.inputs[first:]
+        known = all(v in parts or v in self.zeros for v in joined)
+        if not known or not self.constants.issuperset(choosing):
+            return None
+        found = tuple(part for v in joined for part in parts.get(v, ()))
+        ranks = {len(axes) for _, axes in found}
+        if len(ranks) != 1:
+            return None
+        shared = [all(axes[d] for _, axes in found) for d in range(*ranks)]
+        for part in found:
+            self.mark(self.produced, part, [d for d, every in enumerate(shared) if not every])
+        return tuple(
+            (
+                leaf,
+                tuple(x if every else frozenset() for x, every in zip(axes, shared, strict=True)),
+            )
+            for leaf, axes in found
+        )
+
+    def contract(self, graph, equation, parts):
+        for leaf in self.leaves(equation.inputs, parts):
+            self.makers.setdefault(leaf, (self.count, equation.name))
+        if all(v in parts for v in equation.inputs):
+            self.use(equation.inputs, parts)
             return
         for k, (v, dims) in enumerate(zip(equation.inputs, contracted(equation), strict=True)):
-            if v in leaves:
-                self.readers[equation.outputs[0]] = k
-                self.mark(self.consumed, leaves[v], dims)
-                rest = [d for d in range(len(leaves[v][1])) if d not in dims]
-                self.mark(self.produced, leaves[v], rest)
+            if v in parts:
+                shape = graph.shape(v)
+                scaled = all(axes[d] or shape[d] == 1 for _, axes in parts[v] for d in dims)
+                if scaled:
+                    self.readers[equation.outputs[0]] = k
+                for part in parts[v]:
+                    rest = [d for d in range(len(part[1])) if d not in dims]
+                    self.mark(self.consumed if scaled else self.produced, part, dims)
+                    self.mark(self.produced, part, rest)
 
-    def enter(self, equation, leaves):
+    def enter(self, equation, parts):
         """Follow the leaves into sub-graphs; a carried leaf is not followed."""
+        carried = _carried(equation)
         for body, operands, skipped in _operands(equation):
-            inner = {}
+            inner: dict[Variable, Parts] = {}
             for v, name in zip(operands, body.inputs, strict=False):
-                if v in leaves:
-                    leaf, axes = leaves[v]
-                    inner[name] = (leaf, axes[1:] if v in skipped else axes)
+                if v in carried:
+                    continue
+                if v in self.fixed:
+                    self.fixed.add(name)
+                if v in parts:
+                    cut = slice(1, None) if v in skipped else slice(None)
+                    inner[name] = tuple((leaf, axes[cut]) for leaf, axes in parts[v])
             self.run(body, inner)
-            rows = [leaves[v] for v in skipped if v in leaves]
+            rows = [part for v in skipped for part in parts.get(v, ())]
             if any(leaf in self.makers for leaf, _ in rows):  # Else it steps through data.
                 self.stepped.update((leaf, *axes[0]) for leaf, axes in rows if len(axes[0]) == 1)
         if not list(_operands(equation)):
-            self.use(equation.inputs, leaves)
-        elif equation.name == "scan":
-            start, carried = scan_counts(equation)
-            self.use(equation.inputs[start : start + carried], leaves)
+            self.use(equation.inputs, parts)
+        self.use(carried, parts)
+
+
+def _is_zero(value):
+    numbers = entries(value)
+    return numbers is not None and numbers.dtype.kind in "biufc" and not numbers.any()
+
+
+def _carried(equation: Equation) -> tuple[Variable, ...]:
+    """What a scan starts with, and its body changes."""
+    if equation.name != "scan":
+        return ()
+    start, count = scan_counts(equation)
+    return equation.inputs[start : start + count]
 
 
 def _operands(equation: Equation) -> Iterator[tuple[Graph, tuple[Variable, ...], frozenset]]:
@@ -135,15 +208,3 @@ def contracted(equation: Equation) -> tuple[Sequence[int], ...]:
     """Dimensions of each operand that a contraction sums over."""
     sums = PRIMITIVES.of(equation).linear.contracts
     return ((), ()) if sums is None else sums(equation)
-
-
-def _follows(graph, equation, leaves, constants):
-    """Whether the output is the leaf moved, selected or multiplied by constants."""
-    owned = [k for k, v in enumerate(equation.inputs) if v in leaves]
-    if len(owned) != 1:
-        return False
-    if is_structural(graph, equation):
-        return True
-    others = [v for v in equation.inputs if v not in leaves]
-    scales = PRIMITIVES.of(equation).linear.scales
-    return owned[0] in scales and constants.issuperset(others)

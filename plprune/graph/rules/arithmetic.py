@@ -97,11 +97,25 @@ def _combined(fills, equation, scalar, output, d) -> Facts:
         try:
             value = scalar.at(equation.params, values, dtype)
         except UndefinedError:
+            causes = _causes(equation, scalar, values, dtype)
+            fills.undefined.append((causes, atoms))
             fills.pin(atoms, equation, "masking it would divide by zero or take a root of it in {}")
             continue
         if value is not None:
             result[value] = result.get(value, NOTHING) | atoms
     return result
+
+
+def _causes(equation, scalar, values, dtype):
+    """The operands at fault: without knowing one of them, as a divisor, the result is defined."""
+    found = []
+    for k, variable in enumerate(equation.inputs):
+        try:
+            scalar.at(equation.params, [*values[:k], None, *values[k + 1 :]], dtype)
+        except UndefinedError:
+            continue
+        found.append(variable)
+    return tuple(found)
 
 
 def _refined(classes, whole, facts):

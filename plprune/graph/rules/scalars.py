@@ -59,7 +59,7 @@ class Scalar(NamedTuple):
             result = float(value(*operands))
         if math.isnan(result) or (math.isinf(result) and all(map(math.isfinite, operands))):
             raise UndefinedError
-        return exact(result)
+        return exact(result) if self.rounds else result + 0.0
 
     def sign_of(self, params: dict, signs: Sequence[int], kinds: Sequence[str] = ("f",)) -> int:
         """Sign of all entries of a result.
@@ -81,7 +81,7 @@ def _holds(dtype, value):
     if not isinstance(dtype, np.dtype):  # Random keys.
         return False
     with np.errstate(all="ignore"):
-        return bool(np.asarray(value).astype(dtype) == value)
+        return float(np.real(np.asarray(value).astype(dtype))) == value  # In float64, not in dtype.
 
 
 def kind_of(dtype: Any) -> str:
@@ -162,7 +162,7 @@ def _rounded(params, operands, _):
 def _coarser(params, operands, _):
     (value,) = operands
     coarse = params["exponent_bits"] < 5 or params["mantissa_bits"] < 7  # Less than bfloat16 keeps.
-    return None if coarse and value != 0 else value
+    return None if value is None or (coarse and value != 0) else exact(value)
 
 
 def _complex(_params, operands, _dtype):
@@ -189,8 +189,10 @@ def _lowest_or_zero(_, signs):
 _chosen = partial(Scalar, rounds=False, overflows=False)
 _moved = partial(_chosen, linear=Linear(moves=in_place))
 SCALARS: dict[str, Scalar] = {
-    **dict.fromkeys(("add", "add_any"), Scalar(np.add, _sum_sign, partly=_infinite)),
-    "sub": Scalar(np.subtract, partly=_infinite_difference),
+    **dict.fromkeys(
+        ("add", "add_any"), Scalar(np.add, _sum_sign, partly=_infinite, linear=Linear(joins=0))
+    ),
+    "sub": Scalar(np.subtract, partly=_infinite_difference, linear=Linear(joins=0)),
     "mul": Scalar(np.multiply, _lowest, partly=_deciding(0.0), linear=Linear(scales=(0, 1))),
     "mulhi": Scalar(lambda x, y: -float(x * y < 0), partly=_deciding(0.0)),
     "div": Scalar(
@@ -204,8 +206,10 @@ SCALARS: dict[str, Scalar] = {
     "sign": Scalar(np.sign, rounds=False),
     "max": _chosen(np.maximum, lambda _, signs: max(signs), partly=_deciding(math.inf)),
     "min": _chosen(np.minimum, _lowest, partly=_deciding(-math.inf)),
-    "clamp": Scalar(lambda low, x, high: min(max(x, low), high)),
-    "select_n": _chosen(rule=_select, sign=lambda _, signs: min(signs[1:])),
+    "clamp": _chosen(lambda low, x, high: min(max(x, low), high)),
+    "select_n": _chosen(
+        rule=_select, sign=lambda _, signs: min(signs[1:]), linear=Linear(joins=1)
+    ),
     "stop_gradient": _chosen(lambda x: x, _lowest),
     "copy": _moved(lambda x: x, _lowest),
     "convert_element_type": Scalar(
@@ -234,7 +238,7 @@ SCALARS: dict[str, Scalar] = {
     "asinh": Scalar(np.arcsinh), "atanh": Scalar(np.arctanh), "acosh": Scalar(),
     # Complex numbers.
     "real": Scalar(lambda x: x, _lowest), "imag": Scalar(lambda _: 0.0),
-    "conj": Scalar(lambda x: x), "complex": Scalar(rule=_complex),
+    "conj": Scalar(lambda x: x), "complex": Scalar(rule=_complex, linear=Linear(joins=0)),
     # Comparisons and bits.
     "eq": Scalar(np.equal, NONNEGATIVE), "ne": Scalar(np.not_equal, NONNEGATIVE),
     "lt": Scalar(np.less, NONNEGATIVE), "le": Scalar(np.less_equal, NONNEGATIVE),

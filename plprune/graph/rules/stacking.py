@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plprune.graph.entries import AS_IT_IS, Primitive
+from plprune.graph.entries import AS_IT_IS, Linear, Primitive
 from plprune.graph.following.combining import combined, kept_roles
 from plprune.graph.following.layouts import SAME, Factor
 from plprune.graph.following.walk import Value, Walk
@@ -185,13 +185,18 @@ def follow_pad(walk: Walk, equation: Equation, values: list[Value]) -> list[Valu
     return combined(walk, equation, values, [roles, ()], how="pads")
 
 
-def _entry(label, fill, resize, follow, reads) -> Primitive:
-    return Primitive(label, fill, resize, follow, reads, rounds=False)
+def _entry(label, fill, resize, follow, reads, **more) -> Primitive:
+    return Primitive(label, fill, resize, follow, reads, rounds=False, **more)
 
 
 ENTRIES = {
     "concatenate": _entry(
-        label_concatenate, fill_concatenate, AS_IT_IS, follow_concatenate, "dimension"
+        label_concatenate,
+        fill_concatenate,
+        AS_IT_IS,
+        follow_concatenate,
+        "dimension",
+        linear=Linear(joins=0),
     ),
     "stack": _entry(label_stack, fill_stack, AS_IT_IS, follow_stack, "axis"),
     "tile": _entry(label_tile, fill_kept, resize_tile, follow_tile, "reps"),

@@ -69,7 +69,10 @@ class Atoms:
 
     def basic(self, label: Label) -> tuple[Label, ...]:
         """The atoms of which a label is the product, pinned ones included."""
-        root = self.root(label)
+        return self.of_root(self.root(label))
+
+    def of_root(self, root: Label) -> tuple[Label, ...]:
+        """`basic` of a label that is its own representative."""
         if root == UNIT:
             return ()
         if root not in self._factors:
@@ -82,7 +85,7 @@ class Atoms:
 
     def occurring(self, labels: LabelVector) -> set[Label]:
         """All atoms along an axis, pinned ones included."""
-        return {a for x in np.unique(self.roots(labels)).tolist() for a in self.basic(x)}
+        return {a for x in np.unique(self.roots(labels)).tolist() for a in self.of_root(x)}
 
     def members(self, labels: LabelVector) -> set[Label]:
         """All removable atoms that occur along an axis."""
@@ -112,7 +115,7 @@ class Atoms:
     def pin(self, labels: LabelVector, reason: Reason) -> None:
         """Never remove these positions; the first reason given stays."""
         for label in np.unique(self.roots(labels)).tolist():
-            for atom in self.basic(label):
+            for atom in self.of_root(label):
                 self.pinned.setdefault(atom, reason)
 
     def unify(self, left: LabelVector, right: LabelVector, reason: Reason) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plprune.graph.shrinking.atoms import Label
-from plprune.graph.shrinking.known import ANY, POSITIVE, Known, constant_sign, entries, exact
+from plprune.graph.shrinking.known import ANY, POSITIVE, Known, constant_sign, entries, stored
 from plprune.graph.shrinking.labels import Labels, Reduction
 from plprune.graph.tracing import Equation, Graph, Variable
 
@@ -41,6 +41,7 @@ class Fills:
         *,
         baked: bool,
         closed: Mapping[int, frozenset[Label]] = MappingProxyType({}),
+        held: Mapping[int, frozenset[Label]] = MappingProxyType({}),
     ):
         """Run the pass.
 
@@ -50,11 +51,14 @@ class Fills:
           baked: Sums over removable axes are allowed where neutral (their divisors stay).
           closed: Input position -> atoms that masking closes by minus infinity there. Sums over
             these are allowed in any case.
+          held: Input position -> atoms that masking leaves as they are there.
         """
         self.labels, self.atoms, self.graph = labels, labels.atoms, labels.graph
         self.baked = baked
         self.routed: frozenset[Label] = NOTHING.union(*closed.values())
         self.compared: set[Label] = set()  # Atoms that lack minus infinity in a comparison.
+        # Variables whose values at some atoms have no result, as divisors of zero have none.
+        self.undefined: list[tuple[tuple[Variable, ...], frozenset[Label]]] = []
         self._of: dict[Variable, Fill] = {}
         self._members: dict[int, tuple[np.ndarray, frozenset[Label]]] = {}
         self._reductions: dict[Variable, list[Reduction]] = defaultdict(list)
@@ -63,11 +67,12 @@ class Fills:
         for k, variable in enumerate(self.graph.inputs):
             self[variable] = self.unknown(variable)
             if k in masked:
-                self[variable] = self._masked_input(variable, closed.get(k, NOTHING))
+                left = closed.get(k, NOTHING), held.get(k, NOTHING)
+                self[variable] = self._masked_input(variable, *left)
         self.run(self.graph)
 
-    def _masked_input(self, variable, infinite):
-        axes = [self.members(variable, d) for d in self.dims(variable)]
+    def _masked_input(self, variable, infinite, held):
+        axes = [self.members(variable, d) - held for d in self.dims(variable)]
         return Fill(None, tuple({0.0: x - infinite, -np.inf: x & infinite} for x in axes))
 
     def __getitem__(self, variable: Variable) -> Fill:
@@ -98,7 +103,7 @@ class Fills:
             if numbers is not None and numbers.size and numbers.dtype.kind in "biuf":
                 sign = constant_sign(float(numbers.min()))
                 agree = (numbers == numbers.flat[0]).all()
-                whole = exact(float(numbers.flat[0])) if agree else None
+                whole = stored(numbers.flat[0]) if agree else None
         return Fill(whole, tuple({} for _ in self.dims(variable)), sign)
 
     def members(self, variable: Variable, dimension: int) -> frozenset[Label]:

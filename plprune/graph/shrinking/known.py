@@ -22,6 +22,16 @@ def exact(value: float) -> Known:
     return None
 
 
+def stored(number: Any) -> Known:
+    """The value that an array holds, None if it is none or a float cannot tell it from others."""
+    value = float(number)
+    return (
+        value + 0.0
+        if value == number and (abs(value) < 2**53 or number.dtype.kind == "f")
+        else None
+    )
+
+
 def entries(constant: Any) -> np.ndarray | None:
     """A constant's numbers; None for random keys and for what an outer trace has yet to compute."""
     if str(getattr(constant, "dtype", "")).startswith("key"):

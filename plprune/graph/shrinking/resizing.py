@@ -30,7 +30,7 @@ class Resizing:
         """True at the positions that stay."""
         if id(vector) not in self._kept:
             unique, inverse = np.unique(self.labels.atoms.roots(vector), return_inverse=True)
-            stays = [self.removed.isdisjoint(self.labels.atoms.basic(x)) for x in unique.tolist()]
+            stays = [self.removed.isdisjoint(self.labels.atoms.of_root(x)) for x in unique.tolist()]
             self._kept[id(vector)] = (vector, np.array(stays, bool)[inverse.reshape(-1)])
         return self._kept[id(vector)][1]
 

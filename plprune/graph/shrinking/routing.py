@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Axes that are compared, not summed: experts close by minus infinity on the router's bias."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from plprune.graph.shrinking.atoms import Label
 from plprune.graph.shrinking.fills import Fills
 from plprune.graph.shrinking.labels import Labels
 
-Closed = dict[int, frozenset[Label]]  # Input position -> atoms closed there by minus infinity.
+Closed = Mapping[int, frozenset[Label]]  # Input position -> atoms closed there in its own way.
+_NONE: Closed = MappingProxyType({})
 
 
-def fill_routed(labels: Labels, masked: Sequence[int], *, baked: bool) -> tuple[Fills, Closed]:
+def fill_routed(
+    labels: Labels, masked: Sequence[int], *, baked: bool, held: Closed = _NONE
+) -> tuple[Fills, Closed]:
     """`Fills`, with the atoms of routers closed by minus infinity where that makes them removable.
 
     An argmax or top_k cannot pass over a zero, but it passes over minus infinity, and so does a
@@ -18,23 +22,23 @@ def fill_routed(labels: Labels, masked: Sequence[int], *, baked: bool) -> tuple[
     an atom is tried in turn, small ones first, until the atoms are removable.
     """
     before = labels.atoms.copy()
-    fills = Fills(labels, masked, baked=baked)
+    fills = Fills(labels, masked, baked=baked, held=held)
     candidates = fills.compared & ranked_atoms(labels)
-    closed: Closed = {}
+    closed: dict[int, frozenset[Label]] = {}
     for leaf in sorted(masked, key=lambda k: len(labels.shape(labels.graph.inputs[k]))):
         variable = labels.graph.inputs[leaf]
         vectors = labels[variable]
         own = frozenset().union(*map(before.members, vectors)) & candidates
         if own:
             labels.atoms = before.copy()
-            trial = Fills(labels, masked, baked=baked, closed={**closed, leaf: own})
+            trial = Fills(labels, masked, baked=baked, closed={**closed, leaf: own}, held=held)
             if own.isdisjoint(labels.atoms.pinned):
                 closed[leaf] = own
                 candidates -= own
                 fills = trial
                 continue
             labels.atoms = before.copy()
-            fills = Fills(labels, masked, baked=baked, closed=closed)
+            fills = Fills(labels, masked, baked=baked, closed=closed, held=held)
     return fills, closed
 
 
