@@ -292,7 +292,9 @@ def _resized(full: _Functions) -> _Given:
 
 
 def _score(score: str | Score, exclude) -> Score:
-    named: dict[str, Score] = {"kappa": partial(kappa, exclude=exclude), **SCORES}
+    named: dict[str, Score] = {"kappa": kappa, **SCORES}
+    for name in ("kappa", "obs"):  # These refuse groups that they cannot rank.
+        named[name] = partial(named[name], exclude=exclude)
     if isinstance(score, str) and score in named:
         return named[score]
     if isinstance(score, str) or not callable(score):

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,8 @@ def recalibrate(model: Functional, batches: Iterable[Inputs], *, key: PRNGKeyArr
 
     A statistic is told by what a training call does to it: a leaf of floating-point numbers that
     becomes decay times itself plus something that does not depend on it, with one decay in [0, 1).
-    All other state stays as it is.
+    All other state stays as it is, but for counts by which averages are corrected for their start:
+    these are long past it then.
 
     Args:
       model: Taken apart by `plprune.functional`, with the params and state that it is to have:
@@ -39,29 +41,60 @@ def recalibrate(model: Functional, batches: Iterable[Inputs], *, key: PRNGKeyArr
     Raises:
       ValueError: no batch, an array in place of batches, or a model without running statistics.
 
-    Costs a training call for every batch, and three more for the first.
+    Costs a training call for every batch, and five more for the first.
     """
     if hasattr(batches, "shape"):
         raise ValueError("batches must be an iterable of batches: write [inputs] for one.")
-    old, structure = jax.tree.flatten(model.state)
-    update, decays, sums, weight = _update(model), None, [], 0
+    leaves, structure = jax.tree.flatten(model.state)
+    update, found, estimates = _update(model), None, []
     for number, inputs in enumerate(batches):
         call = partial(update, inputs=inputs, key=jax.random.fold_in(key, number))
-        if decays is None:
-            decays = _decays(call, old)
-        size, start = num_examples(inputs=inputs), list(old)
-        for k in decays:
-            start[k] = jnp.zeros_like(old[k])
-        added = call(start)
-        sums.append({k: size * added[k] / (1 - decay) for k, decay in decays.items()})
-        weight += size
-    if decays is None:
+        if found is None:
+            found = _statistics(call, model.state)
+        estimates.append((num_examples(inputs=inputs), _of_batch(call, leaves, found.decays)))
+    if found is None:
         raise ValueError("batches must hold at least one batch, got none.")
+    return jax.tree.unflatten(structure, _averaged(leaves, found, estimates))
+
+
+class _Statistics(NamedTuple):
+    """Positions among the leaves of a state."""
+
+    decays: dict[int, float]  # Of the statistics.
+    counts: list[int]  # By which statistics are corrected for their start.
+
+
+def _statistics(call, state) -> _Statistics:
+    leaves = jax.tree.leaves(state)
+    decays = _decays(call, leaves)
     if not decays:
         raise ValueError("model must have running statistics, which a training call averages.")
-    for k in decays:
-        old[k] = jnp.asarray(sum(own[k] for own in sums) / weight, old[k].dtype)
-    return jax.tree.unflatten(structure, old)
+    far, near = (call(_zeroed(leaves, decays), far=far) for far in (True, False))
+    places = [path[:-1] for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    corrected = {places[k] for k in decays if not bool(jnp.array_equal(far[k], near[k]))}
+    counts = [k for k, x in enumerate(leaves) if _is_count(x) and places[k] in corrected]
+    return _Statistics(decays, counts)
+
+
+def _zeroed(leaves, statistics):
+    return [jnp.zeros_like(x) if k in statistics else x for k, x in enumerate(leaves)]
+
+
+def _of_batch(call, leaves, decays):
+    """What a batch has for every statistic: an update of zero is that, times 1 - decay."""
+    added = call(_zeroed(leaves, decays))
+    return {k: added[k] / (1 - decay) for k, decay in decays.items()}
+
+
+def _averaged(leaves, found: _Statistics, estimates):
+    weight = sum(size for size, _ in estimates)
+    leaves = list(leaves)
+    for k in found.decays:
+        mean = sum(size * own[k] for size, own in estimates) / weight
+        leaves[k] = jnp.asarray(mean, leaves[k].dtype)
+    for k in found.counts:
+        leaves[k] = jnp.full_like(leaves[k], _LARGE)
+    return leaves
 
 
 def _update(model):
@@ -73,9 +106,9 @@ def _update(model):
         whole = jax.tree.unflatten(structure, state)
         return jax.tree.leaves(model.train(params, whole, inputs, key=key)[1])
 
-    def update(state, *, inputs, key):
+    def update(state, *, inputs, key, far=True):
         # Counts are far along, so that nothing is divided by 1 - decay^count any more.
-        state = [jnp.full_like(x, _LARGE) if _is_count(x) else x for x in state]
+        state = [jnp.full_like(x, _LARGE) if far and _is_count(x) else x for x in state]
         return leaves(model.params, state, inputs, key)
 
     return update

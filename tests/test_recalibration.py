@@ -58,10 +58,12 @@ def test_an_average_that_is_corrected_for_its_start_is_one_too():
         }  # fmt: skip
 
     state = {"counter": jnp.array(3), "hidden": jnp.ones(3), "average": jnp.ones(3)}
-    new = recalibrate(model(train, state), BATCHES, key=KEY)
-    assert new["counter"] == 3
-    for name in ("hidden", "average"):
-        np.testing.assert_allclose(new[name], averaged(BATCHES, lambda b: b.mean(0)), rtol=1e-6)
+    own = model(train, state)
+    new = recalibrate(own, BATCHES, key=KEY)
+    mean = averaged(BATCHES, lambda b: b.mean(0))
+    np.testing.assert_allclose(new["average"], mean, rtol=1e-6)
+    after = train({}, new, BATCHES[0], key=KEY)[1]["average"]  # The next step goes on from there.
+    np.testing.assert_allclose(after, 0.9 * mean + 0.1 * BATCHES[0].mean(0), rtol=1e-6)
 
 
 def test_other_state_stays_and_is_used_as_it_is():

@@ -110,8 +110,8 @@ def _on_host() -> AbstractContextManager:
 def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
     """`find_nodes`, with the graph and the atoms behind the groups.
 
-    With `carries`, the function returns a pair whose second part, new values of some of the
-    parameters, may shrink as they do.
+    With `carries`, the function returns a pair whose second part, new values of the last of the
+    parameters, shrinks as they do.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
@@ -120,6 +120,9 @@ def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
     graph = replace(whole, outputs=whole.outputs[:pinned])
     paths = graph.paths[0]
     labels = Labels(graph, len(paths), PRIMITIVES)
+    carried = whole.outputs[pinned:]
+    for old, new in zip(graph.inputs[len(paths) - len(carried) : len(paths)], carried, strict=True):
+        labels.tie(old, new)
     uses = roles(graph, len(paths))
     kinds = apply.kinds if isinstance(apply, Typed) else {}
     held = statistic_leaves(params, tuple(statistics), uses.makers, kinds)

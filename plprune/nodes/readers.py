@@ -3,7 +3,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -51,28 +51,25 @@ def find_readers(
     """All readers of some groups, which must be plain contractions.
 
     Raises:
-      ValueError: a group that nothing reads, or that is read in any other way: in a loop, a grouped
-        convolution, a slice, or by something that is no parameter. Names it, and the leaf.
+      ValueError: groups that nothing reads, or that are read in any other way: in a loop, a grouped
+        convolution, a slice, or by something that is no parameter. Names them, and the leaves.
     """
     graph = trace(apply, params, inputs)
     places = match_leaves(params, groups).positions()
     leaf_of = {path: leaf for leaf, path in places.items()}
+    gated = [name for name in names if groups[name].gateable]
     axes: dict[int, frozenset[int]] = defaultdict(frozenset)
-    for name in names:
-        if not groups[name].gateable:
-            raise ValueError(_refusal(name, groups[name].reason))
-        for member in groups[name].consumers:
-            axes[leaf_of[member.path]] |= {member.axis}
+    for member in (m for name in gated for m in groups[name].consumers):
+        axes[leaf_of[member.path]] |= {member.axis}
     found = products(graph, axes)
     uses = _alike(graph, found)
-    for name in names:
-        for member in groups[name].consumers:
-            if leaf_of[member.path] not in uses:
-                raise ValueError(
-                    _refusal(
-                        name, f"{member.path} reads it, and not by plain matrix products alone"
-                    )
-                )
+    others = {
+        name: f"{member.path} reads it, and not by plain matrix products alone"
+        for name in gated
+        for member in groups[name].consumers
+        if leaf_of[member.path] not in uses
+    }
+    refuse({name: groups[name].reason for name in names if name not in gated} | others)
     added = biases(graph, found, len(graph.paths[0]))
     readers = (
         Reader(
@@ -85,11 +82,14 @@ def find_readers(
     return Readers(graph, tuple(sorted(readers, key=lambda reader: min(reader.uses))))
 
 
-def _refusal(name, reason):
-    return (
-        f"groups: what reads {name} cannot be solved for by least squares ({reason}); leave it out "
-        f'by exclude="{name}".'
-    )
+def refuse(reasons: Mapping[str, str]) -> None:
+    """ValueError with the names of groups that cannot be solved for, and why, if there are any."""
+    if reasons:
+        shown = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        raise ValueError(
+            f"groups: least squares cannot solve for what reads {shown}; leave out by "
+            f"exclude={tuple(reasons)}."
+        )
 
 
 def _alike(graph, found):

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from plprune.compilation import are_concrete, run_once
-from plprune.graph.tracing import Graph, bind, evaluate
+from plprune.graph.tracing import bind, evaluate
 from plprune.nodes.checks import keep_masks
 from plprune.nodes.closing import mask
-from plprune.nodes.readers import Reader, check_damping, damped, find_readers, moments
+from plprune.nodes.readers import Reader, check_damping, damped, find_readers, moments, refuse
 from plprune.nodes.selection import excluded_groups
 from plprune.norms import raised_for
 from plprune.types import Apply, Inputs, Keep, NodeGroups, Params
@@ -75,8 +75,14 @@ def reconstruct(
 def _reconstructed(apply, groups, names, damping, params, masks, inputs):
     wide, wide_inputs = raised_for(apply, params, inputs)
     readers = find_readers(apply, wide, wide_inputs, groups, names)
-    for reader in readers.found:
-        _check_once(reader, readers.graph)
+    refuse(
+        {
+            name: f"{readers.graph.paths[0][reader.product.leaf]} reads it more than once"
+            for reader in readers.found
+            for name in reader.rows
+            if len(reader.uses) > 1
+        }
+    )
     place = {id(readers.graph.equations[i]): r for r in readers.found for i in r.uses}
     leaves = _Leaves(wide, wide_inputs, groups, masks)
 
@@ -100,15 +106,6 @@ def _reconstructed(apply, groups, names, damping, params, masks, inputs):
     count = len(jax.tree.leaves(params))
     result = jax.tree.unflatten(jax.tree.structure(params), leaves.new[:count])
     return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), result, params)
-
-
-def _check_once(reader: Reader, graph: Graph):
-    if len(reader.uses) > 1:
-        path, name = graph.paths[0][reader.product.leaf], next(iter(reader.rows))
-        raise ValueError(
-            f"groups: {path} reads {name} more than once, and one update cannot serve all; leave "
-            f'it out by exclude="{name}".'
-        )
 
 
 def _open_rows(reader: Reader, masks) -> Bool[Array, " i"]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from plprune.functional import functional, paired
+from plprune.functional import Functional, functional, paired
 from plprune.nodes import find_nodes, mask, shrink
 from plprune.nodes.functionals import shrink_functional
 
@@ -104,3 +104,28 @@ def test_a_training_mode_with_other_nodes_is_refused(groups):
     other = shrink_functional(MODEL._replace(train=train), groups, KEEP)
     with pytest.raises(ValueError, match="nodes of hidden differ"):
         other.train(other.params, other.state, INPUTS, key=KEY)
+
+
+def test_state_that_training_writes_and_does_not_read_shrinks_with_what_it_is_made_of():
+    """As Haiku's averages, which are corrected for their start: only evaluation reads them."""
+
+    def apply(params, state, inputs):
+        mean = state["average"] + state["hidden"]
+        return (inputs @ params["in"] - mean[None]) @ params["out"]
+
+    def train(params, state, inputs, *, key):
+        del key
+        rows = inputs @ params["in"]
+        hidden = 0.9 * state["hidden"] + 0.1 * rows.mean(0)
+        outputs = (rows - rows.mean(0)[None]) @ params["out"]
+        return outputs, {"average": 2 * hidden, "hidden": hidden}
+
+    params = {"in": jnp.ones((3, 4)), "out": jnp.ones((4, 2))}
+    state = {"average": jnp.arange(4.0), "hidden": jnp.arange(4.0)}
+    model = Functional(params, state, apply, train, lambda *_: None)
+    rows = INPUTS[:, 0, :3, 0]
+    groups = find_nodes(paired(model), (params, state), rows)
+    small = shrink_functional(model, groups, {"in": [True, False, True, True]})
+    _, new = small.train(small.params, small.state, rows, key=KEY)
+    _, whole = train(params, state, rows, key=KEY)
+    np.testing.assert_allclose(new["average"], whole["average"][np.array([0, 2, 3])])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from plprune.nodes import find_nodes
+from plprune.pruning import prune
 from plprune.scores import Probe, obs
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -180,8 +181,19 @@ def test_groups_that_are_read_otherwise_are_named():
         (name,) = (n for n in groups.prunable)
         with pytest.raises(ValueError, match=word) as caught:
             obs(function, own, groups, Probe(INPUTS))
-        assert f'exclude="{name}"' in str(caught.value)
+        assert f"exclude=('{name}',)" in str(caught.value)
         assert obs(function, own, groups, Probe(INPUTS), exclude=name) == {}
+
+
+def test_what_it_cannot_rank_is_left_out_of_prune_as_well():
+    def both(params, inputs):
+        return apply(params, jnp.tanh(inputs @ params["w"]) @ params["w"].T)
+
+    params = PARAMS | {"w": PARAMS["in"]}
+    with pytest.raises(ValueError, match=r"exclude=\('w\.neurons',\)"):
+        prune((both, params), INPUTS, keep_fraction=0.5, score="obs")
+    small = prune((both, params), INPUTS, keep_fraction=0.5, score="obs", exclude="w.neurons")
+    assert {name: int(kept.sum()) for name, kept in small.keep.items()} == {"in": 3}
 
 
 def test_bad_options_are_refused():

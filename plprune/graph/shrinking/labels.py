@@ -141,6 +141,11 @@ class Labels:
         for x, y in zip(self[left], self[right], strict=True):
             self.unify(x, y, equation)
 
+    def tie(self, old: Variable, new: Variable) -> None:
+        """An output that takes an input's place, on which it need not depend, shrinks with it."""
+        for x, y in zip(self[old], self[new], strict=True):
+            self.atoms.unify(x, y, lambda: "its new value has an axis that cannot shrink")
+
     def pin_moved_along(self, equation: Equation, touched: Sequence[int], text: str) -> None:
         """Axes of the first operand that an equation moves along are fixed, the others pass."""
         axes = self[equation.inputs[0]]
