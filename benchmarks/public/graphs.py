@@ -53,7 +53,9 @@ def _convolutions():
     import jraph
 
     def make(dense):
-        dense("first", 3, 6), dense("second", 6, 5), dense("head", 5, 2)
+        dense("first", 3, 6)
+        dense("second", 6, 5)
+        dense("head", 5, 2)
 
         def read(params, graph):
             for name in ("first", "second"):
@@ -72,7 +74,9 @@ def _attention():
     import jraph
 
     def make(dense):
-        dense("query", 3, 6), dense("logit", 14, 1), dense("head", 6, 2)
+        dense("query", 3, 6)
+        dense("logit", 14, 1)
+        dense("head", 6, 2)
 
         def read(params, graph):
             def logits(sent, received, edges):
@@ -92,7 +96,10 @@ def _network():
     import jraph
 
     def make(dense):
-        dense("edge", 9, 6), dense("node", 16, 5), dense("global", 12, 4), dense("head", 4, 2)
+        dense("edge", 9, 6)
+        dense("node", 16, 5)
+        dense("global", 12, 4)
+        dense("head", 4, 2)
 
         def updated(name):
             def update(*parts):
@@ -117,7 +124,9 @@ def _interaction():
     import jraph
 
     def make(dense):
-        dense("edge", 8, 6), dense("node", 9, 5), dense("head", 5, 2)
+        dense("edge", 8, 6)
+        dense("node", 9, 5)
+        dense("head", 5, 2)
 
         def read(params, graph):
             def edge(*parts):
@@ -139,7 +148,9 @@ def _deep_sets():
     import jraph
 
     def make(dense):
-        dense("node", 4, 6), dense("global", 6, 5), dense("head", 5, 2)
+        dense("node", 4, 6)
+        dense("global", 6, 5)
+        dense("head", 5, 2)
 
         def read(params, graph):
             def node(nodes, globals_):
