@@ -9,7 +9,7 @@ import sys
 import benchmarks
 
 _INTERNAL = {
-    "__main__", "contestants", "environments", "modules", "problems", "race", "workloads",
+    "__main__", "contestants", "environments", "modules", "problems", "public", "race", "workloads",
 }  # fmt: skip
 
 
