@@ -30,6 +30,7 @@ def unstack(apply: Apply, params: Params, inputs: Inputs) -> tuple[Apply, Params
     The largest sub-trees whose leaves are all stacked alike, below the collections, become lists of
     layers: "blocks.up.kernel" [3, 8, 32] is "blocks.0.up.kernel" [8, 32] and two more. A leaf that
     is stacked beside others that are not becomes a list itself. Classes of variables stay known.
+    Why this is the same function: docs/mathematics/graph.md.
 
     Args:
       apply: Any function that `find_nodes` takes.
