@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any JAX model pruned in one call, by the pure functions that do it step by step."""
+"""One call for all that pruning a model takes."""
 
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,17 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from plprune.costs import Comparison, measure, parameter_bytes, parameters
-from plprune.functional import Functional, functional_equinox, functional_haiku, paired, stateless
+from plprune.costs import Comparison
 from plprune.gating import kappa
 from plprune.losses import Loss, cross_entropy, squared_error
-from plprune.nodes import Target, find_nodes, keep_top, keep_within, node_flops, resize, shrink
+from plprune.nodes import Target, find_nodes, keep_top, keep_within, node_flops
 from plprune.nodes.checks import check_fraction
-from plprune.nodes.matching import match_leaves
 from plprune.nodes.selection import BUDGETS
+from plprune.pruning.given import given
 from plprune.scores import SCORES, Probe
 from plprune.scores.running import Score, check_needs
-from plprune.types import Apply, Inputs, Keep, NodeGroups
+from plprune.types import Inputs, Keep, NodeGroups
 
 
 class Pruned(NamedTuple):
@@ -126,7 +124,7 @@ def prune(
     budgets = BUDGETS if target is None else BUDGETS[:2]
     if budget not in budgets:
         raise ValueError(f"budget must be one of {budgets}, got {budget!r}.")
-    full, shrunk = _given(model, call, evaluation)
+    full, shrunk = given(model, call, evaluation)
     _check_arrays(inputs=inputs, model=full.variables)
     groups = find_nodes(full.apply, full.variables, inputs)
     if not groups.prunable:
@@ -154,141 +152,6 @@ def _check_arrays(**trees):
     for name, tree in trees.items():
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree)):
             raise ValueError(f"{name} must hold arrays, to be run and timed, got shapes alone.")
-
-
-class _Functions(NamedTuple):
-    """A model as functions, whatever it was."""
-
-    apply: Apply  # On the variables.
-    variables: PyTree
-    trained_apply: Apply  # On the parameters alone, which scores look at.
-    params: PyTree
-
-    def scored(self, groups: NodeGroups) -> tuple[Apply, PyTree]:
-        """What a score looks at: all variables where weights of a node are not trained."""
-        trained = match_leaves(self.params, groups).places.values()
-        members = [member for name in groups.prunable for member in groups[name].members]
-        frozen = {member.path for member in members} - {*trained}
-        if all(map(groups.is_statistic, frozen)):
-            return self.trained_apply, self.params
-        return self.apply, self.variables
-
-    def costs(self, inputs):
-        """Of one forward pass; running statistics are no parameters."""
-        return measure(self.apply, self.variables, inputs)._replace(
-            parameters=parameters(self.params), parameter_bytes=parameter_bytes(self.params)
-        )
-
-
-class _Given(NamedTuple):
-    """The model that was given, and how it is shrunk."""
-
-    functions: _Functions
-    # (groups, keep) -> the smaller model, as functions too, and the entries of keep it has lost.
-    shrunk: Callable[[NodeGroups, Keep], tuple[Any, _Functions, Keep]]
-
-
-def _given(model, call, evaluation) -> _Given:
-    kind = _kind(model)
-    if call is not None and kind not in ("nnx", "equinox"):
-        raise ValueError("call must be None but for NNX and Equinox modules.")
-    if evaluation is not None and kind not in ("linen", "haiku"):
-        raise ValueError("evaluation must be None but for Linen and Haiku models.")
-    if kind in ("nnx", "equinox"):
-        return _module(model, kind, {} if call is None else {"call": call})
-    if kind == "linen":
-        module, variables = model
-        return _linen(module, variables, evaluation or {})
-    if kind == "haiku":
-        return _resized(_functions(functional_haiku(*model, evaluation=evaluation)))
-    apply, params = model
-    return _resized(_Functions(apply, params, apply, params))
-
-
-def _kind(model) -> str:
-    """Which library a model is of; one that is not imported has made none."""
-    pair = model if type(model) is tuple and len(model) == 2 else (None, None)
-    first = model[0] if type(model) is tuple and model else None
-    if _is_a(model, "flax.nnx", "Module"):
-        return "nnx"
-    if _is_a(model, "equinox", "Module") or (
-        _is_a(pair[0], "equinox", "Module") and _is_a(pair[1], "equinox.nn", "State")
-    ):
-        return "equinox"
-    if _is_a(pair[0], "flax.linen", "Module"):
-        return "linen"
-    if _is_a(first, "haiku", "Transformed", "TransformedWithState"):
-        return "haiku"
-    if callable(pair[0]):
-        return "function"
-    raise ValueError(
-        "model must be an NNX or Equinox module, (module, variables) of Linen, (transformed, "
-        f"params) of Haiku, or (apply, params), got a {type(model).__name__}."
-    )
-
-
-def _is_a(value, library, *names):
-    loaded = sys.modules.get(library)
-    return loaded is not None and isinstance(value, tuple(getattr(loaded, n) for n in names))
-
-
-def _module(model, kind, options) -> _Given:
-    from plprune.nodes.native import shrink_model
-    from plprune.nodes.native_parts import shrink_native
-
-    def parts_of(model):
-        if kind == "nnx":
-            from plprune.functional import functional
-
-            return functional(model, **options)
-        module, state = model if isinstance(model, tuple) else (model, None)
-        return functional_equinox(module, state=state, **options)
-
-    def shrunk(groups, keep):
-        small, closed = shrink_native(model, groups, keep, **options)
-        if keep and not closed:  # The error names them, and says why.
-            shrink_model(model, groups, keep, **options)
-        return small, _functions(parts_of(small)), closed
-
-    return _Given(_functions(parts_of(model)), shrunk)
-
-
-def _functions(parts: Functional) -> _Functions:
-    """The function and variables to find nodes on, and those that a score looks at."""
-    if not parts.state:
-        apply = stateless(parts)
-        return _Functions(apply, parts.params, apply, parts.params)
-
-    def trained(params, inputs):
-        return parts.apply(params, parts.state, inputs)
-
-    return _Functions(paired(parts), (parts.params, parts.state), trained, parts.params)
-
-
-def _linen(module, variables, evaluation) -> _Given:
-    from plprune.functional import functional_linen
-
-    parts = functional_linen(module, variables, evaluation=evaluation)
-
-    def apply(variables, inputs):
-        return module.apply(variables, inputs, **evaluation)
-
-    whole = parts.rebuild(parts.params, parts.state)
-    return _resized(_functions(parts)._replace(apply=apply, variables=whole))
-
-
-def _resized(full: _Functions) -> _Given:
-    """A model whose smaller form is the graph evaluated at the new sizes."""
-
-    def shrunk(groups, keep):
-        apply, variables = small = (
-            resize(full.apply, groups, keep),
-            shrink(full.variables, groups, keep),
-        )
-        params = shrink(full.params, groups, keep)
-        return small, full._replace(apply=apply, variables=variables, params=params), keep
-
-    return _Given(full, shrunk)
 
 
 def _score(score: str | Score, exclude) -> Score:
