@@ -486,7 +486,7 @@ CASES = {
     "lstm": Case(lstm_unrolled, LSTM, normal(3, 4, 5), {"wx": 6}),
     "lstm, scanned": Case(lstm_scanned, LSTM, normal(3, 4, 5), {"wx": 6}),
     "stacked layers": Case(stacked, STACKED, normal(4, 5), {"in": 8, "layers": 7}),
-    "weight norm": Case(weight_norm, WEIGHT_NORM, normal(4, 5), {"g": 6}),
+    "weight norm": Case(weight_norm, WEIGHT_NORM, normal(4, 5), {"v": 6}),
     "lora": Case(
         lora, shapes(w=(5, 6), a=(5, 3), b=(3, 6), o=(6, 2)), normal(4, 5), {"a.neurons": 3, "b": 6}
     ),
