@@ -118,7 +118,7 @@ def _e1():
 
     def call(net, x):
         places, ids = jnp.arange(len(x)), jnp.zeros(len(x), jnp.int32)
-        return net(x, places, places, ids, jnp.zeros(len(x), bool))[0]
+        return net(x, places, places, ids, jnp.ones(len(x), bool))[0]
 
     return of_equinox(E1(8, 2, 12, 3, key=KEY), tokens(2, 6), call)
 

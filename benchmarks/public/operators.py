@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Neural operators and networks of physics: fields on grids, coordinates, flows in time."""
 
-import jax
 import jax.numpy as jnp
 
 from benchmarks.public.adaptors import KEY, Shelf, numbers, of_equinox, of_nnx
@@ -190,15 +189,3 @@ def _ode(step, controller):
 
     field = eqx.nn.MLP(3, 3, 8, 2, jnp.tanh, key=KEY)
     return of_equinox(Network(field, eqx.nn.Linear(3, 2, key=KEY)), numbers(3, 3))
-
-
-@OPERATORS("dinox", "derivative-informed MLP")
-def _dinox():
-    from dinox.equinox_nn_factories import EquinoxMLPConfig, build_equinox_MLP_from_config
-
-    config = EquinoxMLPConfig(
-        input_dimension=3, output_dimension=2, random_initializer_key=jax.random.PRNGKey(0),
-        activation_name="gelu", layer_width=7, depth=3,
-    )  # fmt: skip
-    network = build_equinox_MLP_from_config(config)
-    return of_equinox(network[0] if isinstance(network, tuple) else network, numbers(4, 3))

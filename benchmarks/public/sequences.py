@@ -207,26 +207,3 @@ def _ion(network):
         return jax.tree.leaves(network(x))[0]
 
     return Model(apply, network, numbers(2, 5, 3))
-
-
-@SEQUENCES("jax-blox", "GRU")
-def _blox_gru():
-    import blox as bx
-
-    from benchmarks.public.adaptors import Model
-
-    graph = bx.Graph("net")
-    rng = bx.Rng(graph.child("rng"))
-    cell = bx.GRU(graph.child("gru"), 6, rng)
-    head = bx.Linear(graph.child("head"), 2, rng)
-
-    def run(params, x):
-        (outputs, _), params = cell(params, x, None)
-        outputs, params = head(params, outputs)
-        return outputs, params
-
-    inputs = numbers(2, 5, 3)
-    params = rng.seed(bx.Params(), seed=0)
-    _, params = run(params, inputs)
-    trained, rest = params.locked().split()
-    return Model(lambda trained, x: run(trained.merge(rest), x)[0], trained, inputs)

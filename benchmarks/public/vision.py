@@ -4,7 +4,6 @@
 import os
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks.public.adaptors import (
     KEY,
@@ -75,16 +74,6 @@ def _classification_vit():
 
     net = Transformer(n_layers=2, enc_dim=8, n_heads=2, n_empty_registers=2, output_dim=5)
     return of_linen(net, numbers(2, 32, 32, 3), is_training=False)
-
-
-@VISION("nanodl", "CLIP")
-def _clip():
-    from nanodl import CLIP
-
-    net = CLIP(0.0, 2, 8, 1, 8, (4, 4), 8, 1, 8, 16, 8)
-    text = jnp.arange(12).reshape(2, 6) % 16
-    whole = of_linen(net, (text, numbers(2, 8, 8, 3)))
-    return whole._replace(apply=lambda v, x: whole.apply(v, x)[0])
 
 
 @VISION("flaxmodels", "VGG-16")

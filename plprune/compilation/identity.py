@@ -55,9 +55,14 @@ def identity(thing: Any) -> Identity:
 
     Raises:
       UnknownError: an object that can change unseen: a module of the user's, whose attributes code
-        may read, a large NumPy array, a traced value.
+        may read, a large NumPy array, a traced value, one that has no hash.
     """
-    return _identity(thing, {})
+    found = _identity(thing, {})
+    try:
+        hash(found)
+    except TypeError as error:  # A Flax module that holds a list says so only when it is asked.
+        raise UnknownError from error
+    return found
 
 
 def _identity(thing, seen):

@@ -81,7 +81,8 @@ def trace(function: Callable, *args: Any) -> Graph:
 
     jit, remat and closed calls are spliced in. scan, while, cond and functions with a custom
     derivative stay single equations with sub-graphs, so that evaluating them keeps their
-    derivative rules (relu'(0) = 0 depends on it). Equations that no output needs are dropped.
+    derivative rules (relu'(0) = 0 depends on it). Equations that no output needs are dropped, and
+    with them what only prints.
 
     Args:
       function: Pure function of pytrees.
@@ -158,7 +159,8 @@ class _Builder:
     def subgraph(self, jaxpr, callers) -> Graph:
         inputs = tuple(self.new(v.aval) for v in _opened(jaxpr)[0].invars)
         equations, outputs = self.flatten(jaxpr, inputs, callers)
-        return Graph(inputs, outputs, tuple(equations), self.avals, self.constants)
+        needed = tuple(_needed(equations, outputs))
+        return Graph(inputs, outputs, needed, self.avals, self.constants)
 
 
 def _opened(jaxpr):

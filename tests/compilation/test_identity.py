@@ -12,6 +12,7 @@ from flax import linen, nnx
 
 from plprune.compilation import UnknownError, identity
 from plprune.functional import functional, stateless
+from plprune.kernels import tangent_kernel
 from plprune.models import MLP
 
 SCALE = 2.0
@@ -190,3 +191,23 @@ def test_a_traced_value_is_unknown():
 
     jax.jit(inside)(1.0)
     jax.grad(inside)(1.0)
+
+
+class Holder(linen.Module):
+    """A module that has no hash, since it holds a list of what is no string or number."""
+
+    layers: list
+
+    def __call__(self, x):
+        return self.layers[0](x)
+
+
+def test_modules_without_a_hash_are_unknown_and_run_all_the_same():
+    module = Holder([linen.Dense(2)])
+    params, inputs = module.init(jax.random.key(0), jnp.ones((3, 4))), jnp.ones((3, 4))
+    with pytest.raises(TypeError, match="hash"):
+        hash(module)
+    with pytest.raises(UnknownError):
+        identity(lambda p, x: module.apply(p, x))
+    kernel = tangent_kernel(lambda p, x: module.apply(p, x), params, inputs)
+    assert kernel.shape == (3, 2, 3, 2)

@@ -27,3 +27,16 @@ def test_zeros_must_survive_a_step(loop):
     assert kept.prunable == {"w": 6}
     lost = find_nodes(summed(lambda h: h + jnp.cos(h)), PARAMS, INPUTS, mode="baked")
     assert "the entries of a closed node are not zero there" in lost["w"].reason
+
+
+def test_what_only_prints_in_a_loop_says_nothing_of_nodes():
+    def apply(p, x):
+        def step(h):
+            jax.debug.print("{}", h.sum())
+            return h + 1.0
+
+        h = jax.lax.while_loop(lambda h: h.min() < 5, step, jnp.abs(x).sum(1))
+        return jnp.tanh(x @ p["w"]) @ p["o"] * h[:, None]
+
+    params = {"w": jnp.ones((3, 4)), "o": jnp.ones((4, 2))}
+    assert find_nodes(apply, params, jnp.ones((5, 3))).prunable == {"w": 4}
