@@ -121,6 +121,8 @@ _ALL = (
     Method("node_lambda_max",
            "the largest eigenvalue of the tangent kernel of what computes a node",
            ("grey", "solid", "o"), Score("plprune.scores:node_lambda_max")),
+    Method("obs", "the error of the layers that read a node, once it is gone",
+           ("grey", "dotted", "D"), Score("plprune.scores:obs", examples=256)),
     Method("random_widths", "random nodes, as many of each layer as kappa_global keeps",
            ("vermilion", "dotted", "D"), Control("widths", of="random")),
     Method("magnitude_widths", "the largest nodes, as many of each layer as kappa_global keeps",
@@ -151,6 +153,8 @@ METHODS = {method.name: method for method in _ALL}
 LOOKS = {method.name: method.look for method in _ALL}
 LEARNED = tuple(method.name for method in _ALL if isinstance(method.by, Gates))
 SCORED = tuple(method.name for method in _ALL if isinstance(method.by, Score))
+# Of any network: obs refuses nodes that are read by anything but plain products, such as experts.
+ANYWHERE = tuple(name for name in SCORED if name != "obs")
 CONTROLS = tuple(method.name for method in _ALL if isinstance(method.by, Control))
 DEFAULT = ("dense", "kappa", "random", "magnitude")
 WHOLE = tuple(method.name for method in _ALL if method.ignores_fraction)

@@ -70,8 +70,11 @@ def test_a_complaint_is_one_line_that_names_flag_and_help():
         parse_argument("report", "path", ["a", "b"])
 
 
-@pytest.mark.parametrize("module", ["rich", "matplotlib", "jinja2"])
-def test_a_missing_extra_is_named_with_what_installs_it(module, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("rich", "experiments"), ("matplotlib", "pictures"), ("jinja2", "experiments")],
+)
+def test_a_missing_extra_is_named_with_what_installs_it(module, extra, monkeypatch, capsys):
     def carried_out(*_):
         monkeypatch.setitem(sys.modules, module, None)
         import_module(module)
@@ -79,7 +82,7 @@ def test_a_missing_extra_is_named_with_what_installs_it(module, monkeypatch, cap
     monkeypatch.setattr(__main__, "_carry_out", carried_out)
     assert __main__.main(["toy"]) == __main__.BAD_INPUT
     told = capsys.readouterr().err
-    assert f"{module} is not installed; the extra 'experiments' brings it: pip install" in told
+    assert f"{module} is not installed; the extra {extra!r} brings it: pip install" in told
 
 
 def test_any_other_missing_module_is_an_error_of_the_program(monkeypatch, capsys):

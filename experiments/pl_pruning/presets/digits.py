@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from experiments import About
-from experiments.pl_pruning.methods import LEARNED, SCORED
+from experiments.pl_pruning.methods import ANYWHERE, LEARNED
 from experiments.pl_pruning.presets.common import CONTROLLED, UNKNOWN
 from experiments.pl_pruning.settings import Config, Regime, network
 
@@ -59,7 +59,7 @@ _TUNED_GD = replace(_GD, name="gd_tuned", rates=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
 DIGITS_ALL = replace(
     DIGITS,
     regimes=(_GD, _TUNED_GD),
-    methods=("dense", *LEARNED, *SCORED),
+    methods=("dense", *LEARNED, *ANYWHERE),
     search_seeds=2,
 )
 
@@ -69,7 +69,7 @@ DIGITS_CONTROLS = replace(DIGITS_ALL, methods=CONTROLLED)
 
 DIGITS_FRACTIONS = replace(
     DIGITS,
-    methods=("dense", "kappa", "kappa_risk", *SCORED),
+    methods=("dense", "kappa", "kappa_risk", *ANYWHERE),
     keep=(0.75, 0.5, 0.25, 0.1),
     search_seeds=1,
     track=4,

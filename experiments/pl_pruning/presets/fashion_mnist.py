@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from experiments import About
-from experiments.pl_pruning.methods import SCORED
+from experiments.pl_pruning.methods import ANYWHERE
 from experiments.pl_pruning.presets.common import CONTROLLED, SMALL, UNKNOWN, WIDTHS
 from experiments.pl_pruning.settings import Config, Regime, network
 
@@ -99,7 +99,7 @@ FASHION_CONTROLS = replace(
 FASHION_SQUARE = replace(
     FASHION_CONTROLS,
     regimes=(replace(_SQUARE, rates=(2.0, 3.0, 4.0, 6.0), max_steps=6000, validation=5000),),
-    methods=("dense", "dense_small", "kappa", "kappa_outputs", *SCORED),
+    methods=("dense", "dense_small", "kappa", "kappa_outputs", *ANYWHERE),
     keep=(0.5, 0.25),
     log_every=100,
 )
@@ -109,7 +109,7 @@ _ALL_IMAGES = f"All of Fashion-MNIST, 5,000 images to stop by, MLP; {UNKNOWN}"
 FASHION_SQUARE_ALL = replace(
     FASHION_SQUARE,
     regimes=(replace(FASHION_SQUARE.regimes[0], train_examples=55_000, max_steps=8000),),
-    methods=("dense", "dense_small", "kappa", *SCORED),
+    methods=("dense", "dense_small", "kappa", *ANYWHERE),
     log_every=200,
     scale=_ALL_IMAGES,
 )

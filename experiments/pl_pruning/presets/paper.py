@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from experiments.pl_pruning.methods import SCORED
+from experiments.pl_pruning.methods import ANYWHERE
 from experiments.pl_pruning.presets.common import UNKNOWN
 from experiments.pl_pruning.presets.digits import DIGITS_ALL
 from experiments.pl_pruning.presets.fashion_mnist import FASHION_CNN, FASHION_MNIST
@@ -16,7 +16,7 @@ from experiments.pl_pruning.presets.larger import (
 )
 from experiments.pl_pruning.settings import Config, network
 
-_BASELINES = ("dense", "kappa", "kappa_risk", *SCORED)
+_BASELINES = ("dense", "kappa", "kappa_risk", *ANYWHERE)
 
 
 def _paper(config: Config, *, net=None, **changes) -> Config:

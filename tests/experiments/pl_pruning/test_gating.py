@@ -106,7 +106,10 @@ def test_learned_methods_differ_by_these_options_alone(asked, method):
         "kappa_outputs": {"relaxation", "gate_optimizer"},
     }.get(method, set())
     del options["objective"]
-    shared = {"keep_fraction": 0.5, "probe_size": 16, "exclude": (), "initial_updates": 7}
+    shared = {
+        "keep_fraction": 0.5, "probe_size": 16, "exclude": (), "within_heads": True,
+        "initial_updates": 7,
+    }  # fmt: skip
     assert options == shared | OPTIONS.get(method, {})
 
 
@@ -171,8 +174,9 @@ def test_gates_on_all_outputs_move_faster(asked):
 def test_scores_are_those_of_the_library(asked, method):
     options = asked(method)
     assert options.pop("score") is scores.SCORES[method]
-    examples = 256 if method in ("snip", "grasp", "taylor") else 16
-    assert options == {"keep_fraction": 0.5, "probe_size": examples, "exclude": ()}
+    examples = 256 if method in ("snip", "grasp", "taylor", "obs") else 16
+    shared = {"keep_fraction": 0.5, "exclude": (), "within_heads": True}
+    assert options == shared | {"probe_size": examples}
 
 
 @pytest.mark.parametrize("method", ["kappa", "magnitude"])
