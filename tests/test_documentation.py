@@ -12,6 +12,7 @@ import pytest
 from browser import CHROMIUM, Browser
 
 import plprune
+from plprune.records import read_record
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -115,3 +116,25 @@ def test_code_blocks_run_page_by_page(capsys):
         for block in blocks:
             exec(compile(block, str(path), "exec"), names)
     assert "residual stream" in capsys.readouterr().out  # What extending.md prints.
+
+
+def rounded(entry, digits, factor=1.0):
+    """Mean and standard error as a table of the docs has them."""
+    if None in (entry["values"] or [None]):
+        return "not reached"
+    mean, error = factor * entry["mean"], factor * entry["stderr"]
+    return f"{mean:,.{digits}f} ± {error:,.{digits}f}" if error else f"{mean:,.{digits}f}"
+
+
+def test_the_tables_of_the_digits_are_those_of_the_record_that_ships():
+    results = read_record(DOCS / "records" / "pl_pruning" / "digits")[0]["results"]
+    text = (DOCS / "does_it_pay.md").read_text(encoding="utf-8")
+    for name, found in results.items():
+        row = [
+            name.partition("/")[2], rounded(found["steps_to_target"], 0),
+            rounded(found["test_accuracy"], 2, 100), rounded(found["kappa"], 0),
+            rounded(found["lipschitz_constant"], 1),
+        ]  # fmt: skip
+        assert f"| {' | '.join(row)} |" in text
+    steps = rounded(results["gd/kappa"]["steps_to_target"], 0)
+    assert f"kappa's nodes need {steps} steps" in (ROOT / "README.md").read_text(encoding="utf-8")
