@@ -2,16 +2,13 @@
 """Recorded scalars against their definitions, exact replay, and what breaks it."""
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from devices import printed_on
 
 from plprune.conditions import Points, batch_losses, points_at, recorded, recording, replay
 from plprune.data import minibatches
@@ -133,13 +130,7 @@ assert not other.exact and other.first_difference >= 0, other
 
 
 def test_a_replay_on_another_number_of_devices_is_not_exact():
-    root = Path(__file__).parents[2]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed_on(2, SHARDED)
 
 
 def test_batch_losses_and_points_of_a_run(problem):

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data-parallel gating over four host devices, in a process of its own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from devices import printed_on
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, optax
@@ -43,11 +40,4 @@ print("equal")
 
 
 def test_four_devices_gate_as_one():
-    root = Path(__file__).parents[2]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, cwd=root
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "equal"
+    assert printed_on(4, SCRIPT) == "equal"

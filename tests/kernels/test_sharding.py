@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows spread over four host devices equal the kernel of one."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import pytest
+from devices import printed_on
 
 from plprune.kernels import sharded_kernel
 
@@ -31,13 +27,7 @@ for name, method in (("convolutions", "auto"), ("scanned_layers", "contraction")
 
 
 def test_equals_the_kernel_of_one_device():
-    root = Path(__file__).parents[2]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed_on(4, PROGRAM)
 
 
 def test_rejects_bad_arguments():

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that spread their activations over devices, on more devices than one."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from devices import printed_on
 
 PROGRAM = """
 import jax, numpy as np
@@ -46,9 +43,4 @@ for kind, apply in ((AxisType.Auto, constrained), (AxisType.Explicit, resharded)
 
 
 def test_nodes_that_no_longer_fill_the_devices_evenly_lie_on_all_of_them():
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed_on(4, PROGRAM)
