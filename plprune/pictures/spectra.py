@@ -9,6 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from plprune.constants.resolution import of_dtypes
 from plprune.operators import flat, hessian_product
 from plprune.pictures.look import BLUE, GREY, VERMILION, new_figure, shown, style
 from plprune.spectra import density, spectral_measure
@@ -38,9 +39,8 @@ def kernel_spectrum(kernel: Float[Array | np.ndarray, "..."]) -> Any:
     Cost: one eigen-decomposition of n x n numbers on the host, in float64.
     """
     matrix = _square(kernel)
-    eps = float(jnp.finfo(jnp.asarray(kernel).dtype).eps)
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1]
-    floor = max(10.0, len(values) ** 0.5) * eps * max(values[0], 0.0)
+    floor = of_dtypes([np.asarray(kernel).dtype]).rounding(len(values)) * max(values[0], 0.0)
     resolved = values[values > floor]
     with style():
         figure, ((axes,),) = new_figure()

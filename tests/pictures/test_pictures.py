@@ -56,6 +56,12 @@ def test_a_kernels_spectrum_shows_what_is_resolved():
     assert is_drawn(figure)
 
 
+def test_a_kernel_in_double_precision_is_seen_as_such_whatever_jax_computes_in():
+    with jax.enable_x64(False):
+        figure = pictures.kernel_spectrum(np.diag([1.0, 1e-12]))
+    assert title(figure).startswith("2 of 2 resolved")
+
+
 def test_a_kernel_of_nothing_is_drawn():
     figure = pictures.kernel_spectrum(jnp.zeros((3, 3)))
     assert title(figure) == "none of 3 eigenvalues is resolved"
