@@ -66,28 +66,27 @@ def _s5():
     return _state_space(lambda size, state: ssm.SimplifiedStateSpaceLayer(size, state, 6, key=KEY))
 
 
-@SEQUENCES("mamba2-jax", "Mamba-2")
-def _mamba2():
+def _mamba(config, network):
     from flax import nnx
-    from mamba2_jax import Mamba2Config, Mamba2ForCausalLM
 
-    config = Mamba2Config(
+    own = config(
         vocab_size=16, hidden_size=8, state_size=4, head_dim=4, chunk_size=4, num_hidden_layers=2
     )
-    network = Mamba2ForCausalLM(config, rngs=nnx.Rngs(0))
-    return of_nnx(network, tokens(2, 8), lambda m, x: m(x)["logits"])
+    return of_nnx(network(own, rngs=nnx.Rngs(0)), tokens(2, 8), lambda m, x: m(x)["logits"])
+
+
+@SEQUENCES("mamba2-jax", "Mamba-2")
+def _mamba2():
+    from mamba2_jax import Mamba2Config, Mamba2ForCausalLM
+
+    return _mamba(Mamba2Config, Mamba2ForCausalLM)
 
 
 @SEQUENCES("mamba3-jax", "Mamba-3")
 def _mamba3():
-    from flax import nnx
     from mamba3_jax import Mamba3Config, Mamba3ForCausalLM
 
-    config = Mamba3Config(
-        vocab_size=16, hidden_size=8, state_size=4, head_dim=4, chunk_size=4, num_hidden_layers=2
-    )
-    network = Mamba3ForCausalLM(config, rngs=nnx.Rngs(0))
-    return of_nnx(network, tokens(2, 8), lambda m, x: m(x)["logits"])
+    return _mamba(Mamba3Config, Mamba3ForCausalLM)
 
 
 @SEQUENCES("equinox", "GRU cell in a scan")
