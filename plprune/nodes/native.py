@@ -95,7 +95,7 @@ def native_part(attempt: Attempt, groups: NodeGroups, keep: Keep) -> tuple[Any, 
 
 def attempts(model: Any, groups: NodeGroups, keep: Keep, call: Callable[..., Any]) -> Attempt:
     """``(keep, *, brief) -> the smaller module``, which raises `Disagreement` if it is another."""
-    library = _library(model)
+    library = library_of(model)
     parts = library.parts(model, call)
     variables, apply = (parts.params, parts.state), paired(parts)
     found = analyse(apply, variables, groups.inputs, mode=groups.mode, statistics=groups.statistics)
@@ -116,7 +116,12 @@ def attempts(model: Any, groups: NodeGroups, keep: Keep, call: Callable[..., Any
     return attempt
 
 
-def _library(model) -> Library:
+def library_of(model: Any) -> Library:
+    """What takes a module apart and makes it smaller.
+
+    Raises:
+      ValueError: a model that is neither a module of NNX nor one of Equinox, with or without state.
+    """
     if isinstance(model, nnx.Module):
         return NNX
     if is_equinox(model):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of any library as functions, and how it is made smaller."""
 
+import operator
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxtyping import PyTree
 
 from plprune.costs import Costs, measure, parameter_bytes, parameters
-from plprune.functional import Functional, functional_equinox, functional_haiku, paired, stateless
+from plprune.functional import Functional, functional_haiku, paired, stateless
 from plprune.nodes import resize, shrink
 from plprune.nodes.matching import match_leaves
 from plprune.types import Apply, Inputs, Keep, NodeGroups
@@ -60,7 +61,7 @@ def given(
     if evaluation is not None and kind not in ("linen", "haiku"):
         raise ValueError("evaluation must be None but for Linen and Haiku models.")
     if kind in ("nnx", "equinox"):
-        return _module(model, kind, {} if call is None else {"call": call})
+        return _module(model, call or operator.call)
     if kind == "linen":
         module, variables = model
         return _linen(module, variables, evaluation or {})
@@ -97,25 +98,19 @@ def _is_a(value, library, *names):
     return loaded is not None and isinstance(value, tuple(getattr(loaded, n) for n in names))
 
 
-def _module(model, kind, options) -> Given:
-    from plprune.nodes.native import shrink_model
+def _module(model, call) -> Given:
+    from plprune.nodes.native import library_of, shrink_model
     from plprune.nodes.native_parts import shrink_native
 
-    def parts_of(model):
-        if kind == "nnx":
-            from plprune.functional import functional
-
-            return functional(model, **options)
-        module, state = model if isinstance(model, tuple) else (model, None)
-        return functional_equinox(module, state=state, **options)
+    parts = library_of(model).parts
 
     def shrunk(groups, keep):
-        small, closed = shrink_native(model, groups, keep, **options)
+        small, closed = shrink_native(model, groups, keep, call=call)
         if keep and not closed:  # The error names them, and says why.
-            shrink_model(model, groups, keep, **options)
-        return small, _functions(parts_of(small)), closed
+            shrink_model(model, groups, keep, call=call)
+        return small, _functions(parts(small, call)), closed
 
-    return Given(_functions(parts_of(model)), shrunk)
+    return Given(_functions(parts(model, call)), shrunk)
 
 
 def _functions(parts: Functional) -> Functions:
