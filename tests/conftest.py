@@ -6,6 +6,7 @@ without XLA's and LLVM's costly passes; a module with long numerical loops asks 
 `pytestmark = pytest.mark.usefixtures("optimised")`. Processes that tests start inherit all this.
 """
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -28,6 +29,16 @@ check_what_is_annotated()
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# Tracing makes and drops many small objects, and looking for cycles among them took a sixteenth of
+# the tests' time; what importing made stays and need not be looked at again.
+gc.set_threshold(10_000, 10, 10)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
