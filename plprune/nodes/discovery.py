@@ -141,7 +141,7 @@ def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
         if not own.isdisjoint(atoms)
     }
     layers = defaultdict(tuple)
-    for leaf, axis in sorted(uses.stepped):
+    for leaf, axis in sorted(uses.stepped | uses.numbered):
         layers[paths[leaf]] += (axis,)
     groups = NodeGroups(
         by_name, structure, paths, shapes, shaped, mode, tuple(statistics), values,
