@@ -67,7 +67,9 @@ def _equinox(module, inputs, call=None) -> Whole:
     return Whole(module, functional_equinox(module, **options), inputs, options)
 
 
-def _function(apply, params, inputs) -> Whole:
+def of_function(apply: Any, params: Any, inputs: Any) -> Whole:
+    """A function without state, in training the same as in evaluation."""
+
     def train(params, state, inputs, *, key):
         del key
         return apply(params, inputs), state
@@ -193,7 +195,7 @@ def _mobilenet() -> Whole:
 @_whole("graph attention (jraph)")
 def _graph_attention() -> Whole:
     (entry,) = (e for e in GRAPHS if (e.package, e.name) == ("jraph", "graph attention"))
-    return _function(*entry.build()[:3])
+    return of_function(*entry.build()[:3])
 
 
 @_whole("graph attention, two layers of heads")
@@ -223,7 +225,7 @@ def _graph_attention_heads() -> Whole:
 
         return jax.vmap(one)(x)
 
-    return _function(apply, params, numbers(4, 9, 3))
+    return of_function(apply, params, numbers(4, 9, 3))
 
 
 @_whole("Fourier neural operator (pdequinox)")
@@ -249,7 +251,7 @@ def _operator() -> Whole:
             x = jax.nn.gelu(x)
         return jax.nn.gelu(x @ params["leave"]) @ params["head"]
 
-    return _function(apply, params, numbers(4, 16, 1))._replace(loss=squared_error)
+    return of_function(apply, params, numbers(4, 16, 1))._replace(loss=squared_error)
 
 
 def drawn(shapes: Any) -> Any:
