@@ -54,7 +54,7 @@ class Network(nnx.Module):
 
 def residual(rngs: nnx.Rngs) -> nnx.Module:
     """Three residual blocks of 16, 32 and 64 channels."""
-    return ResNet(1, 10, blocks=(1, 1, 1), widths=(16, 32, 64), rngs=rngs)
+    return ResNet(1, (1, 1, 1), (16, 32, 64), rngs=rngs)
 
 
 TABLES = {}
