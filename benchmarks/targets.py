@@ -2,12 +2,11 @@
 """Limits on latency: how far the pruned model's time is from what was asked for.
 
 Networks are large enough that a pass takes tens of milliseconds. Times are of the processor, all
-threads together, which other programs change less than the clock on the wall.
+threads together, and the least of some calls: other programs only add to them.
 """
 
 import time
 from functools import partial
-from statistics import median
 
 import jax
 import numpy as np
@@ -64,7 +63,7 @@ def rows_of(title: str, model: nnx.Module, inputs: jax.Array, repeats: int) -> N
 
 
 def processor_seconds(function, *args, repeats: int = 10) -> float:
-    """The median over calls of a compiled function, of all threads of this process."""
+    """The least over calls of a compiled function, of all threads of this process."""
     compiled = jax.jit(function)
     for _ in range(2):
         jax.block_until_ready(compiled(*args))
@@ -73,4 +72,4 @@ def processor_seconds(function, *args, repeats: int = 10) -> float:
         start = time.process_time()
         jax.block_until_ready(compiled(*args))
         times.append(time.process_time() - start)
-    return median(times)
+    return min(times)
