@@ -51,6 +51,7 @@ def missing():
 def test_one_model_of_each_kind_is_pruned_and_trained(monkeypatch, capsys):
     wholes = {"a net": lambda: of_function(*linear()[:3]), "a gone one": missing}
     monkeypatch.setattr(prune_models, "WHOLES", wholes)
+    monkeypatch.setattr(prune_models, "STEPS", 2)
     assert prune_models.main(1) == 0
     printed = capsys.readouterr().out
     (row,) = (line for line in printed.splitlines() if line.startswith("| a net"))

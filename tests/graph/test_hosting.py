@@ -16,8 +16,9 @@ def collector():
     gc.enable()
 
 
+@pytest.mark.usefixtures("collector")
 @pytest.mark.parametrize("was_on", [True, False])
-def test_the_collector_rests_and_is_as_it_was_afterwards(was_on, collector):
+def test_the_collector_rests_and_is_as_it_was_afterwards(was_on):
     (gc.enable if was_on else gc.disable)()
     with undisturbed():
         assert not gc.isenabled()
