@@ -192,7 +192,7 @@ def _is_zero(value):
     return numbers is not None and numbers.dtype.kind in "biufc" and not numbers.any()
 
 
-def _carried(equation: Equation) -> tuple[Variable, ...]:
+def _carried(equation: Equation) -> Sequence[Variable]:
     """What a loop starts with, and its body changes."""
     if equation.name == "while":
         return parted(equation, equation.inputs)[2]
