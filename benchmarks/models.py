@@ -8,6 +8,7 @@ the reason. `--only KIND` takes one kind.
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import numpy as np
 import plprune
 from benchmarks.gating import say
 from benchmarks.public import SHELVES
-from benchmarks.public.adaptors import Entry, Model
+from benchmarks.public.adaptors import Entry, Model, lively
 
 TOLERANCE = 1e-5  # Of the largest output.
 LIMIT = 2**21  # Entries of a dense Jacobian with which a kernel is compared.
@@ -44,7 +45,7 @@ def examine(entry: Entry) -> Row:
     """All checks of one model, in float64 if its package computes in it."""
     try:
         with jax.enable_x64(True):
-            model = _wide(_lively(entry.build()))
+            model = _wide(_built(entry))
             jax.eval_shape(model.apply, model.params, model.inputs)
             return _examine(model, 64)
     except ImportError:
@@ -53,7 +54,12 @@ def examine(entry: Entry) -> Row:
         if isinstance(error, Unequal):
             raise
     with jax.enable_x64(False):
-        return _examine(_lively(entry.build()), 32)
+        return _examine(_built(entry), 32)
+
+
+def _built(entry):
+    model = entry.build()
+    return model._replace(params=lively(model.params))
 
 
 class Unequal(Exception):
@@ -178,20 +184,6 @@ def _native(model: Model, groups: Any, keep: dict) -> str:
     return "yes"
 
 
-def _lively(model: Model) -> Model:
-    """With parameters that are all equal, as new biases and scales are, moved apart."""
-    rng = np.random.default_rng(7)
-
-    def moved(leaf):
-        leaf = jnp.asarray(leaf)
-        if leaf.dtype.kind not in "fc" or leaf.size < 2 or not (leaf == leaf.ravel()[0]).all():
-            return leaf
-        noise = jnp.asarray(rng.uniform(0.8, 1.2, leaf.shape), leaf.dtype)
-        return leaf * noise if leaf.ravel()[0] != 0 else 0.3 * (noise - 1)
-
-    return model._replace(params=jax.tree.map(moved, model.params))
-
-
 def _wide(model: Model) -> Model:
     def cast(leaf):
         return leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
@@ -241,19 +233,29 @@ HEAD = (
 def main(repeats: int, kind: str | None = None) -> int:
     """Print the table and what was skipped; 1 where a model is not exact."""
     del repeats
-    say("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|")
+    entries = [e for shelf in SHELVES if kind in (None, shelf.kind) for e in shelf]
+    titles = {f"{e.package}, {e.name}": partial(_line_of, e) for e in entries}
+    return print_rows(HEAD, titles)
+
+
+def _line_of(entry):
+    return line(entry, examine(entry))
+
+
+def print_rows(head: Sequence[str], lines: Mapping[str, Callable[[], str]]) -> int:
+    """Print a table line by line, and what was skipped; 1 where a line raises."""
+    say("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     skipped, failed = [], []
-    for entry in (e for shelf in SHELVES if kind in (None, shelf.kind) for e in shelf):
-        title = f"{entry.package}, {entry.name}"
+    for title, made in lines.items():
         try:
-            say(line(entry, examine(entry)))
+            say(made())
         except (ImportError, metadata.PackageNotFoundError) as error:
             skipped.append(f"{title}: {_first_line(error)}")
         except Exception as error:
             failed.append(f"{title}: {_first_line(error)}")
-    for heading, lines in (("Skipped", skipped), ("Failed", failed)):
-        if lines:
-            say(f"\n{heading}:\n" + "\n".join(f"* {text}" for text in lines))
+    for heading, texts in (("Skipped", skipped), ("Failed", failed)):
+        if texts:
+            say(f"\n{heading}:\n" + "\n".join(f"* {text}" for text in texts))
     return int(bool(failed))
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from plprune.compilation import run_once
 from plprune.functional import Functional
 from plprune.norms import is_real
 from plprune.scores.probes import num_examples
@@ -101,17 +102,18 @@ def _update(model):
     """``(leaves of the state, inputs, key) -> leaves``: what one training call makes of them."""
     structure = jax.tree.structure(model.state)
 
-    @jax.jit
-    def leaves(params, state, inputs, key):
-        whole = jax.tree.unflatten(structure, state)
-        return jax.tree.leaves(model.train(params, whole, inputs, key=key)[1])
-
     def update(state, *, inputs, key, far=True):
         # Counts are far along, so that nothing is divided by 1 - decay^count any more.
         state = [jnp.full_like(x, _LARGE) if far and _is_count(x) else x for x in state]
-        return leaves(model.params, state, inputs, key)
+        given = {"state": jax.tree.unflatten(structure, state), "inputs": inputs, "key": key}
+        # The program is known to the next call, with other parameters of these shapes.
+        return run_once(_new_leaves, {"train": model.train}, {"params": model.params, **given})
 
     return update
+
+
+def _new_leaves(train, params, state, inputs, key):
+    return jax.tree.leaves(train(params, state, inputs, key=key)[1])
 
 
 def _is_count(leaf):

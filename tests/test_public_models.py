@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import pytest
 
 import plprune
-from benchmarks import models
+from benchmarks import models, prune_models
 from benchmarks.public import SHELVES
 from benchmarks.public.adaptors import Model, Shelf
+from benchmarks.public.in_one_call import of_function
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 ENTRIES = {f"{e.package}, {e.name}": e for shelf in SHELVES for e in shelf}
@@ -45,6 +46,20 @@ def linear():
 
 def missing():
     raise ImportError("No module named 'elsewhere'")
+
+
+def test_one_model_of_each_kind_is_pruned_and_trained(monkeypatch, capsys):
+    wholes = {"a net": lambda: of_function(*linear()[:3]), "a gone one": missing}
+    monkeypatch.setattr(prune_models, "WHOLES", wholes)
+    monkeypatch.setattr(prune_models, "STEPS", 2)
+    assert prune_models.main(1) == 0
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if line.startswith("| a net"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[1:5] == ["3", "1", "0", "15 -> 10"]  # Two of three neurons stay.
+    assert float(cells[7]) < 1e-5
+    assert cells[8] == "2 of 3"
+    assert "* a gone one: ImportError: No module named 'elsewhere'" in printed
 
 
 def test_a_missing_package_is_skipped_by_name(monkeypatch, capsys):

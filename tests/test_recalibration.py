@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from plprune.compilation import cache
 from plprune.functional import Functional, functional
 from plprune.models import CNN
 from plprune.recalibration import recalibrate
@@ -92,7 +93,7 @@ def test_other_state_stays_and_is_used_as_it_is():
     np.testing.assert_allclose(new["mean"], mean * np.array([1.0, 0, 2]), rtol=1e-9)
 
 
-def test_a_convolutional_networks_statistics_are_those_of_what_reaches_each_layer():
+def test_a_convolutional_networks_statistics_are_those_of_what_reaches_each_layer(monkeypatch):
     net = functional(CNN((4, 4, 1), (3, 2), out_features=2, rngs=nnx.Rngs(0)))
     images = [jax.random.normal(KEY, (6, 4, 4, 1), jnp.float32)]
     new = recalibrate(net, images, key=KEY)
@@ -103,7 +104,10 @@ def test_a_convolutional_networks_statistics_are_those_of_what_reaches_each_laye
         )
     )(new)
     np.testing.assert_allclose(trained, evaluated, rtol=1e-3, atol=1e-4)
+    compiled = []
+    monkeypatch.setattr(cache, "_compiled", lambda *args: compiled.append(args))
     again = recalibrate(net._replace(state=new), iter(images), key=KEY)
+    assert not compiled  # The program serves other values.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), again, new)
     assert jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, net.state)
 

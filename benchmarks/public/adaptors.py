@@ -61,6 +61,20 @@ def tokens(*shape: int, below: int = 16) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).integers(0, below, shape), jnp.int32)
 
 
+def lively(params: Any) -> Any:
+    """Parameters that are all equal, as new biases and scales are, moved apart."""
+    rng = np.random.default_rng(7)
+
+    def moved(leaf):
+        leaf = jnp.asarray(leaf)
+        if leaf.dtype.kind not in "fc" or leaf.size < 2 or not (leaf == leaf.ravel()[0]).all():
+            return leaf
+        noise = jnp.asarray(rng.uniform(0.8, 1.2, leaf.shape), leaf.dtype)
+        return leaf * noise if leaf.ravel()[0] != 0 else 0.3 * (noise - 1)
+
+    return jax.tree.map(moved, params)
+
+
 def of_equinox(model: Any, inputs: Any, call: Callable[..., Any] | None = None) -> Model:
     """An Equinox module that sees one example at a time: ``call(model, x)``, `model(x)` if None."""
     import equinox as eqx

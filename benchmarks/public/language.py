@@ -2,6 +2,7 @@
 """Networks of tokens: transformers, mixtures of experts, proteins."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,46 @@ def _gemma():
     net = gm.nn.Transformer(config=config, dtype=jnp.float32)
     whole = of_linen(net, tokens(2, 6) + 3)
     return whole._replace(apply=lambda v, x: whole.apply(v, x).logits)
+
+
+_TUNIX = {
+    "num_layers": 2, "vocab_size": 16, "embed_dim": 8, "hidden_dim": 12, "num_heads": 4,
+    "head_dim": 4, "num_kv_heads": 2, "rope_theta": 10_000, "norm_eps": 1e-6,
+}  # fmt: skip
+
+
+def llama() -> Any:
+    """Two layers of tunix's Llama 3, an NNX module."""
+    from flax import nnx
+    from tunix.models.llama3 import model
+
+    return model.Llama3(model.ModelConfig(**_TUNIX), rngs=nnx.Rngs(0))
+
+
+def qwen_experts() -> Any:
+    """Two layers of tunix's Qwen 3, an NNX module, two of four experts at a time."""
+    from flax import nnx
+    from tunix.models.qwen3 import model
+
+    config = model.ModelConfig(**_TUNIX, num_experts=4, num_experts_per_tok=2)
+    return model.Qwen3(config, rngs=nnx.Rngs(0))
+
+
+def tunix_call(net: Any, x: jax.Array) -> jax.Array:
+    """Logits of a language model of tunix, without a cache."""
+    places = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape)
+    seen = jnp.broadcast_to(jnp.tri(x.shape[1], dtype=bool), (*x.shape, x.shape[1]))
+    return net(x, places, None, seen)[0]
+
+
+@LANGUAGE("google-tunix", "Llama 3")
+def _llama():
+    return of_nnx(llama(), tokens(2, 6), tunix_call)
+
+
+@LANGUAGE("google-tunix", "Qwen 3 with experts")
+def _qwen():
+    return of_nnx(qwen_experts(), tokens(2, 6), tunix_call)
 
 
 @LANGUAGE("attnax", "transformer encoder")

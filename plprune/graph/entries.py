@@ -32,6 +32,8 @@ class Linear(NamedTuple):
     moves: Callable[..., Any] | None = None
     # Operands whose slices, scaled, scale the same slices of the outputs; the others constant.
     scales: tuple[int, ...] = ()
+    # Operands from this one on say where the first is read, along axes that cannot shrink.
+    places: int | None = None
     # Operands from this one on scale slices of the outputs if the same slices of all are scaled.
     joins: int | None = None
     # equation -> dimensions of either operand that are multiplied and summed over.

@@ -2,7 +2,6 @@
 """Node groups of any function, from its labelled graph."""
 
 from collections import defaultdict
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plprune.graph.hosting import undisturbed
 from plprune.graph.linear.roles import LeafAxis, Roles, roles
 from plprune.graph.primitives import PRIMITIVES
 from plprune.graph.shrinking.atoms import Label
@@ -89,22 +89,9 @@ def find_nodes(
 
     Cost: two traces and a few passes over their equations, on the host.
     """
-    with _on_host():
+    with undisturbed():
         found = analyse(apply, params, inputs, mode=mode, statistics=statistics)
         return replace(found.groups, dependence=doubt(found.graph, apply, params, inputs))
-
-
-def _on_host() -> AbstractContextManager:
-    """Where an accelerator is the default: what the graph asks for is computed on the CPU.
-
-    These are many small arrays, and each would be a launch and a transfer.
-    """
-    try:
-        on_accelerator = jax.default_backend() != "cpu"
-        host = jax.local_devices(backend="cpu")[0] if on_accelerator else None
-    except RuntimeError:  # There is no backend for the CPU, or none at all.
-        host = None
-    return nullcontext() if host is None else jax.default_device(host)
 
 
 def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
@@ -141,7 +128,7 @@ def analyse(apply, params, inputs, *, mode, statistics, carries=False) -> Found:
         if not own.isdisjoint(atoms)
     }
     layers = defaultdict(tuple)
-    for leaf, axis in sorted(uses.stepped):
+    for leaf, axis in sorted(uses.stepped | uses.numbered):
         layers[paths[leaf]] += (axis,)
     groups = NodeGroups(
         by_name, structure, paths, shapes, shaped, mode, tuple(statistics), values,

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that are stacked for a scan, taken apart."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plprune.graph.linear.roles import roles
+from plprune.graph.linear.roles import LeafAxis, roles
 from plprune.graph.paths import leaves_with_keys, printed
 from plprune.graph.tracing import Graph, trace
 from plprune.graph.unrolling import evaluate_unrolled, layers_of
@@ -44,7 +44,8 @@ def unstack(apply: Apply, params: Params, inputs: Inputs) -> tuple[Apply, Params
       `jax.checkpoint` around a layer saves in memory and in compilation is gone.
 
     Raises:
-      ValueError: no scan of `apply` steps along layers of `params`. ``single`` raises it for
+      ValueError: no scan of `apply` steps along layers of `params`, or a loop reads its layers by
+        number instead. ``single`` raises it for
         parameters of another structure or other shapes.
 
     Cost: a trace of `apply` and a copy of the stacked leaves; ``single`` traces it once per shape
@@ -52,7 +53,14 @@ def unstack(apply: Apply, params: Params, inputs: Inputs) -> tuple[Apply, Params
     """
     graph = trace(apply, params, inputs)
     leaves, structure = jax.tree.flatten(params)
-    axes = _layer_axes(graph, len(leaves))
+    uses = roles(graph, len(leaves))
+    axes = _layer_axes(graph, uses.stepped)
+    if uses.numbered and not axes:
+        names = sorted({graph.paths[0][leaf] for leaf, _ in uses.numbered})
+        raise ValueError(
+            f"apply must step along its layers: it reads those of {names} by a number in a loop; "
+            "give the stacked weights to jax.lax.scan as `xs`."
+        )
     if not axes:
         raise ValueError(
             "params must hold layers that are stacked: no scan of apply steps along weights of "
@@ -92,9 +100,9 @@ class _Whole(NamedTuple):
     sizes: Mapping[int, tuple[int, ...]]  # How many there are along each.
 
 
-def _layer_axes(graph: Graph, count: int) -> dict[int, tuple[int, ...]]:
+def _layer_axes(graph: Graph, stepped: Iterable[LeafAxis]) -> dict[int, tuple[int, ...]]:
     found: dict[int, tuple[int, ...]] = {}
-    for leaf, axis in sorted(roles(graph, count).stepped):
+    for leaf, axis in sorted(stepped):
         if graph.shape(graph.inputs[leaf])[axis]:
             found[leaf] = (*found.get(leaf, ()), axis)
     return found

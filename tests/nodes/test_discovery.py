@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Groups are right or refused: removing nodes equals masking them, for every kind of function."""
 
+import re
 import time
 
 import jax
@@ -329,3 +330,18 @@ def test_without_a_cpu_groups_are_found_where_they_can_be(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", none)
     assert devices_asked_for() == {None}
+
+
+def test_a_refusal_names_what_made_the_axis_that_it_meets():
+    def apply(p, x):
+        spectrum = jnp.fft.rfft(x @ p["a"], axis=1)[:, :3]
+        return jnp.real(jnp.einsum("bkc,kcd->bkd", spectrum, p["modes"]) @ p["o"])
+
+    groups = find_nodes(apply, shapes(a=(2, 4), modes=(3, 4, 5), o=(5, 2)), normal(2, 8, 2))
+    (refused,) = (
+        g for g in groups.values() if [(m.path, m.axis) for m in g.members] == [("modes", 0)]
+    )
+    assert re.fullmatch(
+        r"dot_general at .* joins it with an axis that cannot shrink, which fft at .* makes",
+        refused.reason,
+    )

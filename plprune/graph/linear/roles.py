@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from plprune.graph.linear.origins import is_structural, moved_axes
 from plprune.graph.primitives import PRIMITIVES
+from plprune.graph.rules.loops import dealt, parted
 from plprune.graph.shrinking.known import entries
-from plprune.graph.tracing import Equation, Graph, Variable, scan_counts
+from plprune.graph.tracing import Equation, Graph, Variable
 
 Axes = tuple[frozenset[int], ...]  # Per dimension of a variable: the leaf's axes it runs over.
 LeafAxis = tuple[int, int]  # (position of the leaf among the inputs, axis).
@@ -25,6 +26,7 @@ class Roles(NamedTuple):
     makers: dict[int, tuple[int, str]]  # Leaf -> (order, primitive) of the contraction it is in.
     order: dict[int, int]  # Leaf -> order of its first use.
     stepped: frozenset[LeafAxis]  # Axes along which layers are stacked, which a scan goes through.
+    numbered: frozenset[LeafAxis]  # The same, where a loop reads its layer by a number.
 
 
 def roles(graph: Graph, num_params: int) -> Roles:
@@ -42,18 +44,19 @@ def roles(graph: Graph, num_params: int) -> Roles:
     walk.run(graph, parts)
     return Roles(
         frozenset(walk.consumed), frozenset(walk.produced), walk.readers, walk.makers, walk.order,
-        frozenset(walk.stepped),
+        frozenset(walk.stepped), frozenset(x for x in walk.numbered if x[0] in walk.makers),
     )  # fmt: skip
 
 
 class _Walk:
     def __init__(self, graph: Graph):
-        self.consumed, self.produced, self.stepped = set(), set(), set()
+        self.consumed, self.produced = set(), set()
+        self.stepped, self.numbered = set(), set()
         self.readers, self.makers, self.order = {}, {}, {}
         self.constants: set[Variable] = set()  # Depend on no argument.
         self.zeros = {v for v, value in graph.constants.items() if _is_zero(value)}
         self.fixed: set[Variable] = set()  # Depend on no argument but parameters.
-        self.count = 0
+        self.count, self.loops = 0, 0  # Equations seen, and loops around the one that is looked at.
 
     def run(self, graph: Graph, parts: dict[Variable, Parts]) -> None:
         self.constants.update(graph.constants)
@@ -107,12 +110,22 @@ class _Walk:
             moved = partial(moved_axes, graph, equation)
             return tuple((leaf, moved(axes)) for leaf, axes in parts[equation.inputs[0]])
         scaled = [k for k in owned if k in linear.scales]
-        if not scaled or not self.fixed.issuperset(equation.inputs):
+        if not scaled or not self.fixed.issuperset(equation.inputs[: linear.places]):
             return None
+        if linear.places and self.loops:
+            self.number(graph, equation, parts)
         # Of several leaves that are multiplied, scaling one is enough: that with the most axes.
         own = max(scaled, key=lambda k: sum(map(bool, parts[equation.inputs[k]][0][1])))
         self.use((v for k, v in enumerate(equation.inputs) if k != own), parts)
         return parts[equation.inputs[own]]
+
+    def number(self, graph, equation, parts):
+        """Axes of which a loop reads one position at a time, at a place that is not fixed."""
+        if not self.constants.issuperset(equation.inputs[1:]):
+            size = graph.shape(equation.outputs[0])
+            for leaf, axes in parts[equation.inputs[0]]:
+                cut = [x for x, n in zip(axes, size, strict=True) if n == 1 and len(x) == 1]
+                self.numbered.update((leaf, *x) for x in cut)
 
     def joined(self, equation, parts, first) -> Parts | None:
         """Several leaves as one array: along each axis, only where every one of them has nodes."""
@@ -154,7 +167,8 @@ class _Walk:
 
     def enter(self, equation, parts):
         """Follow the leaves into sub-graphs; a carried leaf is not followed."""
-        carried = _carried(equation)
+        carried, loops = _carried(equation), self.loops
+        self.loops += equation.name in ("scan", "while")
         for body, operands, skipped in _operands(equation):
             inner: dict[Variable, Parts] = {}
             for v, name in zip(operands, body.inputs, strict=False):
@@ -169,8 +183,7 @@ class _Walk:
             rows = [part for v in skipped for part in parts.get(v, ())]
             if any(leaf in self.makers for leaf, _ in rows):  # Else it steps through data.
                 self.stepped.update((leaf, *axes[0]) for leaf, axes in rows if len(axes[0]) == 1)
-        if not list(_operands(equation)):
-            self.use(equation.inputs, parts)
+        self.loops = loops
         self.use(carried, parts)
 
 
@@ -179,19 +192,22 @@ def _is_zero(value):
     return numbers is not None and numbers.dtype.kind in "biufc" and not numbers.any()
 
 
-def _carried(equation: Equation) -> tuple[Variable, ...]:
-    """What a scan starts with, and its body changes."""
-    if equation.name != "scan":
-        return ()
-    start, count = scan_counts(equation)
-    return equation.inputs[start : start + count]
+def _carried(equation: Equation) -> Sequence[Variable]:
+    """What a loop starts with, and its body changes."""
+    if equation.name == "while":
+        return parted(equation, equation.inputs)[2]
+    return dealt(equation, equation.inputs)[1] if equation.name == "scan" else ()
 
 
 def _operands(equation: Equation) -> Iterator[tuple[Graph, tuple[Variable, ...], frozenset]]:
-    """(body, its operands, operands that lose their first axis); nothing for while."""
+    """(body, its operands, operands that lose their first axis)."""
     if equation.name == "scan":
-        fixed = sum(scan_counts(equation))
-        yield equation.subgraphs[0], equation.inputs, frozenset(equation.inputs[fixed:])
+        rows = dealt(equation, equation.inputs)[2]
+        yield equation.subgraphs[0], equation.inputs, frozenset(rows)
+    elif equation.name == "while":
+        *fixed, start = parted(equation, equation.inputs)
+        for body, own in zip(equation.subgraphs, fixed, strict=True):
+            yield body, (*own, *start), frozenset()
     elif equation.name == "cond":
         for body in equation.subgraphs:
             yield body, equation.inputs[1:], frozenset()

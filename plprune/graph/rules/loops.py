@@ -27,7 +27,7 @@ from plprune.graph.shrinking.resizing import Resizing
 from plprune.graph.tracing import Equation, scan_counts
 
 
-def _dealt(equation, items):
+def dealt(equation: Equation, items: Sequence[Any]) -> tuple[Sequence[Any], ...]:
     """Of what a scan is given: constants, what is carried, what is stepped through."""
     consts, carried = scan_counts(equation)
     return items[:consts], items[consts : consts + carried], items[consts + carried :]
@@ -35,11 +35,11 @@ def _dealt(equation, items):
 
 def label_scan(labels: Labels, equation: Equation) -> None:
     """One walk over the body; what is carried keeps its labels from step to step."""
-    (body,), (consts, start, rows) = equation.subgraphs, _dealt(equation, equation.inputs)
+    (body,), (consts, start, rows) = equation.subgraphs, dealt(equation, equation.inputs)
     for v in rows:
         labels.pin(labels[v][0], equation, "{} steps along it")
     labels.enter(body, [*(labels[v] for v in (*consts, *start)), *(labels[v][1:] for v in rows)])
-    for before, after in zip(_dealt(equation, body.inputs)[1], body.outputs, strict=False):
+    for before, after in zip(dealt(equation, body.inputs)[1], body.outputs, strict=False):
         labels.unify_arrays(before, after, equation)
     for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
         steps = [] if k < len(start) else [np.zeros(labels.shape(output)[0], np.int64)]
@@ -49,7 +49,7 @@ def label_scan(labels: Labels, equation: Equation) -> None:
 def fill_scan(fills: Fills, equation: Equation) -> None:
     """Facts about what is carried must survive a step: repeat until they do."""
     (body,) = equation.subgraphs
-    consts, carried, rows = _dealt(equation, [fills[v] for v in equation.inputs])
+    consts, carried, rows = dealt(equation, [fills[v] for v in equation.inputs])
     rows = [f._replace(axes=f.axes[1:]) for f in rows]
     carried = _survivors(fills, body, consts, carried, rows)
     for k, (output, inner) in enumerate(zip(equation.outputs, body.outputs, strict=True)):
@@ -75,7 +75,7 @@ def _tidy(fill):
 
 def resize_scan(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
     """A loop whose body is evaluated at the new sizes."""
-    (body,), (consts, start, rows) = equation.subgraphs, _dealt(equation, values)
+    (body,), (consts, start, rows) = equation.subgraphs, dealt(equation, values)
 
     def step(carry, stepped):
         out = resizing.evaluate(body, [*consts, *carry, *stepped])
@@ -88,7 +88,7 @@ def resize_scan(resizing: Resizing, equation: Equation, values: Sequence[Any]) -
 
 def follow_scan(walk: Walk, equation: Equation, values: list[Value]) -> list[Value]:
     """The body at a state of the carried arrays that it does not change any more."""
-    (body,), (fixed, start, rows) = equation.subgraphs, _dealt(equation, values)
+    (body,), (fixed, start, rows) = equation.subgraphs, dealt(equation, values)
     carries = len(start)
     steps = equation.params["length"]
     if steps == 1:
@@ -167,7 +167,7 @@ def _starts(start, carry):
     return tuple((v.key, varying(v.layout, w.layout)) for v, w in zip(start, carry, strict=True))
 
 
-def _parted(equation, items):
+def parted(equation: Equation, items: Sequence[Any]) -> tuple[Sequence[Any], ...]:
     """Of what a while loop is given: constants of the test and of the body, what is carried."""
     first = equation.params["cond_nconsts"]
     second = first + equation.params["body_nconsts"]
@@ -177,7 +177,7 @@ def _parted(equation, items):
 def label_while(labels: Labels, equation: Equation) -> None:
     """One walk over the body and the test; what is carried keeps its labels."""
     test, body = equation.subgraphs
-    asked, consts, start = _parted(equation, [labels[v] for v in equation.inputs])
+    asked, consts, start = parted(equation, [labels[v] for v in equation.inputs])
     labels.enter(body, [*consts, *start])
     for before, after in zip(body.inputs[len(consts) :], body.outputs, strict=True):
         labels.unify_arrays(before, after, equation)
@@ -189,7 +189,7 @@ def label_while(labels: Labels, equation: Equation) -> None:
 def fill_while(fills: Fills, equation: Equation) -> None:
     """Facts about what is carried must survive a step, and hold where the loop goes on."""
     test, body = equation.subgraphs
-    asked, consts, start = _parted(equation, [fills[v] for v in equation.inputs])
+    asked, consts, start = parted(equation, [fills[v] for v in equation.inputs])
     carried = _survivors(fills, body, consts, start, [])
     fills.enter(test, [*asked, *carried])
     for output, fill in zip(equation.outputs, carried, strict=True):
@@ -199,7 +199,7 @@ def fill_while(fills: Fills, equation: Equation) -> None:
 def resize_while(resizing: Resizing, equation: Equation, values: Sequence[Any]) -> list[Any]:
     """A loop whose body and test are evaluated at the new sizes."""
     test, body = equation.subgraphs
-    asked, consts, start = _parted(equation, list(values))
+    asked, consts, start = parted(equation, list(values))
 
     depth = len(resizing.labels.shape(test.outputs[0]))
 
@@ -223,7 +223,7 @@ def follow_while(walk: Walk, equation: Equation, values: list[Value]) -> list[Va
     A loop under vmap has a condition for each entry, and changes only those that go on.
     """
     test, body = equation.subgraphs
-    asked, consts, start = _parted(equation, values)
+    asked, consts, start = parted(equation, values)
     carry = start
     while True:
         carry, out = _settled(walk, equation, body, consts, carry, [])

@@ -177,7 +177,12 @@ ENTRIES = {
     "rev": _ranges(_reversed, "dimensions", Linear(moves=in_place), "reverses", AS_IT_IS),
     "unstack": _entry(label_unstack, fill_unstack, AS_IT_IS, follow_unstack, "axis"),
     "dynamic_slice": _entry(
-        label_dynamic_slice, fill_kept, resize_windows, follow_dynamic_slice, "slice_sizes"
+        label_dynamic_slice,
+        fill_kept,
+        resize_windows,
+        follow_dynamic_slice,
+        "slice_sizes",
+        linear=Linear(scales=(0,), places=1),
     ),
     "dynamic_update_slice": _entry(label_update, fill_update, AS_IT_IS, follow_update, reads=""),
 }

@@ -134,7 +134,30 @@ class Labels:
 
     def unify(self, left: LabelVector, right: LabelVector, equation: Equation) -> None:
         """Positions of two axes go together because of an equation."""
-        self.atoms.unify(left, right, at(equation, "{} joins it with an axis that cannot shrink"))
+        self.atoms.unify(left, right, lambda: self._joined(equation, len(left)))
+
+    def _joined(self, equation, size):
+        """Why an axis that an equation joins with one without nodes is fixed, and what made it."""
+        text = f"{equation.name} at {equation.source} joins it with an axis that cannot shrink"
+        made = self._without_nodes(equation, size)
+        return f"{text}, which {made.name} at {made.source} makes" if made else text
+
+    def _without_nodes(self, equation, size) -> Equation | None:
+        """The first equation behind an operand, of a size along an axis, that has no nodes there.
+
+        Its own operands all have nodes along their axes, or the ends of them cannot be told.
+        """
+        found = None
+        while True:
+            makers = (self.makers.get(v) for v in equation.inputs if self._is_bare(v, size))
+            equation = next(filter(None, makers), None)
+            if equation is None:
+                return found
+            found, size = equation, None
+
+    def _is_bare(self, variable, size):
+        axes = (x for x in self._of.get(variable, ()) if len(x) > 1)
+        return any(not x.any() for x in axes if size in (None, len(x)))
 
     def unify_arrays(self, left: Variable, right: Variable, equation: Equation) -> None:
         """All axes of two arrays of one shape go together."""

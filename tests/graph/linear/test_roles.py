@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plprune.nodes import find_nodes, gate
+from plprune.nodes import find_nodes, gate, unstack
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 DRAWS = np.random.default_rng(0)
@@ -103,3 +103,50 @@ def test_a_learnt_first_state_leaves_gates_to_the_recurrent_matrix():
     gates = jnp.asarray([0.5, 1.5, 0.7, 1.2])
     actual = apply(gate(p, groups, {name: gates}), INPUTS)
     np.testing.assert_allclose(actual, apply(p, INPUTS, gates), rtol=1e-9)
+
+
+def layer(x, p, k, gates):
+    up, down = (jax.lax.dynamic_index_in_dim(p[n], k, keepdims=False) for n in ("up", "down"))
+    return x + (jnp.tanh(x @ up) * gates) @ down
+
+
+def by_a_fixed_count(p, x, gates=1.0):
+    return jax.lax.fori_loop(0, 3, lambda k, x: layer(x, p, k, gates), x) @ p["o"]
+
+
+def by_a_test(p, x, gates=1.0):
+    def step(state):
+        return state[0] + 1, layer(state[1], p, state[0], gates)
+
+    return jax.lax.while_loop(lambda state: state[0] < 3, step, (0, x))[1] @ p["o"]
+
+
+def by_a_scan_over_numbers(p, x, gates=1.0):
+    def step(x, k):
+        return jax.lax.cond(k == 1, lambda: x, lambda: layer(x, p, k, gates)), None
+
+    return jax.lax.scan(step, x, jnp.arange(3))[0] @ p["o"]
+
+
+@pytest.mark.parametrize("apply", [by_a_fixed_count, by_a_test, by_a_scan_over_numbers])
+def test_layers_read_by_number_in_a_loop_are_stacked_ones(apply):
+    shapes = {"up": (3, 4, 6), "down": (3, 6, 4), "o": (4, 2)}
+    p = {name: jnp.asarray(DRAWS.normal(size=shape)) for name, shape in shapes.items()}
+    groups = find_nodes(apply, p, INPUTS)
+    assert groups.layers == {"up": (0,), "down": (0,)}
+    assert groups.prunable == {"up": 6}
+    gates = jnp.asarray([0.5, 1.5, 0.7, 1.2, 0.0, 1.1])
+    actual = apply(gate(p, groups, {"up": gates}), INPUTS)
+    np.testing.assert_allclose(actual, apply(p, INPUTS, gates), rtol=1e-9)
+    with pytest.raises(
+        ValueError, match=r"it reads those of \['down', 'up'\] by a number in a loop"
+    ):
+        unstack(apply, p, INPUTS)
+
+
+def test_data_read_by_number_is_no_layer():
+    def apply(p, x):
+        return jax.lax.fori_loop(0, 4, lambda k, y: y + p["t"][k], x) @ p["a"]
+
+    p = {"a": PARAMS["a"], "t": jnp.ones((5, 1))}
+    assert find_nodes(apply, p, INPUTS).layers == {}
