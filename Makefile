@@ -1,5 +1,5 @@
 # `make run` shows the whole idea on real data, `make test` runs every test, `make check` checks types, `make figures` draws
-# the figures of docs/ again.
+# the figures of docs/ again, `make notebooks` runs the notebooks and keeps their output.
 VENV := .venv
 BIN := $(VENV)/bin
 # Files of few and long tests come first, so that no worker has the last of them to itself.
@@ -8,7 +8,7 @@ SLOW := test_notebooks test_documentation test_benchmarks test_environments test
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { command -v $$p; break; }; done)
 
-.PHONY: run test check figures install clean
+.PHONY: run test check figures notebooks install clean
 
 run: install
 	$(BIN)/python -m experiments pl_pruning --preset digits
@@ -28,6 +28,10 @@ check: install
 figures: install
 	@work=$$(mktemp -d) && cp -r docs/records/. $$work && $(BIN)/python -m experiments report $$work/pl_pruning/digits && \
 	for regime in gd sgd; do cp $$work/pl_pruning/digits/figures/$$regime.png docs/figures/digits_$$regime.png; done; rm -r $$work
+
+notebooks: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check nbclient ipykernel
+	$(BIN)/python notebooks/execute.py
 
 # Packages are compiled as they are imported: doing so for all of them takes half of the installation.
 install: $(VENV)/.installed

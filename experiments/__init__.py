@@ -13,6 +13,7 @@ Each experiment is a package ``experiments/NAME`` of four modules; the command l
   sentence how the run's size compares with the paper's; every caption repeats it.
 * ``PRESETS``, a dictionary from name to ``Config``; one is called ``quick``. ``ABOUT`` says of each
   what it shows, in how many minutes and from what data: ``NAME --presets`` lists them.
+* ``DEFAULT``, optional: the preset of a run that names none, if not ``quick``.
 * ``check(config)`` raises ValueError with one line before any work is done.
 * ``FIGURES``, optional: the names that ``NAME FIGURE`` accepts besides ``all``; and
   ``ON_ONE_DEVICE``, those of them that have nothing to spread over several.

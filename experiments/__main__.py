@@ -70,12 +70,18 @@ def _carry_out(argv, folders):
     elif name == "report":
         from experiments.report import write_reports
 
-        for path in write_reports(cli.parse_argument(name, "path", words)):
+        for path in write_reports(*cli.parse_arguments(name, ["path"], words)):
             print(path)
+    elif name == "compare":
+        from experiments import comparing
+        from experiments.screen import PlainConsole
+
+        found = comparing.compare(*cli.parse_arguments(name, ["first", "second"], words))
+        comparing.show(found, PlainConsole())
     elif name == "prepare":
         from plprune.data import prepare
 
-        dataset = cli.parse_argument(name, "dataset", words)
+        (dataset,) = cli.parse_arguments(name, ["dataset"], words)
         prepare(dataset)
         print(f"{dataset} is ready.")
     elif name == "sweep":

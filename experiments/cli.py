@@ -22,6 +22,7 @@ PROGRAM = "python -m experiments"
 TOOLS = {
     "sweep": "Run an experiment for every point of a grid over its settings.",
     "report": "Draw the figures and the page of a record again, or an index of a results folder.",
+    "compare": "Say which results of two records differ by more than two standard errors.",
     "prepare": "Fetch a TFDS data set once (needs the extra `prepare`).",
 }
 ALL = "all"
@@ -87,6 +88,7 @@ def overview() -> str:
             f"usage: {PROGRAM} NAME [FIGURE] [--preset P] [flags]",
             f"       {PROGRAM} sweep NAME [FIGURE] --grid SETTING=VALUE,... [flags]",
             f"       {PROGRAM} report PATH",
+            f"       {PROGRAM} compare PATH PATH",
             f"       {PROGRAM} prepare DATASET",
             "",
             "Run an experiment; its record, figures and report go to results/NAME/PRESET.",
@@ -131,7 +133,7 @@ def parse(name: str, words: Sequence[str]) -> Command:
         if figure not in figures:
             known = f"there are {', '.join(figures)}" if figures else "it takes flags only"
             raise ValueError(f"{name} has no figure {figure!r}; {known}.")
-    preset = _preset(name, module.PRESETS, words)
+    preset = _preset(name, module, words)
     lists = f"Figures: {', '.join(figures)}." if figures else ""
     text = (
         (module.__doc__ or "").strip(),
@@ -156,15 +158,16 @@ def configured(command: Command, words: Sequence[str]) -> Any:
     return read(f"{PROGRAM} {command.name}", "", words, RunOptions(), command.config)[1]
 
 
-def parse_argument(tool: str, argument: str, words: Sequence[str]) -> str:
-    """The one argument of a tool; errors as of `parse`."""
+def parse_arguments(tool: str, names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The arguments of a tool, one for each name; errors as of `parse`."""
     if "-h" in words or "--help" in words:
-        print(f"usage: {PROGRAM} {tool} {argument.upper()}\n\n{TOOLS[tool]}")
+        print(f"usage: {PROGRAM} {tool} {' '.join(names).upper()}\n\n{TOOLS[tool]}")
         raise SystemExit(0)
-    if len(words) != 1 or words[0].startswith("-"):
+    if len(words) != len(names) or any(word.startswith("-") for word in words):
+        count = "one argument" if len(names) == 1 else f"{len(names)} arguments"
         given = shlex.join(words) or "nothing"
-        raise ValueError(f"{tool} takes one argument, {argument}, got {given}.")
-    return words[0]
+        raise ValueError(f"{tool} takes {count}, {' '.join(names)}, got {given}.")
+    return list(words)
 
 
 def check(name: str, module: ModuleType, config: Any) -> None:
@@ -194,9 +197,10 @@ def words_of(command: Command) -> str:
     return shlex.join(found)
 
 
-def _preset(name, known, words):
+def _preset(name, module, words):
     """Looked up first: its values are the defaults of all flags."""
-    chosen = "quick" if "quick" in known else next(iter(known))
+    known = module.PRESETS
+    chosen = getattr(module, "DEFAULT", "quick" if "quick" in known else next(iter(known)))
     for word, following in pairwise([*words, chosen]):
         if word == "--preset":
             chosen = following

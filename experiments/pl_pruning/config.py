@@ -5,8 +5,19 @@ from experiments.pl_pruning.methods import CONTROLS, FOR_MLP, METHODS, explained
 from experiments.pl_pruning.presets import ABOUT, PRESETS
 from experiments.pl_pruning.settings import TEXT_LOSSES, Config, Network, Regime
 
-__all__ = ["ABOUT", "DETAILS", "METHODS", "PRESETS", "Config", "Network", "Regime", "check"]
+__all__ = [
+    "ABOUT",
+    "DEFAULT",
+    "DETAILS",
+    "METHODS",
+    "PRESETS",
+    "Config",
+    "Network",
+    "Regime",
+    "check",
+]
 
+DEFAULT = "digits"  # A few minutes, no download, and numbers that mean something.
 DETAILS = f"Methods: {explained()}."  # Of the help.
 
 

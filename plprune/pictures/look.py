@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The look of the pictures: one column of a paper, colours that colour-blind readers tell apart."""
 
+import io
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 from plprune.extras import optional
@@ -45,8 +47,23 @@ def style() -> AbstractContextManager:
 
 def new_figure(rows: int = 1, columns: int = 1, *, height: float = 2.4) -> tuple[Any, Any]:
     """A figure one column wide and its axes [rows, columns]; call it inside of `style`."""
-    figure = optional("matplotlib.figure").Figure(figsize=(WIDTH, height))
+    figure = _picture()(figsize=(WIDTH, height))
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+@cache
+def _picture():
+    """The class of the pictures; matplotlib is imported where one is drawn."""
+
+    class Picture(optional("matplotlib.figure").Figure):
+        """A Figure that a notebook shows even where no one imported pyplot."""
+
+        def _repr_png_(self):
+            with io.BytesIO() as file:
+                self.savefig(file, format="png")
+                return file.getvalue()
+
+    return Picture
 
 
 def shown(number: float) -> str:

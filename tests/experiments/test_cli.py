@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments import __main__
-from experiments.cli import parse, parse_argument, presets, words_of
+from experiments.cli import parse, parse_arguments, presets, words_of
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -54,6 +54,13 @@ def test_the_words_of_a_command_are_parsed_into_the_same_command(preset, seed, s
     assert parse("toy", shlex.split(words_of(command))[4:]) == command
 
 
+def test_without_a_preset_the_default_one_runs(toy):
+    assert parse("toy", []).options.preset == "quick"
+    toy("config", DEFAULT="large")
+    assert parse("toy", []) == parse("toy", ["--preset", "large"])
+    assert parse("pl_pruning", []).options.preset == "digits"
+
+
 def test_presets_are_listed_with_minutes_data_and_claim():
     told = presets("toy")
     assert "quick (about 0.1 min)\n    Little." in told
@@ -65,9 +72,9 @@ def test_a_complaint_is_one_line_that_names_flag_and_help():
         parse("toy", ["--seeds", "two"])
     assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match="path"):
-        parse_argument("report", "path", [])
+        parse_arguments("report", ["path"], [])
     with pytest.raises(ValueError, match="got a b"):
-        parse_argument("report", "path", ["a", "b"])
+        parse_arguments("report", ["path"], ["a", "b"])
 
 
 @pytest.mark.parametrize(

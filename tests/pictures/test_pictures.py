@@ -28,6 +28,13 @@ def pruned():
     return groups, {first: np.arange(8) % 2 == 0, second: np.ones(6, bool)}
 
 
+def test_a_notebook_shows_a_picture_without_pyplot(pruned):
+    """Otherwise it would print the figure's name: nothing has told IPython how to draw one."""
+    groups, keep = pruned
+    shown = pictures.kept_nodes(groups, keep)._repr_png_()
+    assert shown.startswith(b"\x89PNG")
+
+
 def title(figure):
     return figure.axes[0].get_title(loc="left")
 
