@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from plprune.graph.linear.products import term_jacobians
-from plprune.kernels.blocks import Factors, block, factors, num_numbers
+from plprune.kernels.blocks import Factors, block, factors, metrics, num_numbers
 from plprune.kernels.problem import Problem
 from plprune.kernels.tiles import batch_size, over_pairs, over_tiles, take
 from plprune.types import Inputs
@@ -32,7 +32,8 @@ def layerwise_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2
     ``d_out (d_in + c^2)``; symmetry halves both where one batch has several tiles. Holds the
     kernel, the factors of a tile (or of the batch, if small) and a block.
     """
-    return _paired(problem, partial(tile_factors, problem), block, tile)
+    combine = partial(block, weights=_metrics(problem))
+    return _paired(problem, partial(tile_factors, problem), combine, tile)
 
 
 def term_kernels(problem: Problem, tile: int | None) -> list[Float[Array, "b r b2 r2"]]:
@@ -42,8 +43,11 @@ def term_kernels(problem: Problem, tile: int | None) -> list[Float[Array, "b r b
         parts = zip(problem.taps.terms, term_values(problem, inputs), problem.routes, strict=True)
         return [_factors(problem, (t,), [value], (route,)) for t, value, route in parts]
 
+    weights = iter(_metrics(problem))
+    own = [[next(weights)] if route == "steady" else [] for route in problem.routes]
+
     def blocks(left, right):
-        return [block(a, b) for a, b in zip(left, right, strict=True)]
+        return [block(a, b, w) for a, b, w in zip(left, right, own, strict=True)]
 
     return _paired(problem, make, blocks, tile)
 
@@ -56,14 +60,24 @@ def tile_factors(problem: Problem, inputs: Inputs) -> Factors:
 
 def term_values(problem: Problem, inputs: Inputs) -> list[Any]:
     """What the taps see: one forward pass and c backward passes per example."""
-    taps = problem.taps
-    seeds = jnp.eye(problem.num_outputs, dtype=taps.output.dtype)
-    return jax.vmap(lambda x: term_jacobians(taps, problem.leaves, x, seeds))(inputs)
+    return jax.vmap(partial(_example_values, problem))(inputs)
+
+
+def _example_values(problem, example):
+    seeds = jnp.eye(problem.num_outputs, dtype=problem.taps.output.dtype)
+    return term_jacobians(problem.taps, problem.leaves, example, seeds)
 
 
 def _factors(problem, terms, values, routes):
-    summed = problem.num_seeds != problem.num_outputs
-    return factors(terms, values, routes, problem.dtype, sums_outputs=summed)
+    return factors(terms, values, routes, problem.dtype, sums_outputs=problem.sums_outputs)
+
+
+def _metrics(problem):
+    """Of the steady terms, from any example: nothing of it enters what they need."""
+    if "steady" not in problem.routes:
+        return []
+    values = _example_values(problem, jax.tree.map(lambda a: a[0], problem.inputs))
+    return metrics(values, problem.routes, problem.dtype, sums_outputs=problem.sums_outputs)
 
 
 def _paired(problem, make, combine, tile):
@@ -132,13 +146,15 @@ def _length(term, route, entries):
     """Of the products that make one of the `entries` of a pair of examples."""
     if route == "jacobian":
         return term.num_parameters
-    g, _, i, o = term.sizes
+    g, s, i, o = term.sizes
+    if route == "steady":
+        return g * s * i
     return o if route == "gram" else g * o * (1 + i / entries)
 
 
 def _pair_numbers(term, route, seeds, outputs):
     """Numbers between the products of one pair of examples."""
-    if route == "jacobian":
+    if route in ("jacobian", "steady"):
         return 1
     g, s, _, o = term.sizes
     return 2 * g * s**2 * (1 + seeds**2) if route == "gram" else 2 * g * o * (1 + outputs)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from plprune.costs import flops
-from plprune.kernels import tangent_kernel
+from plprune.kernels import leaf_kernels, projected_kernel, tangent_kernel
 from plprune.kernels.layerwise import layerwise_kernel
 from plprune.kernels.problem import make_problem
 from tests.kernels.models import MODELS, arrays, conv, images
 from tests.problems import mlp, mlp_params, reference_kernel
 
+METHODS = ("auto", "contraction")
 pytestmark = pytest.mark.usefixtures("models_broadcast")
 
 
@@ -57,6 +58,77 @@ def test_auto_takes_the_shared_sum_of_a_pooled_convolution():
     assert routes[1] == "shared"
     assert "shared" not in make_problem(apply, params, inputs, None, "layerwise", None).routes
     assert "shared" not in make_problem(*MODELS["mlp"](), None, "auto", None).routes
+
+
+def language_model(vocabulary):
+    """Tokens looked up, mixed, and read by a head of its own at all positions."""
+    p = arrays((vocabulary, 6), (6, 6), (6, vocabulary), (vocabulary,))
+    tokens = jax.random.randint(jax.random.key(1), (5, 4), 0, vocabulary)
+
+    def apply(p, x):
+        return jnp.tanh(jnp.cumsum(p[0][x], axis=1) @ p[1]) @ p[2] + p[3]
+
+    return apply, p, tokens
+
+
+def test_a_linear_head_under_combinations_of_its_outputs_is_steady():
+    apply, params, inputs = language_model(200)
+    signs = jax.random.rademacher(jax.random.key(2), (800, 2), jnp.float64)
+
+    def projected(p, x):
+        return apply(p, x).reshape(len(x), -1) @ signs
+
+    expected = reference_kernel(projected, params, inputs)
+
+    @jax.jit
+    def kernels(p, x):
+        problem = make_problem(projected, p, x, None, "auto", None)
+        assert [r == "steady" for r in problem.routes] == [False, False, True]
+        summed = make_problem(projected, p, x, None, "auto", None, sums_outputs=True)
+        assert summed.routes[-1] == "steady"
+        leaves = leaf_kernels(projected, p, x)
+        return [
+            *(layerwise_kernel(problem, tile) for tile in (None, 2)),
+            sum(leaves[1:], leaves[0]),
+        ], layerwise_kernel(summed, 2)[:, 0, :, 0]
+
+    whole, traced = kernels(params, inputs)
+    for kernel in whole:
+        np.testing.assert_allclose(kernel, expected, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(traced, np.einsum("brdr->bd", expected), rtol=1e-11)
+
+
+def test_derivatives_of_a_kernel_with_a_steady_head_are_those_of_any_other():
+    apply, params, inputs = language_model(200)
+    signs = jax.random.rademacher(jax.random.key(2), (800,), jnp.float64)
+    weights = np.random.default_rng(0).normal(size=(5, 5))
+
+    def value(p, method):
+        kernel = projected_kernel(apply, p, inputs, signs, method=method)
+        return jnp.sum(weights * kernel)
+
+    steady, dense = (jax.jit(jax.grad(value), static_argnums=1)(params, m) for m in METHODS)
+    for a, b in zip(steady, dense, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_a_steady_head_needs_no_memory_for_the_vocabulary_of_each_example():
+    """Of twice as large a vocabulary only the head's own share is new, not a multiple of it."""
+
+    def temporary(vocabulary):
+        apply, params, inputs = language_model(vocabulary)
+        signs = jnp.ones(4 * vocabulary)
+        inputs = jnp.tile(inputs, (40, 1))
+
+        def gradient(p):
+            return jax.grad(
+                lambda q: projected_kernel(apply, [p[0], q, *p[2:]], inputs, signs).sum()
+            )(p[1])
+
+        return jax.jit(gradient).lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    growth = temporary(6000) - temporary(3000)
+    assert growth < 3000 * 4 * 8 * 10  # 200 examples would take at least 200 of 4 positions.
 
 
 @pytest.mark.parametrize(
