@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways to contract a layer agree, and cost what is said of them."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 
 from plprune.costs import flops
 from plprune.kernels import leaf_kernels, projected_kernel, tangent_kernel
 from plprune.kernels.layerwise import layerwise_kernel
 from plprune.kernels.problem import make_problem
+from plprune.spectra import extreme_eigenvalues
 from tests.kernels.models import MODELS, arrays, conv, images
 from tests.problems import mlp, mlp_params, reference_kernel
 
@@ -110,6 +112,32 @@ def test_derivatives_of_a_kernel_with_a_steady_head_are_those_of_any_other():
     steady, dense = (jax.jit(jax.grad(value), static_argnums=1)(params, m) for m in METHODS)
     for a, b in zip(steady, dense, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_complete_projections_give_the_ends_of_all_outputs_and_their_slopes():
+    """Orthogonal combinations, as many as there are outputs, rotate the kernel and scale it."""
+    apply, params, inputs = language_model(4)
+    signs = jnp.asarray(hadamard(16), jnp.float64)  # Of 4 positions and 4 tokens.
+
+    def ends(p, projected):
+        if projected:
+            kernel = projected_kernel(apply, p, inputs, signs) / len(signs)
+        else:
+            kernel = tangent_kernel(apply, p, inputs)
+        smallest, largest = extreme_eigenvalues(kernel.reshape(80, 80), 5)
+        return jnp.log(largest) - jnp.log(jnp.mean(smallest) + 1e-3)
+
+    both = [jax.jit(jax.value_and_grad(ends), static_argnums=1)(params, p) for p in (True, False)]
+    for a, b in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_all_combinations_together_average_to_the_trace_over_outputs():
+    apply, params, inputs = language_model(1)  # Four outputs.
+    signs = jnp.asarray(list(product((-1.0, 1.0), repeat=4)))
+    kernels = jax.jit(jax.vmap(lambda s: projected_kernel(apply, params, inputs, s)))(signs)
+    expected = np.einsum("brdr->bd", reference_kernel(apply, params, inputs))
+    np.testing.assert_allclose(kernels.mean(0), expected, rtol=1e-11)
 
 
 def test_a_steady_head_needs_no_memory_for_the_vocabulary_of_each_example():
