@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import jax
@@ -24,16 +25,60 @@ _CPU_ROWS, _CPU_ROWS_HEAVY, _ACCELERATOR_ROWS = 1600, 256, 8192
 _HEAVY = 4000  # Operations per entry of the kernel.
 
 
-def layerwise_kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2 r2"]:
-    """K from the factors of its rows and columns.
+def layerwise_kernel(
+    problem: Problem, tile: int | None, blocks: int = 1
+) -> Float[Array, "b r b2 r2"]:
+    """K from the factors of its rows and columns; of one block of layers after the other.
 
     Per dense layer and pair of examples the cost is ``d_in + c^2 d_out`` multiplications
     [Novak 2022], for a convolution whose channels are pooled before the head
     ``d_out (d_in + c^2)``; symmetry halves both where one batch has several tiles. Holds the
     kernel, the factors of a tile (or of the batch, if small) and a block.
     """
+    starts = _starts(problem, blocks)
+    if len(starts) == 1:
+        return _block_kernel(problem, tile)
+    rows, columns = problem.sizes
+    shape = (rows, problem.num_seeds, columns, problem.num_seeds)
+    # A loop runs one branch at a time; a sum of blocks would have all their factors made at once.
+    branches = [
+        _branch(problem, tile, start, end)
+        for start, end in pairwise((*starts, len(problem.routes)))
+    ]
+    arrays = problem.leaves, problem.inputs, problem.other
+
+    @jax.checkpoint
+    def add(kernel, index):
+        return kernel + jax.lax.switch(index, branches, *arrays), None
+
+    return jax.lax.scan(add, jnp.zeros(shape, problem.dtype), jnp.arange(len(starts)))[0]
+
+
+def _branch(problem, tile, start, end):
+    """The kernel of some terms, whose factors are made anew for derivatives."""
+    taps = problem.taps._replace(terms=problem.taps.terms[start:end])
+    part = problem._replace(taps=taps, routes=problem.routes[start:end])
+
+    @jax.checkpoint
+    def of(leaves, inputs, other):
+        own = part._replace(leaves=leaves, inputs=inputs, other=other)
+        return _block_kernel(own, tile)
+
+    return of
+
+
+def _block_kernel(problem, tile):
     combine = partial(block, weights=_metrics(problem))
     return _paired(problem, partial(tile_factors, problem), combine, tile)
+
+
+def _starts(problem, blocks):
+    """First terms of contiguous blocks whose factors are about equally large."""
+    parts = zip(problem.taps.terms, problem.routes, strict=True)
+    numbers = [num_numbers((t,), (route,), problem.num_outputs) for t, route in parts]
+    ends, share = list(accumulate(numbers)), max(sum(numbers), 1) / blocks
+    place = [min(int(max(end - 1, 0) / share), blocks - 1) for end in ends]
+    return [k for k, own in enumerate(place) if not k or own != place[k - 1]]
 
 
 def term_kernels(problem: Problem, tile: int | None) -> list[Float[Array, "b r b2 r2"]]:

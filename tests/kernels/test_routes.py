@@ -114,6 +114,47 @@ def test_derivatives_of_a_kernel_with_a_steady_head_are_those_of_any_other():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+def stacked_layers():
+    """Of several positions, so that whole Jacobians of the layers are multiplied."""
+    p = arrays(*[(48, 48)] * 6, (48, 1))
+
+    def apply(p, x):
+        for w in p[:-1]:
+            x = jnp.tanh(x @ w)
+        return jnp.sum(jnp.sin(x @ p[-1]), axis=1)
+
+    return apply, p, jnp.asarray(np.random.default_rng(1).normal(size=(24, 6, 48)))
+
+
+def test_blocks_of_layers_give_the_kernel_and_its_derivative_in_less_memory():
+    apply, params, inputs = stacked_layers()
+
+    def value(gates, blocks):
+        def gated(p, x):
+            return apply([g * w for g, w in zip(gates, p, strict=True)], x)
+
+        kernel = tangent_kernel(gated, params, inputs, blocks=blocks)[:, 0, :, 0]
+        return jnp.sum(jnp.sin(kernel))
+
+    gates = jnp.ones(7)
+    programs = [
+        jax.jit(jax.value_and_grad(value), static_argnums=1).lower(gates, n).compile()
+        for n in (1, 6)
+    ]
+    whole, parted = (program(gates) for program in programs)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+    memory = [program.memory_analysis().temp_size_in_bytes for program in programs]
+    assert memory[1] < memory[0] / 2, memory
+    for blocks in (2, 100):
+        kernel = jax.jit(
+            lambda n: tangent_kernel(apply, params, inputs, blocks=n), static_argnums=0
+        )
+        np.testing.assert_allclose(kernel(blocks), kernel(1), rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="blocks must be at least 1, got 0"):
+        tangent_kernel(apply, params, inputs, blocks=0)
+
+
 def test_complete_projections_give_the_ends_of_all_outputs_and_their_slopes():
     """Orthogonal combinations, as many as there are outputs, rotate the kernel and scale it."""
     apply, params, inputs = language_model(4)
