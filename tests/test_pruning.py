@@ -247,7 +247,7 @@ def test_a_target_takes_the_place_of_a_fraction():
         ({"score": "snip"}, "snip needs loss, got None"),
         ({"score": "snip", "loss": cross_entropy}, "snip needs labels, got None"),
         ({"score": "kappa"}, "kappa needs key, got None"),
-        ({"score": "large"}, r"score must be a function or one of \['grasp', .*, got 'large'"),
+        ({"score": "large"}, r"score must be a function or one of \['activation', .*, got 'large'"),
         ({"keep_fraction": 0.0}, "keep_fraction must lie in"),
         ({"budget": "layer"}, "budget must be one of"),
         ({"evaluation": {"train": False}}, "evaluation must be None but for Linen and Haiku"),

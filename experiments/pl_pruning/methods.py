@@ -123,6 +123,8 @@ _ALL = (
            ("grey", "solid", "o"), Score("plprune.scores:node_lambda_max")),
     Method("obs", "the error of the layers that read a node, once it is gone",
            ("grey", "dotted", "D"), Score("plprune.scores:obs", examples=256)),
+    Method("activation", "the norm of what a node puts out",
+           ("ink", "dashdotted", "*"), Score("plprune.scores:activation", examples=256)),
     Method("random_widths", "random nodes, as many of each layer as kappa_global keeps",
            ("vermilion", "dotted", "D"), Control("widths", of="random")),
     Method("magnitude_widths", "the largest nodes, as many of each layer as kappa_global keeps",

@@ -39,7 +39,7 @@ Objective = Callable[[Setting, Gates, Gates], Float[Array, ""]]
 
 
 def log_condition_number(
-    num_smallest: int | None = None, *, num_combinations: int | None = 1
+    num_smallest: int | None = None, *, num_combinations: int | None = 1, num_blocks: int = 1
 ) -> Objective:
     """Log lambda_max(K) - log(mean of the `num_smallest` lowest eigenvalues of K).
 
@@ -58,6 +58,8 @@ def log_condition_number(
         number that the whole model then trains with, at the cost of a K of c^2 times the size;
         with fewer examples for it (and a tenth of its b c eigenvalues in the mean) gates come
         out better than with one combination.
+      num_blocks: Blocks of layers, at least 1: memory beside K is that of one of them, for a model
+        whose layers' parts of K do not fit at once. Each costs passes of its own.
 
     Returns:
       An objective. An eigenvalue below what the dtype resolves counts as that floor, with the
@@ -69,10 +71,12 @@ def log_condition_number(
     check_lowest(num_smallest)
     if num_combinations is not None and num_combinations < 1:
         raise ValueError(f"num_combinations must be at least 1 or None, got {num_combinations}.")
+    if num_blocks < 1:
+        raise ValueError(f"num_blocks must be at least 1, got {num_blocks}.")
 
     def objective(setting, soft, hard):
         del hard
-        kernel = probe_kernel(setting, soft, num_combinations)
+        kernel = probe_kernel(setting, soft, num_combinations, num_blocks)
         lowest = lowest_of(num_smallest, kernel)
         smallest, largest = extreme_eigenvalues(kernel, lowest, SOLVER)
         low = jnp.mean(smallest)
@@ -139,24 +143,21 @@ def with_risk(objective: Objective, *, weight: float) -> Objective:
 
 
 def probe_kernel(
-    setting: Setting, gates: Gates, num_combinations: int | None = 1
+    setting: Setting, gates: Gates, num_combinations: int | None = 1, num_blocks: int = 1
 ) -> Float[Array, "m m2"]:
     """The gated model's tangent kernel of all outputs (None) or of random +-1 combinations."""
 
     def model(params, inputs):
         return setting.model(params, inputs, gates)
 
+    options = {"blocks": num_blocks, "independent": setting.independent}
     if num_combinations is None:
-        kernel = tangent_kernel(
-            model, setting.params, setting.inputs, independent=setting.independent
-        )
+        kernel = tangent_kernel(model, setting.params, setting.inputs, **options)
     else:
         outputs = jax.eval_shape(flat_outputs(model), setting.params, setting.inputs)
         shape = outputs.shape[1], num_combinations
         signs = jax.random.rademacher(setting.key, shape, outputs.dtype)
-        kernel = projected_kernel(
-            model, setting.params, setting.inputs, signs, independent=setting.independent
-        )
+        kernel = projected_kernel(model, setting.params, setting.inputs, signs, **options)
     return kernel.reshape((kernel.shape[0] * kernel.shape[1],) * 2)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks of the kernel from the factors of its rows and columns."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ class Factors(NamedTuple):
     grams: tuple[OuterProducts, ...]  # Leaves [t, g, s, i] and [t, r, g, s, o].
     lookups: tuple[OuterProducts, ...]  # The same with row numbers [t, g, s].
     shared: tuple[Shared, ...]
+    steady: tuple[Array, ...]  # Operands [t, g, s, i] whose cotangents all examples share.
     jacobian: Float[Array, "t r p"] | None
 
 
@@ -42,6 +44,8 @@ def num_numbers(terms: tuple[Term, ...], routes: tuple[Route, ...], num_outputs:
         g, s, i, o = term.sizes
         if route == "gram":
             total += g * s * ((1 if term.is_lookup else i) + num_outputs * o)
+        elif route == "steady":
+            total += g * s * i
         else:
             total += g * o * (i + num_outputs)
     return total
@@ -64,11 +68,14 @@ def factors(
       dtype: Of the kernel.
       sums_outputs: For the kernel's sum over outputs instead of the kernel.
     """
-    grams, lookups, shared, jacobians = [], [], [], []
+    grams, lookups, shared, constant, jacobians = [], [], [], [], []
     for term, value, route in zip(terms, values, routes, strict=True):
         value = _cast(term, value, dtype)
         if route == "shared":
             shared.append(_shared_form(value, sums_outputs))
+            continue
+        if route == "steady":
+            constant.append(value.operand)
             continue
         if isinstance(value, SharedProducts):
             value = jax.vmap(SharedProducts.expanded)(value)
@@ -79,7 +86,25 @@ def factors(
             is_product = isinstance(value, OuterProducts)
             jacobians.append(_materialised(term, value) if is_product else value)
     joined = jnp.concatenate(jacobians, axis=-1) if jacobians else None
-    return Factors(tuple(grams), tuple(lookups), tuple(shared), joined)
+    return Factors(tuple(grams), tuple(lookups), tuple(shared), tuple(constant), joined)
+
+
+def metrics(
+    values: list[Any],
+    routes: tuple[Route, ...],
+    dtype: Any,
+    *,
+    sums_outputs: bool,
+) -> list[Float[Array, "g r s q v"]]:
+    """Products of the cotangents that all examples share, for every pair of positions.
+
+    Arguments are those of `factors`, the values of one example and so without the leading axis.
+    """
+    shared = [v for v, route in zip(values, routes, strict=True) if route == "steady"]
+    cotangents = [value.cotangent.astype(dtype) for value in shared]
+    if sums_outputs:
+        return [_einsum("rgso,rgvo->gsv", c, c)[:, None, :, None] for c in cotangents]
+    return [_einsum("rgso,qgvo->grsqv", c, c) for c in cotangents]
 
 
 def _cast(term, value, dtype):
@@ -108,11 +133,16 @@ def _materialised(term, value):
     return jnp.moveaxis(jacobian, 1, 2).reshape(t, r, g * o * i)
 
 
-def block(left: Factors, right: Factors) -> Float[Array, "t r u q"]:
-    """The kernel between two tiles."""
+def block(
+    left: Factors, right: Factors, weights: Sequence[Float[Array, "g r s q v"]] = ()
+) -> Float[Array, "t r u q"]:
+    """The kernel between two tiles; `weights` are the `metrics` of the steady terms."""
     parts = [_gram(a, b, _products) for a, b in zip(left.grams, right.grams, strict=True)]
     parts += [_gram(a, b, _matches) for a, b in zip(left.lookups, right.lookups, strict=True)]
     parts += [_shared(a, b) for a, b in zip(left.shared, right.shared, strict=True)]
+    for a, b, weight in zip(left.steady, right.steady, weights, strict=True):
+        weighed = _einsum("grsqv,ugvi->urqgsi", weight, b)
+        parts.append(_einsum("tgsi,urqgsi->truq", a, weighed))
     if left.jacobian is not None:
         parts.append(_einsum("trp,uqp->truq", left.jacobian, right.jacobian))
     return sum(parts[1:], start=parts[0])

@@ -47,6 +47,11 @@ class Problem(NamedTuple):
         return rows, rows if self.other is None else batch_size(self.other)
 
     @property
+    def sums_outputs(self) -> bool:
+        """Whether the kernel is the trace over outputs."""
+        return self.num_seeds != self.num_outputs
+
+    @property
     def both(self) -> Inputs:
         """The inputs, and behind them those of the columns."""
         if self.other is None:

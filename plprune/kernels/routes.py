@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of three ways contracts a term at the least cost in operations and memory traffic."""
+"""Which of four ways contracts a term at the least cost in operations and memory traffic."""
 
 from typing import Literal
 
 from plprune.graph.linear.taps import Term
 
 # "gram": products of Gram matrices over positions; "jacobian": the term's columns of a Jacobian
-# that all such terms share; "shared": one sum over positions for all outputs, then their scales.
-Route = Literal["gram", "jacobian", "shared"]
+# that all such terms share; "shared": one sum over positions for all outputs, then their scales;
+# "steady": all examples share the cotangents, whose products with each other are made once.
+Route = Literal["gram", "jacobian", "shared", "steady"]
 # What moving one number through memory costs, in floating-point operations.
 _TRAFFIC = 10
 
@@ -36,6 +37,8 @@ def cheapest_route(term: Term, num_seeds: int, num_outputs: int, num_examples: i
     }
     if term.narrow is not None:
         costs["shared"] = _shared_cost(term, num_seeds, summed, num_examples)
+    elif term.is_steady and term.sizes[1] > 1:  # At one position, "gram" is as cheap.
+        costs["steady"] = _steady_cost(term, num_seeds, summed, num_examples)
     return min(costs, key=lambda route: costs[route])
 
 
@@ -65,3 +68,11 @@ def _shared_cost(term, seeds, summed, num_examples):
         + _TRAFFIC * (g * o + scaled + seeds**2)
         + form / max(num_examples, 1)
     )
+
+
+def _steady_cost(term, seeds, summed, num_examples):
+    g, s, i, o = term.sizes
+    pairs, entries = seeds**2, g * s * i
+    weigh = (2 * s + _TRAFFIC) * entries * pairs
+    once = 2 * g * s**2 * o * summed * pairs
+    return 2 * pairs * entries + weigh / max(num_examples, 1) + once / max(num_examples, 1) ** 2

@@ -23,6 +23,7 @@ def tangent_kernel(
     *,
     method: str = "auto",
     tile: int | None = None,
+    blocks: int = 1,
     independent: bool = False,
 ) -> Float[Array, "b c b2 c2"]:
     """K[i, r, j, s] = <d f_r(x_i)/d params, d f_s(x'_j)/d params>, without normalisation.
@@ -45,6 +46,9 @@ def tangent_kernel(
         hold a loop of unknown length are contracted from forward-mode Jacobians in any case, and
         those with complex numbers between parameters and outputs from reverse-mode ones.
       tile: Examples per tile, at least 1; if None chosen to bound memory. Static under jit.
+      blocks: In how many blocks of layers the kernel is summed up, at least 1, where it is made
+        layer by layer. Memory for what the layers' parts are made of, and for derivatives, is then
+        that of one block; each costs forward and backward passes of its own, and compilation.
       independent: Your word that example i's output depends on example i's input only, in the same
         way for every i; skips the check.
 
@@ -54,8 +58,8 @@ def tangent_kernel(
     where it does not, the batch and its rows are run once and compared.
 
     Raises:
-      ValueError: an unknown method, a tile below 1, inputs without a common batch axis, outputs
-        that are not one real array [b, ...], or a model that does not treat examples
+      ValueError: an unknown method, a tile or blocks below 1, inputs without a common batch axis,
+        outputs that are not one real array [b, ...], or a model that does not treat examples
         independently, by the operation's name and line; one that is not proven to, where values
         are not at hand (under jit, vmap or grad).
 
@@ -63,10 +67,12 @@ def tangent_kernel(
       [Jacot 2018] for the kernel, [Novak 2022] for the costs of its algorithms; the outer products
       are derived in docs/mathematics/graph.md.
     """
+    if blocks < 1:
+        raise ValueError(f"blocks must be at least 1, got {blocks}.")
     # Products of the model itself too: default precision on accelerators would spoil lambda_min.
     with jax.default_matmul_precision("highest"):
         problem = make_problem(apply, params, inputs, other, method, tile, independent=independent)
-        return _kernel(problem, tile)
+        return _kernel(problem, tile, blocks)
 
 
 @compile_once("params", "inputs", "other", run=run_where_independent)
@@ -101,6 +107,7 @@ def projected_kernel(
     *,
     method: str = "auto",
     tile: int | None = None,
+    blocks: int = 1,
     independent: bool = False,
 ) -> Float[Array, "b b2"] | Float[Array, "b q b2 q"]:
     """The kernel of the outputs' combinations ``outputs @ projection``, shared by the batch.
@@ -122,16 +129,17 @@ def projected_kernel(
         outputs = model(p, x)
         return jnp.matmul(outputs, directions.astype(outputs.dtype))
 
-    options = {"method": method, "tile": tile, "independent": independent}
+    options = {"method": method, "tile": tile, "blocks": blocks, "independent": independent}
     kernel = tangent_kernel(projected, params, inputs, other, **options)
     return kernel[:, 0, :, 0] if projection.ndim == 1 else kernel
 
 
-def _kernel(problem: Problem, tile: int | None) -> Float[Array, "b r b2 r2"]:
+def _kernel(problem: Problem, tile: int | None, blocks: int = 1) -> Float[Array, "b r b2 r2"]:
     rows, columns = problem.sizes
     unused = problem.by_layer and not problem.taps.terms
     if rows * columns * problem.num_seeds == 0 or unused or not problem.leaves:
         shape = (rows, problem.num_seeds, columns, problem.num_seeds)
         return jnp.zeros(shape, problem.dtype)
-    contracted = contracted_kernel if not problem.by_layer else layerwise_kernel
-    return contracted(problem, tile)
+    if not problem.by_layer:
+        return contracted_kernel(problem, tile)
+    return layerwise_kernel(problem, tile, blocks)

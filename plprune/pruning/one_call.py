@@ -156,7 +156,7 @@ def _check_arrays(**trees):
 
 def _score(score: str | Score, exclude) -> Score:
     named: dict[str, Score] = {"kappa": kappa, **SCORES}
-    for name in ("kappa", "obs"):  # These refuse groups that they cannot rank.
+    for name in ("kappa", "obs", "activation"):  # These refuse groups that they cannot rank.
         named[name] = partial(named[name], exclude=exclude)
     if isinstance(score, str) and score in named:
         return named[score]

@@ -5,16 +5,18 @@ Every score is called ``score(apply, params, groups, probe) -> {name: [size]}`` 
 does not need of the probe. All are pure and work under jit; none sorts weights. Half-precision
 models are evaluated in float32, unless they insist on their own dtype, and scores are float32 or
 wider. Where the loss or the outputs are NaN, so are the scores that derive from them. `SCORES` has
-them all by name.
+them all by name; `streamed` takes those that are means over examples batch by batch.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from plprune.scores.activations import activation
 from plprune.scores.obs import obs
 from plprune.scores.probes import Probe
 from plprune.scores.running import Score
 from plprune.scores.saliency import grasp, snip, synflow, taylor
+from plprune.scores.streaming import streamed
 from plprune.scores.tangents import node_lambda_max, ntk_sap
 from plprune.scores.weights import group_lasso_norm, magnitude, random
 
@@ -22,6 +24,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
     {
         score.__name__: score
         for score in (
+            activation,
             grasp,
             group_lasso_norm,
             magnitude,
@@ -39,6 +42,7 @@ SCORES: Mapping[str, Score] = MappingProxyType(
 __all__ = [
     "SCORES",
     "Probe",
+    "activation",
     "grasp",
     "group_lasso_norm",
     "magnitude",
@@ -47,6 +51,7 @@ __all__ = [
     "obs",
     "random",
     "snip",
+    "streamed",
     "synflow",
     "taylor",
 ]

@@ -23,7 +23,11 @@ from plprune.types import Apply, NodeGroups, Params
 _EXAMPLES = 16  # Differentiated at once: per-example gradients are as large as the parameters.
 
 
-@score("loss", "labels")
+def _absolute(means):
+    return jax.tree.map(jnp.abs, means)
+
+
+@score("loss", "labels", finish=_absolute)
 def snip(
     apply: Apply,
     params: Params,
@@ -43,10 +47,10 @@ def snip(
     def objective(factors):
         return risk(probe.loss, apply(scaled(params, groups, factors), inputs), probe.labels)
 
-    return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
+    return slopes(objective, unit_factors(groups))
 
 
-@score("loss", "labels")
+@score("loss", "labels", finish=_absolute, microbatch=_EXAMPLES)
 def taylor(
     apply: Apply,
     params: Params,
@@ -71,10 +75,10 @@ def taylor(
             one = jax.tree.map(lambda a: a[None], example)
             return risk(probe.loss, apply(scaled(params, groups, factors), one[0]), one[1])
 
-        return jax.tree.map(jnp.abs, slopes(objective, unit_factors(groups)))
+        return slopes(objective, unit_factors(groups))
 
-    each = jax.lax.map(sensitivity, (inputs, probe.labels), batch_size=_EXAMPLES)
-    return jax.tree.map(lambda values: jnp.mean(values, axis=0), each)
+    each = jax.vmap(sensitivity)((inputs, probe.labels))
+    return jax.tree.map(lambda values: jnp.mean(jnp.abs(values), axis=0), each)
 
 
 @score("loss", "labels")

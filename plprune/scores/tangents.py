@@ -117,12 +117,22 @@ def node_lambda_max(
     kernels = [_node_kernels(leaves, groups, groups[name]) for name in groups.prunable]
     if not kernels:
         return {}
-    # One call: batched decompositions that run side by side can block each other on a CPU, because
-    # each holds one of the threads that the other's parts wait for.
-    largest = jnp.linalg.eigvalsh(jnp.concatenate(kernels))[:, -1]
+    largest = _largest(jnp.concatenate(kernels))
     ends = list(accumulate(groups.prunable.values()))
     scores = dict(zip(groups.prunable, jnp.split(largest, ends[:-1]), strict=True))
     return unless_nan(values, scores)
+
+
+def _largest(kernels):
+    """[g] top eigenvalues.
+
+    In one call: batched decompositions that run side by side can block each other on a CPU, because
+    each holds one of the threads that the other's parts wait for. Several host devices run theirs
+    side by side in any case, and so do one after the other.
+    """
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+        return jax.lax.map(lambda kernel: jnp.linalg.eigvalsh(kernel)[-1], kernels)
+    return jnp.linalg.eigvalsh(kernels)[:, -1]
 
 
 def _node_kernels(leaves, groups, group):

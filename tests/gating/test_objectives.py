@@ -60,7 +60,7 @@ def reference(name, gates):
 
 OBJECTIVES = {
     "kappa": log_condition_number(2),
-    "kappa of 2": log_condition_number(3, num_combinations=2),
+    "kappa of 2": log_condition_number(3, num_combinations=2, num_blocks=2),
     "kappa of outputs": log_condition_number(3, num_combinations=None),
     "median": log_median_ratio(),
     "largest": log_largest_eigenvalue(),
@@ -180,6 +180,8 @@ def test_objectives_of_the_loss_ask_for_it():
 def test_counts_and_weights_out_of_range_are_refused():
     with pytest.raises(ValueError, match="num_smallest must be at least 1, got 0"):
         log_condition_number(0)
+    with pytest.raises(ValueError, match="num_blocks must be at least 1, got 0"):
+        log_condition_number(num_blocks=0)
     with pytest.raises(ValueError, match="num_combinations must be at least 1 or None, got 0"):
         log_condition_number(num_combinations=0)
     with pytest.raises(ValueError, match="num_products must be at least 1, got 0"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data-parallel gating over four host devices, in a process of its own."""
+"""Gating over four host devices, along the data and along the model, in a process of its own."""
 
 from devices import printed_on
 
@@ -22,19 +22,24 @@ def step(params, state, inputs, labels):
     updates, state = tx.update(jax.grad(loss)(params), state, params, probe=inputs)
     return optax.apply_updates(params, updates), state
 
-mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+specs = {"in": P(None, "model"), "a": P("model"), "mid": P("model"), "b": P(), "out": P("model"),
+         "c": P()}
 results = []
-for batch_spec in (None, P("data")):
+for is_spread in (False, True):
     data = (inputs, labels)
     params, state = PARAMS, tx.init(PARAMS)
-    if batch_spec is not None:
-        data = jax.device_put(data, NamedSharding(mesh, batch_spec))
-        params, state = jax.device_put((params, state), NamedSharding(mesh, P()))
+    if is_spread:
+        data = jax.device_put(data, NamedSharding(mesh, P("data")))
+        placed = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
+        state = jax.device_put(state, NamedSharding(mesh, P()))
+        params = jax.device_put(params, placed)
     for _ in range(2):
         params, state = step(params, state, *data)
     results.append((params, state.gates, state.keep))
 one, four = (jax.tree.map(np.asarray, r) for r in results)
-jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, four)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, four)
+jax.tree.map(np.testing.assert_array_equal, one[2], four[2])
 print("equal")
 """
 

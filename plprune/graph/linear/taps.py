@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from plprune.graph.linear.biases import added_leaf
 from plprune.graph.linear.bottlenecks import Bottleneck, bottleneck
 from plprune.graph.linear.origins import Origin, is_structural, origins
+from plprune.graph.linear.steady import steady
 from plprune.graph.primitives import PRIMITIVES
 from plprune.graph.rules.factors import Factoring
 from plprune.graph.tracing import Equation, Graph, Variable, all_equations, trace
@@ -29,6 +30,7 @@ class Term(NamedTuple):
     num_parameters: int
     uses: tuple["Use", ...]
     narrow: Bottleneck | None  # Through which the outputs see what is produced, if there is one.
+    is_steady: bool = False  # The outputs' derivative in what is produced is that of any example.
 
 
 class Use(NamedTuple):
@@ -138,7 +140,7 @@ def factoring(equation: Equation, position: int, shapes: list[tuple[int, ...]]) 
 
 def _terms(graph, found, uses, join):
     """Outer products where all uses of a leaf agree on its layout, else Jacobians."""
-    terms, taken = [], set()
+    terms, taken, constant = [], set(), steady(graph, len(uses))
     sizes = [_size(graph.shape(v)) for v in graph.inputs[: len(uses)]]
     for leaf, own in enumerate(uses):
         form = _common_factoring(graph, found, own)
@@ -152,8 +154,12 @@ def _terms(graph, found, uses, join):
         inner += bias is not None
         count = sum(sizes[k] for k in leaves)
         shape = (group, positions, inner, produced)
-        narrow = _bottleneck(graph, own)
-        terms.append(Term(leaves, shape, form.is_lookup, count, tuple(own), narrow))
+        narrow, made = (
+            _bottleneck(graph, own),
+            {graph.equations[use.equation].outputs[0] for use in own},
+        )
+        is_steady = not form.is_lookup and made <= constant
+        terms.append(Term(leaves, shape, form.is_lookup, count, tuple(own), narrow, is_steady))
     for leaf, own in enumerate(uses):
         if leaf not in taken and own and sizes[leaf]:
             terms.append(Term((leaf,), None, False, sizes[leaf], tuple(own), None))

@@ -174,7 +174,7 @@ def test_gates_on_all_outputs_move_faster(asked):
 def test_scores_are_those_of_the_library(asked, method):
     options = asked(method)
     assert options.pop("score") is scores.SCORES[method]
-    examples = 256 if method in ("snip", "grasp", "taylor", "obs") else 16
+    examples = 256 if method in ("snip", "grasp", "taylor", "obs", "activation") else 16
     shared = {"keep_fraction": 0.5, "exclude": (), "within_heads": True}
     assert options == shared | {"probe_size": examples}
 
