@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.compilation import are_concrete, compile_once, recall
+from plprune.constants.matrix_free import matrix_free_ends
 from plprune.constants.resolution import Arithmetic, estimate, of_dtypes, real_leaves, traced
 from plprune.independence import check_independent, run_where_independent
 from plprune.kernels import tangent_kernel
@@ -18,7 +19,8 @@ from plprune.spectra import extreme_eigenpairs, ritz_ends
 from plprune.types import Apply, Estimate, Inputs, Params
 
 METHODS = ("auto", "dense", "svd", "matrix_free")
-_MAX_STEPS = 1000
+_MAX_STEPS = 1000  # Up to so many outputs a Krylov space may be all there is, and proves more.
+_TOL_LARGE = 1e-3  # Beyond, what is proven is coarser than values this far off.
 _JACOBIAN_BYTES = 2**26  # Up to here "auto" may turn to the singular values of the whole Jacobian.
 
 
@@ -84,6 +86,10 @@ def kernel_ends(
     # Where the rank is short the singular values of J say no more than K does.
     if method == "svd" and plan.full_rank:
         return _by_svd(**model, arithmetic=plan.arithmetic, independent=independent)
+    if method == "matrix_free" and plan.outputs.size > _MAX_STEPS:
+        tol = max(tol, _TOL_LARGE)
+        found = matrix_free_ends(**model, key=key, tol=tol, independent=independent)
+        return KernelEnds(found.lowest, found.highest)
     if method == "matrix_free":
         return _matrix_free(**model, key=key, plan=plan, tol=tol, independent=independent)
     return _from_kernel(model, plan, method, tol, independent)
@@ -132,7 +138,10 @@ def dense_ends(
 
 @compile_once("params", "inputs", "key", run=run_where_independent)
 def _matrix_free(apply, params, inputs, *, key, plan, tol, independent):
-    """From Lanczos on products with K, with margins that hold with high probability."""
+    """From Lanczos on products with K, with margins that hold with high probability.
+
+    For kernels that are small enough for whole Krylov spaces.
+    """
     check_independent(apply, params, inputs, independent=independent)
     function, leaves = real_leaves(apply, params)
     outputs, arithmetic = plan.outputs, plan.arithmetic
