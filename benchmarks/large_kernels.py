@@ -98,6 +98,8 @@ def print_memory(sizes: tuple[int, ...]) -> None:
         options = {"plan": plan, "tol": 1e-6, "mesh": mesh, "independent": True}
         call = jax.jit(partial(kernel_ends._from_rows, net, **options))
         memory = call.lower(params, x).compile().memory_analysis()
+        if memory is None:
+            raise RuntimeError("this backend does not say what memory a program takes.")
         whole = 4 * (examples * WIDTHS[-1]) ** 2
         parts = (memory.temp_size_in_bytes, memory.argument_size_in_bytes,
                  memory.output_size_in_bytes)  # fmt: skip

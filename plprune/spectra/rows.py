@@ -33,7 +33,7 @@ class Rows(NamedTuple):
         height = len(vectors) // self.count
         return jax.lax.dynamic_slice_in_dim(vectors, self.place * height, height)
 
-    def gathered(self, own: Float[Array, "m *q"]) -> Float[Array, "n *q"]:
+    def gathered(self, own: Float[Array, "m ..."]) -> Float[Array, "n ..."]:
         """All devices' rows, on every device."""
         return jax.lax.all_gather(own, self.axes, tiled=True) if self.axes else own
 
