@@ -9,7 +9,8 @@ import sys
 import benchmarks
 
 _INTERNAL = {
-    "__main__", "contestants", "environments", "modules", "problems", "public", "race", "workloads",
+    "__main__", "contestants", "environments", "large_models", "modules", "problems", "public",
+    "race", "workloads",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from plprune.constants.certificates import Certificate, Radii, ball_certificate,
 from plprune.constants.condition import condition_number
 from plprune.constants.hessian_norm import hessian_norm, hessian_norms, jacobian_norm
 from plprune.constants.lipschitz import lipschitz_constant
+from plprune.constants.matrix_free import MatrixFreeEnds, Progress, matrix_free_ends
 from plprune.constants.measurement import Measurement, measure
 from plprune.constants.pl import (
     MinibatchConstants,
@@ -29,8 +30,10 @@ from plprune.constants.rates import (
 __all__ = [
     "AlmostPL",
     "Certificate",
+    "MatrixFreeEnds",
     "Measurement",
     "MinibatchConstants",
+    "Progress",
     "Radii",
     "Rate",
     "SeenInBall",
@@ -47,6 +50,7 @@ __all__ = [
     "lipschitz_constant",
     "log_condition_bound",
     "log_conditions",
+    "matrix_free_ends",
     "measure",
     "minibatch_pl_constants",
     "pl_constant",

@@ -5,20 +5,26 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.compilation import are_concrete, compile_once, recall
+from plprune.constants.matrix_free import matrix_free_ends
 from plprune.constants.resolution import Arithmetic, estimate, of_dtypes, real_leaves, traced
-from plprune.independence import check_independent, run_where_independent
+from plprune.independence import batch_size, check_independent, run_where_independent
 from plprune.kernels import tangent_kernel
 from plprune.kernels.contraction import example_jacobians
 from plprune.kernels.problem import make_problem
 from plprune.operators import flat, flat_outputs, tangent_kernel_product
 from plprune.spectra import extreme_eigenpairs, ritz_ends
+from plprune.spectra.rows import on_rows, rows_over
+from plprune.spectra.sharded import sharded_extreme_eigenpairs
 from plprune.types import Apply, Estimate, Inputs, Params
 
 METHODS = ("auto", "dense", "svd", "matrix_free")
-_MAX_STEPS = 1000
+_MAX_STEPS = 1000  # Up to so many outputs a Krylov space may be all there is, and proves more.
+_SMALL_SHARDED = 640  # Up to so many, every device may do all the work.
+_TOL_LARGE = 1e-3  # Beyond, what is proven is coarser than values this far off.
 _JACOBIAN_BYTES = 2**26  # Up to here "auto" may turn to the singular values of the whole Jacobian.
 
 
@@ -65,16 +71,15 @@ def kernel_ends(
     key: PRNGKeyArray | None,
     tol: float,
     independent: bool,
+    mesh: Mesh | None = None,
 ) -> KernelEnds:
     """Both ends; see `pl_constant` for the arguments and what is resolved.
 
     In a plain call the kernel, its ends and the singular values, if they are wanted at all, are
     programs of their own: another model of as many outputs shares the second.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    if method == "matrix_free" and key is None:
-        raise ValueError("key must be given for method 'matrix_free', got None.")
+    _check(method, key, mesh)
+    rows_over(mesh, batch_size(inputs))  # Refuses what does not split.
     model = {"apply": apply, "params": params, "inputs": inputs}
     plan = recall(_plan, {"apply": apply}, {"params": params, "inputs": inputs})
     if plan.outputs.size == 0 or plan.num_parameters == 0:
@@ -84,9 +89,26 @@ def kernel_ends(
     # Where the rank is short the singular values of J say no more than K does.
     if method == "svd" and plan.full_rank:
         return _by_svd(**model, arithmetic=plan.arithmetic, independent=independent)
+    if method == "matrix_free" and plan.outputs.size > _MAX_STEPS:
+        tol = max(tol, _TOL_LARGE)
+        found = matrix_free_ends(**model, key=key, tol=tol, mesh=mesh, independent=independent)
+        return KernelEnds(found.lowest, found.highest)
     if method == "matrix_free":
         return _matrix_free(**model, key=key, plan=plan, tol=tol, independent=independent)
+    if mesh is not None and plan.outputs.size > _SMALL_SHARDED:
+        return _from_rows(**model, plan=plan, tol=tol, mesh=mesh, independent=independent)
     return _from_kernel(model, plan, method, tol, independent)
+
+
+def _check(method, key, mesh):
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    if method == "matrix_free" and key is None:
+        raise ValueError("key must be given for method 'matrix_free', got None.")
+    if mesh is not None and method == "svd":
+        raise ValueError(
+            "method must not be 'svd' with a mesh, which the whole Jacobian is not on."
+        )
 
 
 def _from_kernel(model, plan: Plan, method, tol, independent) -> KernelEnds:
@@ -130,9 +152,38 @@ def dense_ends(
     return _resolved((pairs.smallest[0], pairs.largest), errors, full_rank, arithmetic)
 
 
+@compile_once("params", "inputs", run=run_where_independent)
+def _from_rows(apply, params, inputs, *, plan: Plan, tol, mesh, independent) -> KernelEnds:
+    """The ends of a kernel whose rows stay on the devices that compute them.
+
+    Kernel and ends are one program, so that no other copy of the kernel outlives its making.
+    """
+    check_independent(apply, params, inputs, independent=independent)
+    rows = rows_over(mesh, batch_size(inputs))
+
+    def ends(whole, own):
+        params, inputs = whole
+        kernel = tangent_kernel(apply, params, own, inputs, independent=True)
+        height = kernel.shape[0] * kernel.shape[1]
+        pairs = sharded_extreme_eigenpairs(kernel.reshape(height, -1), rows, tol=tol)
+        values, errors = (pairs.smallest[0], pairs.largest), (pairs.lower_error, pairs.upper_error)
+        found = _resolved(values, errors, plan.full_rank, plan.arithmetic)
+        # Without a certificate there are bounds still: no eigenvalue is negative.
+        low, most = found.lowest, pairs.smallest[0] + pairs.slack
+        error = jnp.where(
+            low.resolved | ~jnp.isfinite(most), low.error, jnp.minimum(low.error, most)
+        )
+        return KernelEnds(low._replace(error=error), found.highest)
+
+    return on_rows(ends, mesh)((params, inputs), inputs)
+
+
 @compile_once("params", "inputs", "key", run=run_where_independent)
 def _matrix_free(apply, params, inputs, *, key, plan, tol, independent):
-    """From Lanczos on products with K, with margins that hold with high probability."""
+    """From Lanczos on products with K, with margins that hold with high probability.
+
+    For kernels that are small enough for whole Krylov spaces.
+    """
     check_independent(apply, params, inputs, independent=independent)
     function, leaves = real_leaves(apply, params)
     outputs, arithmetic = plan.outputs, plan.arithmetic

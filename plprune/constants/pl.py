@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from plprune.compilation import compile_once
@@ -21,6 +22,7 @@ def pl_constant(
     method: str = "auto",
     key: PRNGKeyArray | None = None,
     tol: float = 1e-6,
+    mesh: Mesh | None = None,
     independent: bool = False,
 ) -> Estimate:
     """The PL constant mu = lambda_min(K)/b at `params`, of the mean loss over b examples.
@@ -36,13 +38,19 @@ def pl_constant(
       inputs: Tree of arrays [b, ...].
       method: "dense" forms K and certifies its ends; "svd" takes the singular values of the whole
         Jacobian, which resolve lambda_min down to eps^2 lambda_max instead of eps lambda_max, at
-        the memory of b c p numbers; "matrix_free" runs Lanczos on products with K and needs `key`,
-        over which its error holds with a probability of at least 99.8 %. "auto" is "dense",
+        the memory of b c p numbers; "matrix_free" needs products with K only, and a `key`, over
+        which its error holds with a probability of at least 99.8 %: up to 1,000 outputs b c
+        Lanczos, above them `matrix_free_ends` with a `tol` of at least 1e-3. "auto" is "dense",
         followed by "svd" where a kernel in float32 did not resolve lambda_min, if the Jacobian has
         at most 64 MiB: under `jit` its space is taken in any case, since only values tell. With a
         larger one `resolved` is False and the caller decides between "svd" and float64.
       key: For "matrix_free".
       tol: Relative residual at which iterations stop.
+      mesh: Devices, over all of whose axes the rows of K and the examples are split: a device holds
+        its share of K and little else (see `sharded_extreme_eigenpairs`), or for "matrix_free" of
+        the examples. Where "dense" finds no certificate, nothing is resolved, and "auto" is
+        "dense". With several processes (`jax.distributed`) pass global arrays, or the same host
+        arrays in each. Up to 640 outputs b c every device does all.
       independent: As for `tangent_kernel`; its check is that of every method.
 
     Returns:
@@ -52,12 +60,11 @@ def pl_constant(
       parameters and outputs are. Leaves that are not floating-point numbers are held fixed.
 
     Raises:
-      ValueError: an unknown method, a missing key, complex leaves, outputs that are not real, or as
-        `tangent_kernel`.
+      ValueError: an unknown method, a missing key, complex leaves, outputs that are not real, "svd"
+        with a mesh, a number of devices that does not divide b, or as `tangent_kernel`.
     """
-    low = kernel_ends(
-        apply, params, inputs, method=method, key=key, tol=tol, independent=independent
-    ).lowest
+    options = {"method": method, "key": key, "tol": tol, "mesh": mesh, "independent": independent}
+    low = kernel_ends(apply, params, inputs, **options).lowest
     return per_example(low, max(batch_size(inputs), 1))
 
 

@@ -72,6 +72,34 @@ def lowest_block(
     References:
       [Davidson 1975]; [Saad 2011, ch. 8].
     """
+    options = {"tol": tol, "floor": floor, "max_steps": max_steps}
+    return counted_lowest_block(product, precondition, start, num_pairs, **options)[0]
+
+
+def counted_lowest_block(
+    product: BlockProduct,
+    precondition: BlockProduct,
+    start: Float[Array, "n s"],
+    num_pairs: int,
+    *,
+    tol: float,
+    floor: Float[Array, ""],
+    max_steps: int,
+    report: Callable[..., None] | None = None,
+) -> tuple[Block, Int[Array, ""]]:
+    """`lowest_block` and the number of its products.
+
+    Args:
+      product: As for `lowest_block`, like the others but the last.
+      precondition: Its approximate inverse.
+      start: First directions.
+      num_pairs: How many pairs must converge.
+      tol: Relative error at which a pair has.
+      floor: Error at which it has in any case.
+      max_steps: Most products.
+      report: Called on the host at every step, while the device goes on, with the number of steps,
+        the lowest value, the error by which convergence is told, and the error wanted.
+    """
     columns, blocks = space_size(num_pairs)
     tol = max(tol, 50 * float(jnp.finfo(start.dtype).eps))
 
@@ -81,7 +109,10 @@ def lowest_block(
     def looked_at(space):
         block = _ritz(space, columns)
         errors = value_errors(block, num_pairs)
-        converged = jnp.all(errors <= jnp.maximum(tol * jnp.abs(block.values[:num_pairs]), floor))
+        wanted = jnp.maximum(tol * jnp.abs(block.values[:num_pairs]), floor)
+        converged = jnp.all(errors <= wanted)
+        if report is not None:
+            jax.debug.callback(report, space.steps, block.values[0], errors[0], wanted[0])
         # Without numbers there is nothing to wait for.
         block = block._replace(converged=converged | ~jnp.all(jnp.isfinite(errors)))
         return _watched(space, block, jnp.max(errors))
@@ -97,7 +128,8 @@ def lowest_block(
         return jax.lax.cond(unfinished(space), grown, lambda s: s, space)
 
     first = _extended(_empty(start, columns, blocks), product, start)
-    return jax.lax.while_loop(unfinished, step, first).block
+    last = jax.lax.while_loop(unfinished, step, first)
+    return last.block, last.steps
 
 
 def krylov_basis(

@@ -2,24 +2,25 @@
 """Both ends of the spectrum of a dense symmetric positive semidefinite matrix."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
 from plprune.spectra.certificates import is_lowest
-from plprune.spectra.davidson import (
-    Block,
-    krylov_basis,
-    lowest_block,
-    space_size,
-    value_errors,
+from plprune.spectra.certified import (
+    STEPS,
+    ExtremePairs,
+    extreme_pairs,
+    first_block,
+    highest_block,
+    in_units,
+    solved_block,
 )
+from plprune.spectra.davidson import Block, krylov_basis, space_size
 from plprune.spectra.factors import (
     blocked_cholesky,
     cholesky_solver,
-    relative_slack,
     shifted_cholesky,
 )
 from plprune.spectra.scaling import power_of_two, widened
@@ -33,31 +34,7 @@ _SMALL, _SMALL_CERTIFIED = 512, 640
 # ms to run, cuSOLVER's eigenvalues .1 s and 27 ms. Measured on that one card, at that size.
 _SMALL_CUDA = 4096
 _KRYLOV = 6  # Blocks of a space that is not refined.
-_STEPS = 200
 _STEPS_SINGLE = 40  # Of a solver in float32, which either helps at once or not at all.
-
-
-class ExtremePairs(NamedTuple):
-    """The k smallest eigenpairs and the largest one, with what is known of their errors.
-
-    Each value lies within its residual of an eigenvalue. The least eigenvalue lies in
-    ``[lower, smallest[0] + slack]`` and the greatest in ``[largest - slack, upper]``, where slack,
-    max(10, sqrt n) eps lambda_max and what underflow may have taken, covers the rounding of the
-    working precision. Without
-    certificates these bounds are infinite.
-    """
-
-    smallest: Float[Array, " k"]  # Ascending.
-    smallest_vectors: Float[Array, "n k"]  # Orthonormal columns.
-    smallest_residuals: Float[Array, " k"]  # ||A x - theta x||.
-    largest: Float[Array, ""]
-    largest_vector: Float[Array, " n"]
-    largest_residual: Float[Array, ""]
-    lower: Float[Array, ""]
-    upper: Float[Array, ""]
-    slack: Float[Array, ""]
-    lower_error: Float[Array, ""]  # smallest[0] - lower, without the rounding of the difference.
-    upper_error: Float[Array, ""]  # upper - largest.
 
 
 def extreme_eigenpairs(
@@ -97,7 +74,7 @@ def extreme_eigenpairs(
     matrix = widened("matrix", matrix)
     # Near 1 no square of a residual over- or underflows, and nothing depends on the scale.
     unit = power_of_two(matrix)
-    return _in_units(_solve(matrix / unit, num_smallest, method, tol), unit)
+    return in_units(_solve(matrix / unit, num_smallest, method, tol), unit)
 
 
 def _check(matrix, num_smallest, method):
@@ -110,27 +87,6 @@ def _check(matrix, num_smallest, method):
         raise ValueError(f"num_smallest must lie in [1, {n}], got {num_smallest}.")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-
-
-def _in_units(pairs, unit):
-    """The pairs of ``unit * matrix``; entries that underflow may have been lost to zero."""
-    n = len(pairs.largest_vector)
-    lost = n * jnp.finfo(unit.dtype).tiny
-    low, high = pairs.smallest * unit, pairs.largest * unit
-    errors = pairs.lower_error * unit + lost, pairs.upper_error * unit + lost
-    return ExtremePairs(
-        smallest=low,
-        smallest_vectors=pairs.smallest_vectors,
-        smallest_residuals=pairs.smallest_residuals * unit,
-        largest=high,
-        largest_vector=pairs.largest_vector,
-        largest_residual=pairs.largest_residual * unit,
-        lower=low[0] - errors[0],
-        upper=high + errors[1],
-        slack=pairs.slack * unit + lost,
-        lower_error=errors[0],
-        upper_error=errors[1],
-    )
 
 
 def _solve(matrix, num_smallest, method, tol):
@@ -172,15 +128,15 @@ def _by_eigh(matrix, k):
     high_residuals = _dot(matrix, vectors[:, -1:]) - vectors[:, -1:] * high
     bottom = Block(low, vectors[:, :k], low_residuals, jnp.ones((), bool))
     top = Block(-values[-1:], vectors[:, -1:], -high_residuals, jnp.ones((), bool))
-    return _pairs(bottom, top, k, factorised=False)
+    return extreme_pairs(bottom, top, k, factorised=False)
 
 
 def _by_cholesky(matrix, k, tol):
     """Pairs and whether both ends are certified."""
-    top = _top(matrix, tol)
+    top = highest_block(partial(_dot, matrix), len(matrix), matrix.dtype, tol=tol)
     high = jnp.maximum(-top.values[0], jnp.finfo(matrix.dtype).tiny)
     bottom = _bottom(matrix, k, tol, high)
-    pairs = _pairs(bottom, top, k)
+    pairs = extreme_pairs(bottom, top, k)
     # Eigenvalues at the level of rounding are as good as zero whatever their certificate says.
     is_noise = pairs.smallest[0] <= pairs.slack
     is_certified = is_lowest(matrix, -1, top, high) & (
@@ -192,14 +148,14 @@ def _by_cholesky(matrix, k, tol):
 def _by_krylov(matrix, k):
     """Ritz pairs of one space for each end, as they come."""
     size, dtype = len(matrix), matrix.dtype
-    first = _first_block(size, space_size(1)[0], dtype)
+    first = first_block(size, space_size(1)[0], dtype)
     top = _ritz(-matrix, krylov_basis(partial(_dot, matrix), first, _KRYLOV))
     high = jnp.maximum(-top.values[0], jnp.finfo(dtype).tiny)
     solve = cholesky_solver(shifted_cholesky(matrix, 1 / high, dtype))
-    first = _first_block(size, space_size(k)[0], dtype)
+    first = first_block(size, space_size(k)[0], dtype)
     bottom = _ritz(matrix, krylov_basis(solve, first, _KRYLOV))
     unknown = jnp.full((), jnp.inf, dtype)
-    return _pairs(bottom, top, k)._replace(lower_error=unknown, upper_error=unknown)
+    return extreme_pairs(bottom, top, k)._replace(lower_error=unknown, upper_error=unknown)
 
 
 def _ritz(matrix, basis):
@@ -213,87 +169,25 @@ def _ritz(matrix, basis):
     return Block(values, vectors, residuals, jnp.zeros((), bool))
 
 
-def _top(matrix, tol):
-    """The highest pairs, as the lowest of the negative matrix."""
-    start = _dot(matrix, _first_block(len(matrix), space_size(1)[0], matrix.dtype))
-    nothing = jnp.zeros((), matrix.dtype)
-    return lowest_block(
-        lambda x: -_dot(matrix, x),
-        lambda residuals: residuals,
-        start,
-        1,
-        tol=tol,
-        floor=nothing,
-        max_steps=_STEPS,
-    )
-
-
 def _bottom(matrix, k, tol, high):
     """The lowest pairs by a solver in float32, or in the matrix's own dtype where that fails."""
     dtype, single = matrix.dtype, jnp.dtype(jnp.float32)
     search = partial(_searched, matrix, k, tol, high)
     if dtype == single:
-        return search(shifted_cholesky(matrix, 1 / high, single), max_steps=_STEPS)
+        return search(shifted_cholesky(matrix, 1 / high, single), max_steps=STEPS)
     # One shift that rounding nearly always allows; else float32 would be of little use.
     shift = jnp.full((), 10 * jnp.finfo(single).eps, single)
     quick = search(blocked_cholesky(matrix, 1 / high, shift), max_steps=_STEPS_SINGLE)
     succeeded = quick.converged & jnp.all(jnp.isfinite(quick.values))
 
     def careful():
-        return search(shifted_cholesky(matrix, 1 / high, dtype), max_steps=_STEPS)
+        return search(shifted_cholesky(matrix, 1 / high, dtype), max_steps=STEPS)
 
     return jax.lax.cond(succeeded, lambda: quick, careful)
 
 
 def _searched(matrix, k, tol, high, factor, *, max_steps):
     """The lowest pairs, with the factor as preconditioner."""
-    size, dtype, solve = len(matrix), matrix.dtype, cholesky_solver(factor)
-    coarse = factor.diagonal[0].dtype
-
-    def precondition(residuals):
-        # Scaled to 1: residuals may be too small for the squares of single precision.
-        length = jnp.maximum(jnp.linalg.norm(residuals, axis=0), jnp.finfo(dtype).tiny)
-        return solve((residuals / length[None]).astype(coarse)).astype(dtype)
-
-    columns, blocks = space_size(k)
-    first = _first_block(size, columns, coarse)
-    start = krylov_basis(solve, first, blocks // 2).astype(dtype)  # Half of a space.
-    return lowest_block(
-        partial(_dot, matrix),
-        precondition,
-        start,
-        k,
-        tol=tol,
-        floor=high * relative_slack(size, dtype) / 2,
-        max_steps=max_steps,
-    )
-
-
-def _first_block(size, columns, dtype):
-    """Directions without a pattern that a kernel could share: quadratic phases."""
-    rows = jnp.arange(1, size + 1, dtype=dtype)[:, None]
-    phases = jnp.sqrt(jnp.arange(2, columns + 2, dtype=dtype) + 0.5)[None]
-    return jnp.cos(rows * phases + 0.7 * jnp.mod(rows, 97) ** 2)
-
-
-def _pairs(bottom, top, k, *, factorised=True):
-    """The pairs with residuals, bounds and the slack of rounding."""
-    low, high = bottom.values, -top.values[0]
-    scale = jnp.maximum(jnp.abs(high), jnp.abs(low[0]))
-    slack = relative_slack(len(bottom.vectors), low.dtype) * scale
-    errors = [value_errors(block, 1)[0] for block in (bottom, top)]
-    # One slack is that of the residuals, the other that of the certificates' factors.
-    errors = [slack + (e + slack if factorised else jnp.maximum(e, slack)) for e in errors]
-    return ExtremePairs(
-        smallest=low[:k],
-        smallest_vectors=bottom.vectors[:, :k],
-        smallest_residuals=jnp.linalg.norm(bottom.residuals[:, :k], axis=0),
-        largest=high,
-        largest_vector=top.vectors[:, 0],
-        largest_residual=jnp.linalg.norm(top.residuals[:, 0]),
-        lower=low[0] - errors[0],
-        upper=high + errors[1],
-        slack=slack,
-        lower_error=errors[0],
-        upper_error=errors[1],
-    )
+    solve, coarse = cholesky_solver(factor), factor.diagonal[0].dtype
+    multiply, options = partial(_dot, matrix), {"tol": tol, "high": high, "max_steps": max_steps}
+    return solved_block(multiply, solve, coarse, len(matrix), k, **options)

@@ -79,6 +79,9 @@ def test_rejects_bad_arguments(key):
         pl_constant(problems.linear, params, inputs, method="exact")
     with pytest.raises(ValueError, match="key must be given"):
         pl_constant(problems.linear, params, inputs, method="matrix_free")
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(ValueError, match="must not be 'svd' with a mesh"):
+        pl_constant(problems.linear, params, inputs, method="svd", mesh=mesh)
     with pytest.raises(ValueError, match="key must be given"):
         condition_number(problems.linear, params, inputs, objective=problems.quadratic)
     with pytest.raises(ValueError, match="batch must be given"):
