@@ -47,7 +47,7 @@ _HOMES = {
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
     "recalibration": ("recalibrate",),
     "stages": ("gated_training",),
-    "storage": ("load_shrunk", "save_shrunk"),
+    "storage": ("load_shrunk", "save_shrunk", "shrink_checkpoint"),
     "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     from plprune.pruning import Pruned, prune
     from plprune.recalibration import recalibrate
     from plprune.stages import gated_training
-    from plprune.storage import load_shrunk, save_shrunk
+    from plprune.storage import load_shrunk, save_shrunk, shrink_checkpoint
     from plprune.types import Estimate, Member, NodeGroup, NodeGroups
 
 __all__ = [
@@ -146,6 +146,7 @@ __all__ = [
     "score_gating",
     "sharded_kernel",
     "shrink",
+    "shrink_checkpoint",
     "shrink_model",
     "smallest_beta",
     "sps_max",
