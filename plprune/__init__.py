@@ -43,7 +43,7 @@ _HOMES = {
         "unstack",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
-    "pruning": ("Pruned", "prune"),
+    "pruning": ("Plan", "Pruned", "plan", "prune"),
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
     "recalibration": ("recalibrate",),
     "stages": ("gated_training",),
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     )
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
-    from plprune.pruning import Pruned, prune
+    from plprune.pruning import Plan, Pruned, plan, prune
     from plprune.recalibration import recalibrate
     from plprune.stages import gated_training
     from plprune.storage import load_shrunk, save_shrunk, shrink_checkpoint
@@ -110,6 +110,7 @@ __all__ = [
     "Member",
     "NodeGroup",
     "NodeGroups",
+    "Plan",
     "Pruned",
     "Target",
     "adagrad_norm_max",
@@ -137,6 +138,7 @@ __all__ = [
     "nsgd",
     "pl_constant",
     "pl_gating",
+    "plan",
     "projected_kernel",
     "prune",
     "recalibrate",

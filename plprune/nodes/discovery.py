@@ -251,16 +251,9 @@ class _Drafts:
         refusal = self.refusal(atoms[0])
         why = refusal() if refusal else self._ungateable(atoms, keys)
         return NodeGroup(
-            name,
-            len(atoms),
-            self.kind(atoms[0]),
-            tuple(members.values()),
-            producers,
-            consumers,
-            refusal is None,
-            not why,
-            why,
-        )
+            name, len(atoms), self.kind(atoms[0]), tuple(members.values()), producers, consumers,
+            refusal is None, not why, why,
+        )  # fmt: skip
 
     def _member(self, key, atoms):
         index = np.full(self.slices.full[key], -1)
