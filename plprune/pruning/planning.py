@@ -75,8 +75,8 @@ def plan(
       ValueError: an argument out of range or of no known kind, or a target of seconds, for which a
         model has to run; or what `keep_top` and `keep_within` raise.
 
-    Cost: two analyses of the graph. Operations are counted as `keep_within` models them, those of a
-    loop once.
+    Cost: two analyses of the graph. Operations are counted as `keep_within` models them, but those
+    of a scan for each of its steps, of which the compiler's count, and so a target, has one.
     """
     if (keep_fraction is None) == (target is None):
         raise ValueError("one of keep_fraction and target must be given.")
@@ -100,7 +100,7 @@ def plan(
     else:
         chosen = keep_within(apply, variables, groups, scores, inputs, target, **options)
     keep = {name: np.asarray(kept) for name, kept in chosen.items()}
-    operations = modelled_flops(apply, variables, groups, inputs)
+    operations = modelled_flops(apply, variables, groups, inputs, every_step=True)
     held, stored = parameter_counts(full.params, groups)
 
     def costs(keep):

@@ -116,6 +116,26 @@ def test_scores_decide_and_repeated_layers_are_one_line():
     assert planned.comparison.after.parameters == costs.parameters(params) / 4
 
 
+def test_stacked_layers_have_the_operations_of_all_of_them():
+    def stacked(params, x):
+        return jax.lax.scan(lambda x, layer: (through(x, layer), None), x, params)[0]
+
+    def unrolled(params, x):
+        for k in range(7):
+            x = through(x, {name: leaf[k] for name, leaf in params.items()})
+        return x
+
+    def through(x, layer):
+        return x + jnp.tanh(x @ layer["up"]) @ layer["down"]
+
+    params = {"up": jax.ShapeDtypeStruct((7, 4, 40), "float32"),
+              "down": jax.ShapeDtypeStruct((7, 40, 4), "float32")}  # fmt: skip
+    one, other = (plprune.plan((f, params), INPUTS, keep_fraction=0.5) for f in (stacked, unrolled))
+    for ours, theirs in zip(one.comparison, other.comparison, strict=True):
+        assert ours.flops == pytest.approx(theirs.flops, rel=0.3)  # Taking slices counts too.
+        assert ours.parameters == theirs.parameters
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
