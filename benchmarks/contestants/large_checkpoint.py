@@ -21,6 +21,7 @@ from plprune.data.prepared import quiet
 ITEMS = ("params", "mu", "nu")  # Adam's moments have the parameters' tree.
 CHUNK = 2**26  # Bytes: orbax would else write each array of one device as one chunk.
 LAYERS = 9
+_PROCESS = Path("/proc/self")
 
 
 def shapes(scale: float) -> dict:
@@ -70,7 +71,8 @@ def cut(folder: Path, scale: float) -> dict:
     groups, keep = plan(scale)
     ocp.PyTreeCheckpointHandler()  # What importing takes is no part of it.
     before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here.
+    if _PROCESS.is_dir():
+        (_PROCESS / "clear_refs").write_text("5")  # The peak is counted from here.
     start, used = time.perf_counter(), time.process_time()
     done = plprune.shrink_checkpoint(folder / "source", folder / "target", groups, keep)
     return {
@@ -105,8 +107,9 @@ def _read(item):
 
 
 def _memory(name):
-    """MiB of this process, by the kernel's name for it."""
-    found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
+    """MiB of this process, by Linux's name for it."""
+    status = _PROCESS / "status"
+    found = re.search(rf"{name}:\s+(\d+)", status.read_text()) if status.exists() else None
     return int(found[1]) / 1024 if found else float("nan")
 
 
