@@ -43,11 +43,11 @@ _HOMES = {
         "unstack",
     ),
     "operators": ("hessian_product", "tangent_kernel_product"),
-    "pruning": ("Pruned", "prune"),
+    "pruning": ("Plan", "Pruned", "plan", "prune"),
     "optimizers": ("adagrad_norm_max", "dec_sps", "group_lasso", "ngn", "nsgd", "sps_max"),
     "recalibration": ("recalibrate",),
     "stages": ("gated_training",),
-    "storage": ("load_shrunk", "save_shrunk"),
+    "storage": ("load_shrunk", "save_shrunk", "shrink_checkpoint"),
     "types": ("Estimate", "Member", "NodeGroup", "NodeGroups"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -97,10 +97,10 @@ if TYPE_CHECKING:
     )
     from plprune.operators import hessian_product, tangent_kernel_product
     from plprune.optimizers import adagrad_norm_max, dec_sps, group_lasso, ngn, nsgd, sps_max
-    from plprune.pruning import Pruned, prune
+    from plprune.pruning import Plan, Pruned, plan, prune
     from plprune.recalibration import recalibrate
     from plprune.stages import gated_training
-    from plprune.storage import load_shrunk, save_shrunk
+    from plprune.storage import load_shrunk, save_shrunk, shrink_checkpoint
     from plprune.types import Estimate, Member, NodeGroup, NodeGroups
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "Member",
     "NodeGroup",
     "NodeGroups",
+    "Plan",
     "Pruned",
     "Target",
     "adagrad_norm_max",
@@ -137,6 +138,7 @@ __all__ = [
     "nsgd",
     "pl_constant",
     "pl_gating",
+    "plan",
     "projected_kernel",
     "prune",
     "recalibrate",
@@ -146,6 +148,7 @@ __all__ = [
     "score_gating",
     "sharded_kernel",
     "shrink",
+    "shrink_checkpoint",
     "shrink_model",
     "smallest_beta",
     "sps_max",

@@ -40,6 +40,8 @@ class Comparison(NamedTuple):
         rows = [("", "before", "after", "after / before")]
         columns = zip(Costs._fields, self.before, self.after, self.ratios, strict=True)
         for name, *both, ratio in columns:
+            if any(number != number for number in both):  # Not known, as of shapes alone.
+                continue
             digits = "{:.2e}" if name == "seconds" else "{:,.0f}"
             rows.append((name.replace("_", " "), *map(digits.format, both), f"{ratio:.3f}"))
         return _table(rows)

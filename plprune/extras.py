@@ -10,7 +10,8 @@ from typing import Any
 EXTRAS = {
     "cache": ("platformdirs", "filelock"),
     "data": ("tensorflow_datasets", "array_record", "importlib_resources", "PIL", "sklearn"),
-    "storage": ("orbax",),
+    "storage": ("orbax", "tensorstore"),
+    "safetensors": ("safetensors",),
     "pictures": ("matplotlib",),
     "experiments": ("tyro", "rich", "jinja2", "tensorboardX"),
     "ray": ("ray",),

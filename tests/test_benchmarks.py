@@ -13,6 +13,8 @@ import pytest
 
 import plprune
 from benchmarks import accelerator, first_number, problems
+from benchmarks.contestants import large_checkpoint
+from benchmarks.public import decoders
 from benchmarks.race import Contestant, run
 from benchmarks.workloads import Work
 
@@ -115,3 +117,17 @@ def test_tables_have_names():
     assert set(first_number.TABLES) == {
         "readme", "mlp", "cnn", "resnet20", "transformer", "calls",
     }  # fmt: skip
+
+
+def test_the_large_checkpoint_is_cut_alike_when_it_is_small(tmp_path):
+    assert large_checkpoint.save(tmp_path, 1 / 64)["bytes"] > 9e5
+    done = large_checkpoint.cut(tmp_path, 1 / 64)
+    assert 0.45 < done["bytes_after"] / done["bytes_before"] < 0.55
+    assert large_checkpoint.compare(tmp_path, 1 / 64) == {"same": True}
+
+
+def test_decoders_of_tunix_are_skipped_by_name_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.delitem(sys.modules, "tunix", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="tunix is not installed"):
+        decoders.llama()

@@ -151,13 +151,13 @@ def test_a_checkpoint_that_claims_a_giant_array_is_refused(tmp_path):
 
 def resum(folder):
     """Sums that match, from whoever can compute SHA-256."""
-    from plprune.storage.trees import _files, _sum
+    from plprune.storage.trees import file_sum, files_in
 
     path = folder / "manifest.json"
-    files = set(_files(folder)) - {"manifest.json", "manifest.sha256"}
-    sums = {file: _sum(folder / file) for file in files}
+    files = set(files_in(folder)) - {"manifest.json", "manifest.sha256"}
+    sums = {file: file_sum(folder / file) for file in files}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": sums}))
-    (folder / "manifest.sha256").write_text(f"{_sum(path)}  manifest.json\n")
+    (folder / "manifest.sha256").write_text(f"{file_sum(path)}  manifest.json\n")
 
 
 def test_a_record_in_a_folder_that_links_away_is_only_read(tmp_path):

@@ -45,7 +45,7 @@ def shrink(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
         tree,
         groups,
         lambda path, leaf: cut_leaf(leaf, axes[path]),
-        touched=_cut(axes, groups),
+        touched=lost_axes(axes, groups),
         argument="tree",
     )
 
@@ -72,12 +72,12 @@ def expand(tree: PyTree, groups: NodeGroups, keep: Keep) -> PyTree:
             return leaf
         return _where_it_is(leaf, full[path], lambda own: _spread(own, axes[path], full[path]))
 
-    small, cut = small_shapes(axes), _cut(axes, groups)
+    small, cut = small_shapes(axes), lost_axes(axes, groups)
     return edit_leaves(tree, groups, spread, small, cut, argument="tree")
 
 
-def _cut(axes, groups):
-    """The axes of each leaf that lose positions."""
+def lost_axes(axes: Mapping[str, Axes], groups: NodeGroups) -> dict[str, set[int]]:
+    """Leaf path -> the axes that lose positions, of leaves that have such."""
     lost = {path: {d for d, n in enumerate(shape) if len(axes[path][d]) < n}
             for path, shape in groups.full_shapes.items()}  # fmt: skip
     return {path: along for path, along in lost.items() if along}

@@ -18,7 +18,7 @@ from plprune.graph.shrinking.labels import Labels
 from plprune.graph.shrinking.routing import ranked_atoms
 from plprune.graph.tracing import Graph, trace
 from plprune.independence import doubt
-from plprune.nodes.families import families, slices_by_atom
+from plprune.nodes.families import Shape, Slices, families
 from plprune.nodes.kinds import STATISTICS, statistic_leaves
 from plprune.nodes.naming import (
     attention_atoms,
@@ -156,8 +156,8 @@ class _Drafts:
         ranks = [len(graph.shape(v)) for v in graph.inputs[: len(shown)]]
         self.modules = modules_of(shown, ranks)
         self.roles: Roles = uses
-        self.slots, self.full = slices_by_atom(graph, labels)
-        self.heads, self.widths = attention_atoms(graph, labels, self.roles, self.slots)
+        self.slices = Slices(graph, labels)
+        self.heads, self.widths = attention_atoms(graph, labels, self.roles, self.slices)
         self.streams = stream_atoms(graph, labels)
         self.unread = _read_without_parameter(labels, self.roles)
         self.shared: dict[Label, tuple[LeafAxis, int]] = {}
@@ -166,19 +166,17 @@ class _Drafts:
     def named(self) -> dict[str, list[Label]]:
         """Families by name, in order of the first equation that uses them."""
         found, self.shared = families(
-            self.graph, self.labels, self.slots, lambda atom: self.refusal(atom) is None
+            self.graph, self.labels, self.slices, lambda shape: self._refused(shape) is None
         )
         for (shape, *_), atoms in sorted(found.items(), key=self._first_use):
             if self._is_window(atoms[0]):
                 continue
-            first = shape[0][0]
-            atoms.sort(key=lambda a: self.slots[a][first][0])
             axes = [key for key, _ in shape]
+            order = np.argsort(self.slices.positions(axes[0], atoms)[:, 0], kind="stable")
+            atoms = np.array(atoms)[order].tolist()
             kind = self.kind(atoms[0])
-            name = unique_name(
-                base_name(axes, self.modules, self.roles, kind), kind, self.atoms_by_name
-            )
-            self.atoms_by_name[name] = atoms
+            base = base_name(axes, self.modules, self.roles, kind)
+            self.atoms_by_name[unique_name(base, kind, self.atoms_by_name)] = atoms
         return self.atoms_by_name
 
     def _first_use(self, family):
@@ -197,19 +195,24 @@ class _Drafts:
         """Why an atom cannot be removed, as something to call; None if it can."""
         if atom in self.labels.atoms.pinned:
             return self.labels.atoms.pinned[atom]
-        paths = self.graph.paths[0]
-        if self.roles.order.keys().isdisjoint(leaf for leaf, _ in self.slots[atom]):
-            return lambda: f"{UNUSED} {paths[min(self.slots[atom])[0]]}"
-        if self.roles.produced.isdisjoint(self.slots[atom]):
+        refused = self._refused(self.slices.shape(atom))
+        if refused is None and atom in self.shared:
+            (leaf, axis), position = self.shared[atom]
+            name = f"{self.graph.paths[0][leaf]}[{axis}]"
+            return lambda: f"position {position} of {name} belongs to two nodes of the group"
+        return refused
+
+    def _refused(self, shape: Shape):
+        """Why nodes with slices of a shape cannot be removed, pinned or not."""
+        paths, keys = self.graph.paths[0], [key for key, _ in shape]
+        if self.roles.order.keys().isdisjoint(leaf for leaf, _ in keys):
+            return lambda: f"{UNUSED} {paths[min(keys)[0]]}"
+        if self.roles.produced.isdisjoint(keys):
             return lambda: "no parameter makes it"
-        for (leaf, axis), positions in self.slots[atom].items():
-            if len(positions) == self.full[leaf, axis]:
+        for (leaf, axis), count in shape:
+            if count == self.slices.full[leaf, axis]:
                 name = f"{paths[leaf]}[{axis}]"
                 return lambda: f"every position of {name} belongs to the same node"
-        if atom in self.shared:
-            (leaf, axis), position = self.shared[atom]
-            name = f"{paths[leaf]}[{axis}]"
-            return lambda: f"position {position} of {name} belongs to two nodes of the group"
         return None
 
     def kind(self, atom):
@@ -222,34 +225,26 @@ class _Drafts:
             return "residual stream"
         if atom in self.widths:
             return HEAD_WIDTH
-        made = (leaf for leaf, axis in self.slots[atom] if (leaf, axis) in self.roles.produced)
-        primitives = {self.roles.makers[leaf][1] for leaf in made if leaf in self.roles.makers}
+        made = self.roles.produced.intersection(key for key, _ in self.slices.shape(atom))
+        primitives = {self.roles.makers[leaf][1] for leaf, _ in made if leaf in self.roles.makers}
         return "channel" if "conv_general_dilated" in primitives else "neuron"
 
     def group(self, name, atoms):
         """The group of a family."""
-        keys = sorted(self.slots[atoms[0]])
+        keys = sorted(key for key, _ in self.slices.shape(atoms[0]))
         members = {key: self._member(key, atoms) for key in keys}
         producers = tuple(m for key, m in members.items() if key in self.roles.produced)
         consumers = tuple(m for key, m in members.items() if key in self.roles.consumed)
         refusal = self.refusal(atoms[0])
         why = refusal() if refusal else self._ungateable(atoms, keys)
         return NodeGroup(
-            name,
-            len(atoms),
-            self.kind(atoms[0]),
-            tuple(members.values()),
-            producers,
-            consumers,
-            refusal is None,
-            not why,
-            why,
-        )
+            name, len(atoms), self.kind(atoms[0]), tuple(members.values()), producers, consumers,
+            refusal is None, not why, why,
+        )  # fmt: skip
 
     def _member(self, key, atoms):
-        index = np.full(self.full[key], -1)
-        for node, atom in enumerate(atoms):
-            index[self.slots[atom][key]] = node
+        index = np.full(self.slices.full[key], -1)
+        index[self.slices.positions(key, atoms)] = np.arange(len(atoms))[:, None]
         return Member(self.graph.paths[0][key[0]], key[1], index)
 
     def _ungateable(self, atoms, keys):

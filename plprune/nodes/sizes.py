@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a shrunk model holds and computes, counted from sizes alone, without compiling it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from plprune.graph.linear.roles import contracted, is_contraction
-from plprune.graph.tracing import Equation, Graph, all_equations
+from plprune.graph.tracing import Equation, Graph
 from plprune.nodes.cutting import kept_axes, small_shapes
 from plprune.nodes.discovery import Found, analyse, shape_of
 from plprune.nodes.matching import match_leaves
@@ -34,22 +34,38 @@ def parameter_counts(params: Params, groups: NodeGroups) -> tuple[Count, Count]:
     return (lambda keep: sum(sizes(keep))), stored
 
 
-def modelled_flops(apply: Apply, params: Params, groups: NodeGroups, inputs: Inputs) -> Count:
+def modelled_flops(
+    apply: Apply, params: Params, groups: NodeGroups, inputs: Inputs, *, every_step: bool = False
+) -> Count:
     """A function of `keep`: about the operations of the resized model, up to a factor near 1.
 
     Contractions count twice their products, everything else its entries, and loops once, as the
-    compiler counts before it simplifies. One analysis; a call takes microseconds per equation.
+    compiler counts before it simplifies; with `every_step`, scans count as often as they step. One
+    analysis; a call takes microseconds per equation.
     """
     shapes = jax.tree.map(shape_of, (params, inputs))
     found = analyse(apply, *shapes, mode=groups.mode, statistics=groups.statistics)
     axes = _Axes(found)
-    terms = [term for e in all_equations(found.graph) for term in _terms(found.graph, e, axes)]
+    terms = [
+        (times * factor, own)
+        for equation, times in _repeated(found.graph, every_step)
+        for factor, own in _terms(found.graph, equation, axes)
+    ]
 
     def count(keep):
         lengths = axes.lengths(keep)
         return float(sum(factor * prod(lengths[k] for k in own) for factor, own in terms))
 
     return count
+
+
+def _repeated(graph: Graph, every_step: bool, times: int = 1) -> Iterator[tuple[Equation, int]]:
+    """The equations of a graph and of its bodies, and how often they count."""
+    for equation in graph.equations:
+        yield equation, times
+        steps = equation.params.get("length", 1) if every_step and equation.name == "scan" else 1
+        for body in equation.subgraphs:
+            yield from _repeated(body, every_step, times * steps)
 
 
 class _Axes:

@@ -17,6 +17,7 @@ from plprune.nodes import Target, find_nodes, keep_top, keep_within, node_flops
 from plprune.nodes.checks import check_fraction
 from plprune.nodes.selection import BUDGETS
 from plprune.pruning.given import given
+from plprune.pruning.planning import UNSCORED, kept_lines
 from plprune.scores import SCORES, Probe
 from plprune.scores.running import Score, check_needs
 from plprune.types import Inputs, Keep, NodeGroups
@@ -32,12 +33,7 @@ class Pruned(NamedTuple):
     comparison: Comparison  # Costs of one forward pass over the inputs, before and after.
 
     def __str__(self) -> str:
-        kept = {name: f"{int(np.sum(mask))} of {len(mask)}" for name, mask in self.keep.items()}
-        names, counts = (max(map(len, texts), default=0) for texts in (kept, kept.values()))
-        lines = [
-            f"{name.ljust(names)}  {count.rjust(counts)} {self.groups[name].kind}s"
-            for name, count in kept.items()
-        ]
+        lines = kept_lines(self.groups, self.keep)
         if self.left:
             lines.append(
                 f"left as they are, as a native module cannot lose them: {list(self.left)}"
@@ -121,7 +117,7 @@ def prune(
         raise ValueError("one of keep_fraction and target must be given.")
     if keep_fraction is not None:
         check_fraction(keep_fraction, "keep_fraction")
-    budgets = BUDGETS if target is None else BUDGETS[:2]
+    budgets = BUDGETS if target is None else UNSCORED
     if budget not in budgets:
         raise ValueError(f"budget must be one of {budgets}, got {budget!r}.")
     full, shrunk = given(model, call, evaluation)
@@ -151,7 +147,9 @@ def prune(
 def _check_arrays(**trees):
     for name, tree in trees.items():
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree)):
-            raise ValueError(f"{name} must hold arrays, to be run and timed, got shapes alone.")
+            raise ValueError(
+                f"{name} must hold arrays, to be run and timed, got shapes alone; see plan."
+            )
 
 
 def _score(score: str | Score, exclude) -> Score:

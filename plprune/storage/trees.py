@@ -52,18 +52,18 @@ def write_tree(path: Path, tree: PyTree, extra: Mapping[str, Any], *, overwrite:
     temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=beside(place, "").name))
     try:
         _write_arrays(orbax, temporary / ARRAYS, leaves, folders)
-        files = _files(temporary)
+        files = files_in(temporary)
         manifest = {
             "format": FORMAT,
             "leaves": {name: _described(leaf) for name, leaf in leaves.items()},
             "hashed": [name for name in leaves if folders[name] == hashed_name(name)],
             "random": {name: _implementation(x) for name, x in leaves.items() if _is_key(x)},
-            "files": {file: _sum(temporary / file) for file in files},
+            "files": {file: file_sum(temporary / file) for file in files},
             "bytes": sum((temporary / file).stat().st_size for file in files),
             **extra,
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        (temporary / MANIFEST_SUM).write_text(f"{_sum(temporary / MANIFEST)}  {MANIFEST}\n")
+        (temporary / MANIFEST_SUM).write_text(f"{file_sum(temporary / MANIFEST)}  {MANIFEST}\n")
         put(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -81,13 +81,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not place.is_dir():
         raise FileNotFoundError(f"there is no folder {path}.")
     try:
-        expected, actual = text(place / MANIFEST_SUM), _sum(place / MANIFEST, LARGEST_TEXT)
+        expected, actual = text(place / MANIFEST_SUM), file_sum(place / MANIFEST, LARGEST_TEXT)
     except (OSError, ValueError):
         raise ValueError(f"{path} is damaged: it has no readable {MANIFEST}.") from None
     if expected != f"{actual}  {MANIFEST}\n":
         raise ValueError(f"{path} is damaged: {MANIFEST} does not match its sum.")
     manifest = _parsed(path, place)
-    files = set(_files(place)) - {MANIFEST, MANIFEST_SUM}
+    files = set(files_in(place)) - {MANIFEST, MANIFEST_SUM}
     for file in sorted(files | manifest["files"].keys()):
         # Sums vouch for damage, not for intent: a link could lead anywhere.
         is_ours = file in files and not (place / file).is_symlink()
@@ -98,7 +98,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _matches(path, manifest, file):
     try:
-        return _sum(path, manifest.get("bytes", sys.maxsize)) == manifest["files"].get(file)
+        return file_sum(path, manifest.get("bytes", sys.maxsize)) == manifest["files"].get(file)
     except (OSError, ValueError):
         return False
 
@@ -254,7 +254,8 @@ def _on_device(array):
     return jax.numpy.asarray(array) if same else array
 
 
-def _files(folder):
+def files_in(folder: Path) -> list[str]:
+    """Paths of all files below a folder."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return [path.relative_to(folder).as_posix() for path in paths]
 
@@ -267,6 +268,7 @@ def _owner(file, manifest):
     return f"file {file}"
 
 
-def _sum(path, largest=sys.maxsize):
+def file_sum(path: Path, largest: int = sys.maxsize) -> str:
+    """SHA-256 of a file; errors as of `opened`."""
     with opened(path, largest) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

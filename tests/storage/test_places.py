@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plprune.storage import load_checkpoint, save_checkpoint, steps
 from plprune.storage.places import hashed_name, leaf_folders
-from plprune.storage.trees import _sum, read_manifest, read_tree, write_tree
+from plprune.storage.trees import file_sum, read_manifest, read_tree, write_tree
 
 OLD, NEW = {"x": np.zeros(3)}, {"x": np.ones(3)}
 
@@ -163,7 +163,7 @@ def test_a_folder_of_an_older_version_is_read(tmp_path):
     manifest = json.loads(path.read_text())
     del manifest["hashed"], manifest["bytes"]
     path.write_text(json.dumps(manifest))
-    (path.parent / "manifest.sha256").write_text(f"{_sum(path)}  manifest.json\n")
+    (path.parent / "manifest.sha256").write_text(f"{file_sum(path)}  manifest.json\n")
     assert read(tmp_path / "model") == 1.0
 
 

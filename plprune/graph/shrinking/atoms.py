@@ -28,6 +28,8 @@ class Atoms:
 
     def __init__(self):
         self._parent = np.zeros(1 << 12, np.int64)
+        self._merged = np.zeros(1 << 12, bool)  # UNIT and products, which are no atoms.
+        self._merged[UNIT] = True
         self._used = 1
         self._factors: dict[Label, tuple[Label, ...]] = {}
         self._interned: dict[tuple[Label, ...], Label] = {}
@@ -37,6 +39,7 @@ class Atoms:
         """An independent copy, on which pins can be tried."""
         twin = Atoms()
         twin._parent, twin._used = self._parent.copy(), self._used
+        twin._merged = self._merged.copy()
         twin._factors, twin._interned = dict(self._factors), dict(self._interned)
         twin.pinned = dict(self.pinned)
         return twin
@@ -47,6 +50,7 @@ class Atoms:
             return np.zeros(size, np.int64)
         while self._used + size > len(self._parent):
             self._parent = np.concatenate([self._parent, np.zeros_like(self._parent)])
+            self._merged = np.concatenate([self._merged, np.zeros_like(self._merged)])
         labels = np.arange(self._used, self._used + size)
         self._parent[labels] = labels
         self._used += size
@@ -85,7 +89,13 @@ class Atoms:
 
     def occurring(self, labels: LabelVector) -> set[Label]:
         """All atoms along an axis, pinned ones included."""
-        return {a for x in np.unique(self.roots(labels)).tolist() for a in self.of_root(x)}
+        plain, products = self.parted(distinct(self.roots(labels)))
+        return {*plain.tolist(), *(a for x in products.tolist() for a in self.of_root(x))}
+
+    def parted(self, roots: LabelVector) -> tuple[LabelVector, LabelVector]:
+        """Representatives that are atoms, and those that are products."""
+        merged = self._merged[roots]
+        return roots[~merged], roots[merged & (roots != UNIT)]
 
     def members(self, labels: LabelVector) -> set[Label]:
         """All removable atoms that occur along an axis."""
@@ -110,11 +120,12 @@ class Atoms:
             label = int(self.fresh(2)[0])  # An axis of size 1 would be UNIT.
             self._interned[factors] = label
             self._factors[label] = factors
+            self._merged[label] = True
         return self._interned[factors]
 
     def pin(self, labels: LabelVector, reason: Reason) -> None:
         """Never remove these positions; the first reason given stays."""
-        for label in np.unique(self.roots(labels)).tolist():
+        for label in distinct(self.roots(labels)).tolist():
             for atom in self.of_root(label):
                 self.pinned.setdefault(atom, reason)
 
@@ -132,9 +143,20 @@ class Atoms:
             left, right = self.roots(left), self.roots(right)
         differ = left != right
         if differ.any():
-            pairs = np.unique(np.stack([left[differ], right[differ]], 1), axis=0)
+            codes = distinct(left[differ] * self._used + right[differ])
+            pairs = np.stack(np.divmod(codes, self._used), 1)
+            if not self._merged[pairs].any() and len(distinct(pairs.ravel())) == pairs.size:
+                self._merge_each(*pairs.T)
+                return
             for x, y in pairs.tolist():
                 self._unify(x, y, reason)
+
+    def _merge_each(self, atoms, into):
+        """`_merge` of distinct atoms, all at once."""
+        pinned = [k for k, atom in enumerate(atoms.tolist()) if atom in self.pinned]
+        self._parent[atoms] = into
+        for atom, root in zip(atoms[pinned].tolist(), into[pinned].tolist(), strict=True):
+            self.pinned.setdefault(root, self.pinned.pop(atom))
 
     def _split_alike(self, left, right, reason):
         """Split the factors of two products whose inner sizes divide, as a reshape of both would.
@@ -221,6 +243,12 @@ class Atoms:
     def _pin_atoms(self, atoms, reason):
         for atom in atoms:
             self.pinned.setdefault(atom, reason)
+
+
+def distinct(labels: LabelVector) -> LabelVector:
+    """Labels without repetitions, sorted."""
+    # Without the index NumPy hashes, which takes ten times as long as sorting.
+    return np.unique(labels, return_index=True)[0]
 
 
 def _without(some, others):

@@ -9,6 +9,7 @@ whose entries are not known to be neutral. Derived in docs/mathematics/graph.md.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha1
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -61,6 +62,7 @@ class Fills:
         self.undefined: list[tuple[tuple[Variable, ...], frozenset[Label]]] = []
         self._of: dict[Variable, Fill] = {}
         self._members: dict[int, tuple[np.ndarray, frozenset[Label]]] = {}
+        self._shared: dict[bytes, frozenset[Label]] = {}  # Axes of the same nodes have one set.
         self._reductions: dict[Variable, list[Reduction]] = defaultdict(list)
         for reduction in labels.reductions:
             self._reductions[reduction.equation.outputs[0]].append(reduction)
@@ -110,8 +112,14 @@ class Fills:
         """Atoms along an axis, as they were removable before this pass."""
         vector = self.labels[variable][dimension]
         if id(vector) not in self._members:
-            self._members[id(vector)] = (vector, frozenset(self.atoms.members(vector)))
+            self._members[id(vector)] = (vector, self._removable(vector))
         return self._members[id(vector)][1]
+
+    def _removable(self, vector):
+        key = sha1(self.atoms.roots(vector), usedforsecurity=False).digest()
+        if key not in self._shared:
+            self._shared[key] = frozenset(self.atoms.members(vector))
+        return self._shared[key]
 
     def run(self, graph: Graph) -> None:
         """Check and apply every equation."""

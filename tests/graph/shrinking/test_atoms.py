@@ -85,3 +85,31 @@ def test_copies_are_independent():
     twin = atoms.copy()
     twin.pin(a, because("tried"))
     assert len(atoms.members(a)) == 2
+
+
+def test_atoms_merged_at_once_are_those_merged_one_by_one():
+    """With their pins, whichever side they were on."""
+
+    def pinned(atoms, left, right):
+        atoms.pin(left[2:4], lambda: "left")
+        atoms.pin(right[3:6], lambda: "right")
+
+    whole, single = Atoms(), Atoms()
+    for atoms in (whole, single):
+        left, right = atoms.fresh(8), atoms.fresh(8)
+        pinned(atoms, left, right)
+        parts = (slice(None),) if atoms is whole else (slice(k, k + 1) for k in range(8))
+        for part in parts:
+            atoms.unify(left[part], right[part], lambda: "joined")
+    assert np.array_equal(whole.roots(left), whole.roots(right))
+    found = [{a: why() for a, why in atoms.pinned.items()} for atoms in (whole, single)]
+    assert found[0] == found[1]
+    assert sorted(found[0].values()) == ["left", "right", "right", "right"]
+
+
+def test_a_root_in_two_pairs_joins_all_of_them():
+    atoms = Atoms()
+    one, other = atoms.fresh(3), atoms.fresh(3)
+    atoms.unify(other[[0, 0]], other[[1, 2]], lambda: "")
+    atoms.unify(one, other, lambda: "")
+    assert len(set(atoms.roots(np.concatenate([one, other])).tolist())) == 1
