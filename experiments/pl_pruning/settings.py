@@ -13,7 +13,7 @@ TEXT_LOSSES = ("masked_tokens", "next_token")
 class Network:
     """A model of the zoo; what depends on the data is filled in."""
 
-    kind: Literal["mlp", "cnn", "vgg", "resnet", "encoder", "switch"]
+    kind: Literal["mlp", "deep", "cnn", "vgg", "resnet", "encoder", "switch"]
     sizes: tuple[tuple[str, Any], ...] = ()  # Arguments of the model's class.
     exclude: tuple[str, ...] = ()  # Patterns of node groups that stay whole.
 
@@ -41,7 +41,8 @@ class Regime:
     period: int = 0  # Steps between later ones; 0: gate once, before training.
     freeze_at: int = 0  # First step without gate updates.
     schedule: Literal["cubic", "linear"] = "cubic"  # Of the kept fraction until then.
-    optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "lbfgs"] = "sgd"
+    warm_up: int = 0  # Steps in which the learning rate rises from zero.
     decay: Literal["constant", "cosine"] = "constant"  # Of the learning rate, over `max_steps`.
     # Times max_steps that a method which drops nodes may take, since its steps are cheaper: at a
     # constant rate only until it reaches dense's final loss, else on a schedule of that length.

@@ -7,6 +7,7 @@ from plprune.gating.objectives import (
     log_largest_eigenvalue,
     log_median_ratio,
     log_trace,
+    log_trace_ratio,
     with_risk,
 )
 from plprune.gating.one_shot import kappa
@@ -27,6 +28,7 @@ __all__ = [
     "log_median_ratio",
     "log_smoothness_ratio",
     "log_trace",
+    "log_trace_ratio",
     "node_statistics",
     "pl_gating",
     "score_gating",

@@ -81,6 +81,31 @@ def log_condition_number(
     return objective
 
 
+def log_trace_ratio(num_smallest: int | None = None) -> Objective:
+    """Log trace(K) - log(mean of the `num_smallest` lowest eigenvalues of K).
+
+    The trace bounds lambda_max and is what [Chen 2023] is reported to estimate of the Hessian: of
+    the square loss's at interpolation it is trace(K) over the number of examples. Here it is exact,
+    since the lowest eigenvalues need K anyway; see `log_condition_number` for K and the cost.
+
+    Args:
+      num_smallest: As of `log_condition_number`.
+
+    Raises:
+      ValueError: a number below 1, and when called with a smaller kernel.
+    """
+    check_lowest(num_smallest)
+
+    def objective(setting, soft, hard):
+        del hard
+        kernel = probe_kernel(setting, soft)
+        smallest, largest = extreme_eigenvalues(kernel, lowest_of(num_smallest, kernel), SOLVER)
+        low = safe_log(jnp.mean(smallest), floor_of(largest, len(kernel)))
+        return safe_log(jnp.trace(kernel)) - low
+
+    return objective
+
+
 def log_median_ratio() -> Objective:
     """Log lambda_max - log of the median eigenvalue: lambda_min replaced by the bulk. An ablation.
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The best rate of a grid that widens until its best is interior."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RATIO = 2**0.5  # Of neighbouring rates.
+_FIRST = (-4, -2, 0, 2, 4)
+_FURTHEST = 30
+
+
+class Best(NamedTuple):
+    """The rate that was chosen, as a power of `RATIO`."""
+
+    power: int
+    merit: float  # Of the best rate, though the one below it may have been taken.
+    interior: bool  # Both neighbours of the best were tried, and it is finite.
+
+
+def best_power(merits: Callable[[Sequence[int], float], dict[int, float]]) -> Best:
+    """Every other power around zero first, further ones while the best is at an end, then between.
+
+    Where the rate above the best one diverges, the rate below it is taken: at the edge of stability
+    other seeds, or another rounding, diverge.
+
+    Args:
+      merits: (powers, best so far) -> a number for each, smaller = better. One that is no better
+        than the best may be any number that is no better.
+    """
+    tried = merits(_FIRST, np.inf)
+    while True:
+        best = min(tried, key=lambda power: tried[power])
+        if abs(best) > _FURTHEST:
+            return Best(best, tried[best], False)
+        gaps = [[best - gap, best + gap] for gap in ((2, 1) if best % 2 == 0 else (1,))]
+        wanted = next((new for pair in gaps if (new := _untried(pair, tried))), [])
+        if not wanted:
+            steep = np.isinf(tried[best + 1])
+            return Best(best - int(steep), tried[best], bool(np.isfinite(tried[best])))
+        tried |= merits(wanted, tried[best])
+
+
+def _untried(powers, tried):
+    return [power for power in powers if power not in tried]
+
+
+class Race:
+    """How far runs have come, and which of their rates can no longer be the best.
+
+    The merit of a rate is its runs' mean number of steps to the target; one that does not reach it
+    within `most` steps is worse than any that does, and one that diverges is worse than all.
+    """
+
+    def __init__(self, powers: Sequence[int], runs: int, most: int, best: float):
+        self.powers, self.most, self.best = list(powers), most, best
+        self.reached = np.full((len(self.powers), runs), np.nan)
+        self.last = np.zeros((len(self.powers), runs))  # Losses; finite before the first.
+        self.done = 0
+
+    def add(self, losses: np.ndarray, target: float, done: int) -> None:
+        """Losses [rates x runs, entries] from the step that was last `done` on."""
+        shaped = losses.reshape(*self.reached.shape, -1)
+        below = shaped <= target
+        first = self.done + np.argmax(below, axis=-1)
+        new = below.any(-1) & np.isnan(self.reached)
+        self.reached = np.where(new, first, self.reached)
+        self.last, self.done = shaped[..., -1], done
+
+    def merits(self) -> np.ndarray:
+        """By now: at least so much for rates that are still running."""
+        steps = np.where(np.isnan(self.reached), self.done, self.reached).mean(1)
+        arrived = ~np.isnan(self.reached)
+        late = self.done >= self.most
+        missed = 2.0 * self.most + np.where(arrived, 0.0, self.last).mean(1)
+        found = np.where(arrived.all(1) | (not late), steps, missed)
+        return np.where((np.isfinite(self.last) | arrived).all(1), found, np.inf)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that still runs can be the best."""
+        merits, arrived = self.merits(), ~np.isnan(self.reached).any(1)
+        best = min([self.best, *merits[arrived]])
+        lost = np.isinf(merits) | (merits > best)  # A tie may still be won.
+        return self.done >= self.most or bool(np.all(arrived | lost))
