@@ -49,6 +49,7 @@ class Regime:
     extension: float = 1.0
     validation: int = 0  # Training images held out; accuracy is taken where theirs is best.
     risk_weight: float = 1.0  # Of the loss in kappa_risk.
+    penalty: float = 0.0  # Times log kappa of the weights, as `with_condition` adds it.
 
     @property
     def most_steps(self) -> int:

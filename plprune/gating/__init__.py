@@ -11,6 +11,7 @@ from plprune.gating.objectives import (
     with_risk,
 )
 from plprune.gating.one_shot import kappa
+from plprune.gating.regularization import Regularized, with_condition
 from plprune.gating.relaxations import hard_concrete, sigmoids, straight_through, thresholded
 from plprune.gating.schedules import kept_fraction
 from plprune.gating.smoothness import log_smoothness_ratio
@@ -19,6 +20,7 @@ from plprune.gating.transformation import GatingState, pl_gating, score_gating
 
 __all__ = [
     "GatingState",
+    "Regularized",
     "Setting",
     "hard_concrete",
     "kappa",
@@ -35,5 +37,6 @@ __all__ = [
     "sigmoids",
     "straight_through",
     "thresholded",
+    "with_condition",
     "with_risk",
 ]

@@ -18,6 +18,7 @@ from plprune.gating import (
     log_median_ratio,
     log_smoothness_ratio,
     log_trace,
+    log_trace_ratio,
     with_risk,
 )
 from plprune.gating.objectives import probe_kernel, safe_log
@@ -54,6 +55,7 @@ def reference(name, gates):
         "median": np.log(values[-1]) - np.log(values[3]),
         "largest": np.log(values[-1]),
         "trace": np.log(values.sum()),
+        "trace ratio": np.log(values.sum()) - np.log(values[:2].mean()),
         "risk": np.log(values[-1]) + 0.7 * float(mean_loss(WIDE, gates)),
     }[name]
 
@@ -65,6 +67,7 @@ OBJECTIVES = {
     "median": log_median_ratio(),
     "largest": log_largest_eigenvalue(),
     "trace": log_trace(),
+    "trace ratio": log_trace_ratio(2),
     "risk": with_risk(log_largest_eigenvalue(), weight=0.7),
     "smoothness": log_smoothness_ratio(2, num_products=60),
 }

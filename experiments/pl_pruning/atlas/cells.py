@@ -12,12 +12,13 @@ OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FULL = 0  # As a batch: all training examples.
 _DEPTH = 4  # Of the map's centre.
+_PENALTIES = (1e-4, 1e-3)  # Times log kappa.
 
 # Each part is a command with a record of its own, the most telling first.
 PARTS = (
     "square_4", "square_8", "square_2", "cross_entropy_4", "kinds", "batches", "cross_entropy_8",
     "cross_entropy_2", "fashion", "targets", "warm_up", "kinds_cross_entropy", "square_16",
-    "cross_entropy_16",
+    "cross_entropy_16", "penalties",
 )  # fmt: skip
 
 
@@ -33,6 +34,7 @@ class Cell:
     target: float = 1.0  # Of the training loss.
     dataset: str = "digits"
     warm_up: int = 0  # Steps in which the rate rises.
+    penalty: float = 0.0  # Times log kappa of the weights, added to the loss.
 
     @property
     def name(self) -> str:
@@ -40,7 +42,8 @@ class Cell:
         batch = f"batch {self.batch}" if self.batch else "full batch"
         parts = [self.dataset, self.loss, self.optimizer, f"depth {self.depth}", self.kind, batch]
         parts.append(f"target {self.target:g}")
-        return ", ".join(parts + ([f"warm-up {self.warm_up}"] if self.warm_up else []))
+        parts += [f"warm-up {self.warm_up}"] if self.warm_up else []
+        return ", ".join(parts + ([f"penalty {self.penalty:g}"] if self.penalty else []))
 
 
 def cell_named(name: str) -> Cell:
@@ -48,12 +51,13 @@ def cell_named(name: str) -> Cell:
     try:
         dataset, loss, optimizer, depth, kind, batch, target, *rest = name.split(", ")
         numbers = {"depth": depth, "batch": batch.replace("full batch", "batch 0")}
-        numbers |= {"warm_up": rest[0]} if rest else {}
         whole = {key: int(text.split()[1]) for key, text in numbers.items()}
         goal = float(target.split()[1])
+        extra = dict(text.split() for text in rest)
     except (ValueError, IndexError):
         raise ValueError(f"no cell is called {name!r}.") from None
     named: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "kind": kind, **whole}
+    named |= {"warm_up": int(extra.get("warm-up", 0)), "penalty": float(extra.get("penalty", 0))}
     return Cell(**named, target=goal, dataset=dataset)
 
 
@@ -86,6 +90,7 @@ _LOSSES: dict[str, tuple[Loss, ...]] = {
     "kinds": ("square",), "kinds_cross_entropy": ("cross_entropy",),
     "batches": ("square", "cross_entropy"), "fashion": ("square", "cross_entropy"),
     "targets": ("square", "cross_entropy"), "warm_up": ("square", "cross_entropy"),
+    "penalties": ("square", "cross_entropy"),
 }  # fmt: skip
 
 
@@ -96,6 +101,8 @@ def _changes(part, config) -> list[dict[str, Any]]:
         return [{"target": factor} for factor in config.target_factors]
     if part == "fashion":
         return [{"dataset": "fashion_mnist"}] if config.fashion_examples else []
+    if part == "penalties":
+        return [{"penalty": weight} for weight in _PENALTIES]
     if part == "warm_up":
         return [{"warm_up": steps} for steps in config.warm_ups]
     deep = [{"kind": "centred", "depth": depth} for depth in config.depths if depth != _DEPTH]

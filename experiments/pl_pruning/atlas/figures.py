@@ -101,5 +101,6 @@ def _row_words(cell) -> str:
     parts += [cell.kind] if cell.kind != "none" else []
     parts += [f"batch {cell.batch}"] if cell.batch else []
     parts += [f"warm-up {cell.warm_up}"] if cell.warm_up else []
+    parts += [f"penalty {cell.penalty:g}"] if cell.penalty else []
     parts += ["Fashion-MNIST"] if cell.dataset != "digits" else []
     return ", ".join([*parts, f"to {cell.target:g}"])

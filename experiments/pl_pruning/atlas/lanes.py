@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.pl_pruning.atlas.starts import Start, indices_of
 from experiments.pl_pruning.settings import Regime
 from experiments.pl_pruning.timing import timed
 from experiments.pl_pruning.trainer import Trainer, is_full_batch, optimizer
+from plprune.gating import with_condition
 from plprune.training import TrainState, make_step, run_full_batch, run_minibatches, start
 
 _REPEATS = 9
+_PROBE = 64  # Examples of the penalty's kernel.
 
 
 class Lanes(NamedTuple):
@@ -29,7 +32,7 @@ class Lanes(NamedTuple):
 
 def lanes_of(regime: Regime, starts: Sequence[Start], rates: Sequence[float]) -> Lanes:
     """A run for each pair of a start and a rate."""
-    rule = optimizer(regime, 0.0)
+    rule = _rule(regime, 0.0, lambda _params, _step: None)
     first = [start(s.small.first.params, s.small.first.state, rule, key=s.problem.batch_key)
              for s in starts]  # fmt: skip
     full = is_full_batch(regime)
@@ -77,7 +80,8 @@ def _advance(trainer: Trainer, regime: Regime) -> Callable:
     full = is_full_batch(regime)
 
     def one(lane: Lanes) -> tuple[Any, jax.Array]:
-        step = make_step(trainer.train, trainer.train_loss, optimizer(regime, lane.rates))
+        rule = _rule(regime, lane.rates, _slope(trainer, regime, lane))
+        step = make_step(trainer.train, trainer.train_loss, rule)
         if full:
             states, info = run_full_batch(step, lane.states, lane.data, len(lane.indices))
             return states, info.loss
@@ -86,6 +90,32 @@ def _advance(trainer: Trainer, regime: Regime) -> Callable:
         return states, before[None]
 
     return jax.jit(jax.vmap(one))
+
+
+def _slope(trainer: Trainer, regime: Regime, lane: Lanes) -> Callable:
+    """(params, step) -> the slope of the penalty of the weights, on the first examples."""
+    state, probe = lane.states.state, lane.data[0][:_PROBE]
+
+    def apply(params, inputs):
+        return trainer.outputs(params, state, inputs)
+
+    total = with_condition(lambda *_: jnp.zeros(()), regime.penalty, apply=apply)
+    slope = jax.grad(total)
+    return lambda params, step: slope(params, None, probe=probe, step=step, key=jax.random.key(0))
+
+
+def _rule(regime: Regime, rate, slope: Callable) -> optax.GradientTransformation:
+    """The optimiser of a regime, with its penalty in the gradients; the state counts steps."""
+    rule = optimizer(regime, rate)
+    if not regime.penalty:
+        return rule
+
+    def update(gradients, step, params=None):
+        return optax.tree.add(gradients, slope(params, step)), step + 1
+
+    return optax.chain(
+        optax.GradientTransformation(lambda _: jnp.zeros((), jnp.int32), update), rule
+    )
 
 
 @lru_cache(maxsize=32)

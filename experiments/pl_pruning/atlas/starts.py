@@ -38,6 +38,7 @@ def setting_of(config: Config, cell: Cell) -> tuple[Setting, Regime]:
         max_steps=config.gd_steps if fixed else config.max_steps, rates=(1.0,),
         rate_unit="1/L" if fixed else "1", target=cell.target, tests_on_rest=digits,
         optimizer="sgd" if cell.optimizer == "gd" else cell.optimizer, warm_up=cell.warm_up,
+        penalty=cell.penalty,
     )  # fmt: skip
     setting = Setting(
         dataset=cell.dataset, network=_network(config, cell), regimes=(regime,),
@@ -52,7 +53,7 @@ def start_of(config: Config, cell: Cell, method: str, seed: int) -> Start:
     setting, regime = setting_of(config, cell)
     alike = replace(
         regime, name="", batch_size=regime.train_examples, max_steps=1, rate_unit="1", target=1.0,
-        optimizer="sgd", warm_up=0,
+        optimizer="sgd", warm_up=0, penalty=0.0,
     )  # fmt: skip
     return _start(replace(setting, regimes=(alike,), methods=()), alike, method, seed)
 
