@@ -19,13 +19,14 @@ from experiments.pl_pruning.atlas.cells import KINDS, OPTIMIZERS, PARTS, cell_na
 from experiments.pl_pruning.methods import FOR_MLP, METHODS, explained
 
 __all__ = [
-    "ABOUT", "DETAILS", "FIGURES", "METHODS", "OPTIMIZERS", "PRESETS", "RIVALS", "Config",
+    "ABOUT", "DETAILS", "FIGURES", "METHODS", "OPTIMIZERS", "PRESETS", "RATIO", "RIVALS", "Config",
     "cell_named", "check",
 ]  # fmt: skip
 
 FIGURES = PARTS
 ON_ONE_DEVICE = PARTS  # Networks are small, and trained side by side.
 DETAILS = f"Methods: {explained()}."
+RATIO = 2**0.125  # Of neighbouring learning rates.
 RIVALS = ("random", "magnitude", "snip", "synflow", "ntk_sap")  # Other halves of the same network.
 _OTHERS = {*FOR_MLP} - {"fresh"}  # Of plain perceptrons alone.
 CONTROLS = ("redrawn", "fresh", "random_matched", "dense_small")

@@ -17,7 +17,7 @@ from experiments.pl_pruning.trainer import Trainer, is_full_batch, optimizer
 from plprune.gating import with_condition
 from plprune.training import TrainState, make_step, run_full_batch, run_minibatches, start
 
-_REPEATS = 9
+_REPEATS = 40
 _PROBE = 64  # Examples of the penalty's kernel.
 
 

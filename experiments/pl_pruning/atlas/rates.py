@@ -6,24 +6,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-RATIO = 2**0.5  # Of neighbouring rates.
-_FIRST = (-4, -2, 0, 2, 4)
-_FURTHEST = 30
+_GAPS = (8, 4, 2, 1)  # The grid grows finer around its best.
+_FIRST = (-16, -8, 0, 8, 16)
+_FURTHEST = 120
+_MARGIN = 3  # To the lowest rate above the best at which a run diverges.
 
 
 class Best(NamedTuple):
-    """The rate that was chosen, as a power of `RATIO`."""
+    """The rate that was chosen, as a power of `config.RATIO`."""
 
     power: int
-    merit: float  # Of the best rate, though the one below it may have been taken.
+    merit: float  # Of the best rate, though one below it may have been taken.
     interior: bool  # Both neighbours of the best were tried, and it is finite.
 
 
 def best_power(merits: Callable[[Sequence[int], float], dict[int, float]]) -> Best:
-    """Every other power around zero first, further ones while the best is at an end, then between.
+    """The best of a coarse grid, further ones while it is at an end, and ever finer ones around it.
 
-    Where the rate above the best one diverges, the rate below it is taken: at the edge of stability
-    other seeds, or another rounding, diverge.
+    Where a run diverges at a rate just above the best one, the rate is taken that keeps a distance
+    of `_MARGIN` from there: at the edge of stability other seeds, or another rounding, diverge.
 
     Args:
       merits: (powers, best so far) -> a number for each, smaller = better. One that is no better
@@ -34,11 +35,12 @@ def best_power(merits: Callable[[Sequence[int], float], dict[int, float]]) -> Be
         best = min(tried, key=lambda power: tried[power])
         if abs(best) > _FURTHEST:
             return Best(best, tried[best], False)
-        gaps = [[best - gap, best + gap] for gap in ((2, 1) if best % 2 == 0 else (1,))]
-        wanted = next((new for pair in gaps if (new := _untried(pair, tried))), [])
+        pairs = ([best - gap, best + gap] for gap in _GAPS if best % gap == 0)
+        wanted = next((new for pair in pairs if (new := _untried(pair, tried))), [])
         if not wanted:
-            steep = np.isinf(tried[best + 1])
-            return Best(best - int(steep), tried[best], bool(np.isfinite(tried[best])))
+            edge = min((p for p in tried if p > best and np.isinf(tried[p])), default=np.inf)
+            power = int(min(best, edge - _MARGIN))
+            return Best(power, tried[best], bool(np.isfinite(tried[best])))
         tried |= merits(wanted, tried[best])
 
 

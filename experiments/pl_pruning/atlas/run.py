@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from experiments.pl_pruning.atlas.cells import Cell, cells_of
-from experiments.pl_pruning.atlas.config import Config
+from experiments.pl_pruning.atlas.config import RATIO, Config
 from experiments.pl_pruning.atlas.lanes import accuracies, forward, lanes_of, step_seconds
-from experiments.pl_pruning.atlas.rates import RATIO, Best, Race, best_power
+from experiments.pl_pruning.atlas.rates import Best, Race, best_power
 from experiments.pl_pruning.atlas.starts import Start, setting_of, start_of
 from experiments.pl_pruning.gating import check_functions
 from experiments.pl_pruning.measures import hessian_norm, size_of

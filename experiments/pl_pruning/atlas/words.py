@@ -47,8 +47,8 @@ METRICS = {
     ),
     "rate": Metric(
         "learning rate",
-        "The fewest steps in the mean over the search's seeds, on a grid of ratio 1.41 that widens "
-        "until its best is interior; one below it where the next one diverges. Of gradient "
+        "The fewest steps in the mean over the search's seeds, on a grid of ratio 1.09 that widens "
+        "until its best is interior; a quarter lower where a run diverges just above. Of gradient "
         "descent, in units of 1/L.",
     ),
     "interior": Metric("interior", "1 where both neighbours of the best rate were tried."),

@@ -18,7 +18,7 @@ def grid(function):
     return merits, asked
 
 
-@pytest.mark.parametrize("least", [-13, -4, 0, 3, 10])
+@pytest.mark.parametrize("least", [-53, -16, 0, 3, 42])
 def test_the_grid_widens_until_its_best_is_interior(least):
     merits, asked = grid(lambda power: 10.0 + abs(power - least))
     found = best_power(merits)
@@ -27,15 +27,16 @@ def test_the_grid_widens_until_its_best_is_interior(least):
     assert len(asked) == len(set(asked))
 
 
-def test_below_the_edge_of_stability_the_rate_is_one_lower():
-    merits, _ = grid(lambda power: np.inf if power > 2 else 20.0 - power)
-    assert best_power(merits) == (1, 18.0, True)
+@pytest.mark.parametrize(("edge", "taken"), [(9, 6), (12, 9), (13, 10), (40, 10)])
+def test_a_rate_keeps_its_distance_from_the_edge_of_stability(edge, taken):
+    merits, _ = grid(lambda power: np.inf if power >= edge else 50.0 + abs(power - 10))
+    assert best_power(merits).power == taken
 
 
 def test_a_best_that_lies_nowhere_is_not_interior():
     merits, asked = grid(float)
     assert not best_power(merits).interior
-    assert min(asked) < -30
+    assert min(asked) < -120
     merits, asked = grid(lambda _: np.inf)
     assert not best_power(merits).interior
 
