@@ -80,6 +80,13 @@ class Race:
         return np.where((np.isfinite(self.last) | arrived).all(1), found, np.inf)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether every run is at the target, has diverged or has taken all its steps."""
+        return self.done >= self.most or bool(
+            np.all(~np.isnan(self.reached) | ~np.isfinite(self.last))
+        )
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing that still runs can be the best."""
         merits, arrived = self.merits(), ~np.isnan(self.reached).any(1)

@@ -119,7 +119,7 @@ def _train(
     trainer, found, done = starts[0].small.trainer, {}, 0
     lanes = lanes_of(regime, starts, _rates(cell, regime, starts, best.power))
     race = Race([best.power], len(starts), regime.max_steps, np.inf)
-    while done < max(times) or not race.is_over:
+    while done < max(times) or not race.has_ended:
         until = min(done + every, regime.max_steps)
         lanes, losses = forward(regime, trainer, lanes, done, until)
         race.add(losses, cell.target, until)

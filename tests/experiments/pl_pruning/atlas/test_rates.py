@@ -64,3 +64,16 @@ def test_what_misses_the_target_is_worse_than_all_that_reach_it():
     race.add(np.asarray([[3, 2, 1, 0.1], [3, 2, 1, 0.9], [3, 2, 1, 0.8]]), 0.5, 4)
     np.testing.assert_allclose(race.merits(), [3, 8.9, 8.8])
     assert race.is_over
+
+
+def test_a_race_has_not_ended_while_any_run_goes_on():
+    race = Race([0], runs=3, most=10, best=np.inf)
+    race.add(np.asarray([[9, np.nan], [9, 9], [9, 0.1]]), 0.5, 2)
+    assert race.is_over  # Its rate diverges on a seed,
+    assert not race.has_ended  # but another seed is still on its way.
+    race.add(np.asarray([[np.nan], [0.1], [9]]), 0.5, 3)
+    assert race.has_ended
+    np.testing.assert_array_equal(race.reached[0], [np.nan, 2, 1])
+    late = Race([0], runs=1, most=1, best=np.inf)
+    late.add(np.asarray([[9]]), 0.5, 1)
+    assert late.has_ended
