@@ -11,8 +11,16 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.pl_pruning.atlas import trends
 from experiments.pl_pruning.atlas.config import OPTIMIZERS, cell_named
+from experiments.pl_pruning.atlas.trends import (
+    FLOPS,
+    Methods,
+    Ratio,
+    best_other,
+    by_cell,
+    most_steps,
+    ratio,
+)
 from experiments.report.style import new_figure
 
 Record = Mapping[str, Any]
@@ -23,7 +31,7 @@ _NAMES = {"gd": "GD at 1/L", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "lb
 def draw(record: Record, curves: Mapping[str, np.ndarray]) -> dict[str, Figure]:
     """Both maps of the cells that the record has."""
     del curves
-    return _maps(record["config"], trends.by_cell(record["results"]))
+    return _maps(record["config"], by_cell(record["results"]))
 
 
 def pooled(runs: Sequence[tuple[Record, Mapping[str, np.ndarray]]]) -> dict[str, Figure]:
@@ -32,18 +40,18 @@ def pooled(runs: Sequence[tuple[Record, Mapping[str, np.ndarray]]]) -> dict[str,
     for record, _ in runs:
         config = {name: value for name, value in record["config"].items() if name != "figure"}
         cells = alike.setdefault(str(config), (config, {}))[1]
-        cells |= trends.by_cell(record["results"])
+        cells |= by_cell(record["results"])
     if not alike:
         return {}
     return _maps(*max(alike.values(), key=lambda pair: len(pair[1])))
 
 
-def _maps(config, cells: Mapping[str, trends.Methods]) -> dict[str, Figure]:
+def _maps(config, cells: Mapping[str, Methods]) -> dict[str, Figure]:
     def best(cell, methods):
-        return trends.best_other(methods, trends.most_steps(config, cell))
+        return best_other(methods, most_steps(config, cell))
 
     def dense(cell, methods):
-        return trends.ratio(methods, trends.most_steps(config, cell), "dense", trends.FLOPS)
+        return ratio(methods, most_steps(config, cell), "dense", FLOPS)
 
     if not cells:
         return {}
@@ -53,7 +61,7 @@ def _maps(config, cells: Mapping[str, trends.Methods]) -> dict[str, Figure]:
     }
 
 
-def _map(cells, ratio_of: Callable[..., trends.Ratio | None], label: str) -> Figure:
+def _map(cells, ratio_of: Callable[..., Ratio | None], label: str) -> Figure:
     """A row for everything but the optimiser, a column for each optimiser."""
     found = {cell_named(name): ratio_of(name, methods) for name, methods in cells.items()}
     columns = [o for o in OPTIMIZERS if any(cell.optimizer == o for cell in found)]
@@ -78,7 +86,7 @@ def _map(cells, ratio_of: Callable[..., trends.Ratio | None], label: str) -> Fig
     return figure
 
 
-def _draw_cell(axes, place, ratio: trends.Ratio, colour) -> None:
+def _draw_cell(axes, place, ratio: Ratio, colour) -> None:
     """Its colour, or grey with the number in brackets where the seeds resolve nothing."""
     open_ = ratio.verdict == "not resolved"
     corner = place[0] - 0.48, place[1] - 0.46

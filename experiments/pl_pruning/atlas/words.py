@@ -4,26 +4,36 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.pl_pruning.atlas import trends
 from experiments.pl_pruning.atlas.config import METHODS, RIVALS
+from experiments.pl_pruning.atlas.trends import (
+    FLOPS,
+    SECONDS,
+    STEPS,
+    best_other,
+    by_cell,
+    counted,
+    gap,
+    most_steps,
+    ratio,
+)
 from experiments.report.tables import Cell, Metric, Table, known_metrics, metric_tables, number
 
 METRICS = {
-    trends.STEPS: Metric(
+    STEPS: Metric(
         "steps to target",
         "Steps until the training loss is at the cell's target: of full batches counted one by "
         "one, of minibatches at every evaluation over all training examples.",
         better="lower",
         missing="not reached",
     ),
-    trends.FLOPS: Metric(
+    FLOPS: Metric(
         "FLOPs to target",
         "Three forward passes over a batch a step, and those of choosing the nodes, eigen-solvers "
         "apart.",
         better="lower",
         missing="not reached",
     ),
-    trends.SECONDS: Metric(
+    SECONDS: Metric(
         "time to target",
         "Steps times the time of one, measured apart, and the time of choosing the nodes.",
         "s",
@@ -65,7 +75,7 @@ _COLUMNS = (
 def tables(record: Mapping[str, Any]) -> list[Table]:
     """The verdicts, then every cell's numbers."""
     rows = tuple(
-        _row(record, name, methods) for name, methods in trends.by_cell(record["results"]).items()
+        _row(record, name, methods) for name, methods in by_cell(record["results"]).items()
     )
     verdicts = Table(
         "Verdicts", _COLUMNS, rows,
@@ -78,15 +88,12 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 
 def findings(record: Mapping[str, Any]) -> dict[str, str]:
     """What each figure shows."""
-    cells, config = trends.by_cell(record["results"]), record["config"]
-    others = [trends.best_other(m, trends.most_steps(config, c)) for c, m in cells.items()]
-    dense = [
-        trends.ratio(m, trends.most_steps(config, c), "dense", trends.FLOPS)
-        for c, m in cells.items()
-    ]
+    cells, config = by_cell(record["results"]), record["config"]
+    others = [best_other(m, most_steps(config, c)) for c, m in cells.items()]
+    dense = [ratio(m, most_steps(config, c), "dense", FLOPS) for c, m in cells.items()]
     return {
-        "other halves": f"Kappa's half against the best other one: {trends.counted(others)}.",
-        "dense": f"Kappa's half against all nodes, in FLOPs: {trends.counted(dense)}.",
+        "other halves": f"Kappa's half against the best other one: {counted(others)}.",
+        "dense": f"Kappa's half against all nodes, in FLOPs: {counted(dense)}.",
     }
 
 
@@ -109,20 +116,20 @@ def measured(record: Mapping[str, Any]) -> list[str]:
 
 
 def _row(record, name, methods) -> tuple[Cell, ...]:
-    most = trends.most_steps(record["config"], name)
-    best = trends.best_other(methods, most)
+    most = most_steps(record["config"], name)
+    best = best_other(methods, most)
     others = (*RIVALS,)
     return (
         Cell(name),
         Cell(best.rival if best else ""),
-        *(_told(trends.best_other(methods, most, m)) for m in (
-            trends.STEPS, trends.FLOPS, trends.SECONDS
+        *(_told(best_other(methods, most, m)) for m in (
+            STEPS, FLOPS, SECONDS
         )),
-        _points(trends.gap(methods, others, "test_accuracy")),
-        _told(trends.ratio(methods, most, "dense")),
-        _told(trends.ratio(methods, most, "dense", trends.FLOPS)),
-        _points(trends.gap(methods, ("dense",), "accuracy_at_flops")),
-        _told(trends.ratio(methods, most, "trace")),
+        _points(gap(methods, others, "test_accuracy")),
+        _told(ratio(methods, most, "dense")),
+        _told(ratio(methods, most, "dense", FLOPS)),
+        _points(gap(methods, ("dense",), "accuracy_at_flops")),
+        _told(ratio(methods, most, "trace")),
     )  # fmt: skip
 
 
