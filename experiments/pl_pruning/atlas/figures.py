@@ -69,10 +69,10 @@ def _map(cells, ratio_of: Callable[..., Ratio | None], label: str) -> Figure:
     size = (1.25 * len(columns) + 4.6, 0.36 * len(rows) + 1.6)
     figure, ((axes,),) = new_figure(panel=size)
     norm, colours = LogNorm(1 / _MOST, _MOST), matplotlib.colormaps["RdBu"]
-    for cell, ratio in found.items():
-        if ratio is not None:
+    for cell, one in found.items():
+        if one is not None:
             place = columns.index(cell.optimizer), rows.index(_without_optimizer(cell))
-            _draw_cell(axes, place, ratio, colours(norm(np.clip(ratio.value, 1 / _MOST, _MOST))))
+            _draw_cell(axes, place, one, colours(norm(np.clip(one.value, 1 / _MOST, _MOST))))
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xticks(range(len(columns)), [_NAMES.get(name, name) for name in columns])
     axes.set_yticks(range(len(rows)), [_row_words(row) for row in rows], fontsize=9)

@@ -3,8 +3,9 @@
 
 R is the geometric mean over the seeds of a rival's cost over kappa's, paired by seed, with the
 interval of 95 % of Student's t; both hold the error of rates that lie on a grid. The best other
-half is the one with the lowest mean cost on these very seeds, which favours it. A run that misses
-the target costs what its longest run does, so that a ratio of one such is a bound.
+half is the fastest of those that are resolved as faster, or else the one whose interval reaches
+lowest: kappa's is faster only where every rival is resolved as slower. A run that misses the target
+costs what its longest run does, so that a ratio of one such is a bound.
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,11 +71,12 @@ def most_steps(config: Config, cell: str) -> int:
 
 def best_other(methods: Methods, most: int, metric: str = STEPS) -> Ratio | None:
     """R against the best other half; None where there is none. `most` is of `most_steps`."""
-    rivals = [name for name in RIVALS if name in methods]
-    means = {name: np.mean(_costs(methods[name], most, metric)[0]) for name in rivals}
-    return (
-        ratio(methods, most, min(rivals, key=lambda name: means[name]), metric) if rivals else None
-    )
+    found = [ratio(methods, most, name, metric) for name in RIVALS]
+    known = [one for one in found if one is not None and not one.fault]
+    if not known:
+        return next((one for one in found if one is not None), None)
+    ahead = [one for one in known if one.verdict == "slower"]
+    return min(ahead, key=lambda one: one.value) if ahead else min(known, key=lambda one: one.low)
 
 
 def ratio(

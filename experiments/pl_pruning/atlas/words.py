@@ -111,7 +111,10 @@ def measured(record: Mapping[str, Any]) -> list[str]:
         "is kappa's mask shuffled within its layers."
     )
     methods = "; ".join(f"{m}: {METHODS[m].words}" for m in config["methods"] if m in METHODS)
-    best = f"The best other half is that of {', '.join(RIVALS)} with the fewest steps in the mean."
+    best = (
+        f"Other halves are those of {', '.join(RIVALS)}. The best is the fastest of those that the "
+        "seeds resolve as faster than kappa's, or else the one whose interval reaches lowest."
+    )
     return [intro, best, f"{methods}."]
 
 

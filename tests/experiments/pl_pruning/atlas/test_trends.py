@@ -86,6 +86,19 @@ def test_runs_that_miss_the_target_make_a_bound(random, kappa, text):
     assert found.text == text
 
 
+def test_kappas_half_is_faster_only_where_every_other_is_slower():
+    diverged = entries([90, 90, 90, 90, np.nan])
+    cases = {
+        "magnitude": {"random": entries(150 * NOISE), "magnitude": diverged},
+        "random": {"random": entries(80 * NOISE), "magnitude": diverged},
+    }
+    for rival, others in cases.items():
+        record = record_of(kappa=entries(100 * NOISE), **others)
+        found = trends.best_other(trends.by_cell(record["results"])[CELL], 500)
+        assert found.rival == rival
+        assert found.verdict == ("slower" if rival == "random" else "not resolved")
+
+
 def test_a_bound_on_the_wrong_side_resolves_nothing():
     found = trends.Ratio("random", 1.5, 0.1, 1.2, 1.8, "\u2264")
     assert found.verdict == "not resolved"
