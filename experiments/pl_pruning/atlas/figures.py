@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -78,7 +79,7 @@ def _map(cells, ratio_of: Callable[..., Ratio | None], label: str) -> Figure:
     axes.set_yticks(range(len(rows)), [_row_words(row) for row in rows], fontsize=9)
     axes.xaxis.tick_top()
     axes.grid(False)
-    scale = matplotlib.cm.ScalarMappable(norm, colours)
+    scale = ScalarMappable(norm, colours)
     bar = figure.colorbar(scale, ax=axes, ticks=[1 / 3, 0.5, 1, 2, 3], shrink=min(1, 4 / size[1]))
     bar.ax.set_yticklabels(["1/3", "1/2", "1", "2", "3"])
     bar.ax.minorticks_off()

@@ -55,7 +55,7 @@ class Ratio(NamedTuple):
         return f"({told})" if self.verdict == "not resolved" else told
 
 
-def by_cell(results: Mapping[str, Any]) -> dict[str, Methods]:
+def by_cell(results: Mapping[str, Any]) -> Mapping[str, Methods]:
     """The methods of every cell of a record's results."""
     cells: dict[str, dict[str, Any]] = {}
     for key, entries in results.items():
