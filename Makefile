@@ -27,7 +27,9 @@ check: install
 # Figures of README and docs whose records are in the repository.
 figures: install
 	@work=$$(mktemp -d) && cp -r docs/records/. $$work && $(BIN)/python -m experiments report $$work/pl_pruning/digits && \
-	for regime in gd sgd; do cp $$work/pl_pruning/digits/figures/$$regime.png docs/figures/digits_$$regime.png; done; rm -r $$work
+	for regime in gd sgd; do cp $$work/pl_pruning/digits/figures/$$regime.png docs/figures/digits_$$regime.png; done && \
+	$(BIN)/python -m experiments report $$work/pl_pruning/atlas && \
+	for map in other_halves dense; do cp $$work/pl_pruning/atlas/figures/$$map.png docs/figures/atlas_$$map.png; done; rm -r $$work
 
 notebooks: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check nbclient ipykernel

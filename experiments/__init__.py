@@ -49,7 +49,7 @@ from typing import NamedTuple
 EXPERIMENTS = {
     name: f"experiments.{name}"
     for name in ("pl_pruning", "pl_star", "matrix_sensing", "alpha_beta")
-}
+} | {"atlas": "experiments.pl_pruning.atlas"}
 
 
 class About(NamedTuple):

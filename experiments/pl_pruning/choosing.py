@@ -11,15 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pl_pruning.gating import gate_before_training, gate_while_training, score_of
+from experiments.pl_pruning.measures import hessian_norm
 from experiments.pl_pruning.methods import METHODS, Control
 from experiments.pl_pruning.networks import build
-from experiments.pl_pruning.problem import Choice, Problem, all_open, untrained
+from experiments.pl_pruning.problem import Choice, Problem, all_open, small_of, untrained
 from experiments.pl_pruning.settings import Config, Network, Regime
 from experiments.pl_pruning.trainer import calibrated
 from plprune.functional import functional
 from plprune.models.layers import activation_named
 from plprune.nodes import expand, keep_top, mask
 from plprune.scores import Probe
+
+_POWERS, _BISECTIONS = 3.0, 12  # Factors from 1/8 to 8, to .1 %.
 
 
 def choose(
@@ -60,6 +63,10 @@ def _control(config, regime, by: Control, keep, rate, problem: Problem) -> Choic
         return untrained(problem, *fresh(config.network, keep, problem), 0.0)
     if by.change == "halved":
         return chosen(by.of, _with_halved_kernels(problem))
+    if by.change == "redrawn":
+        return _redrawn(config, chosen(by.of), problem)
+    if by.change == "matched":
+        return _with_norm(config, regime, chosen(by.of), chosen("kappa"), problem)
     if by.change == "scaled":
         base, model = chosen(by.of), chosen("kappa")
         params = matched(config.network, base, model, problem)
@@ -77,6 +84,39 @@ def _with_halved_kernels(problem: Problem) -> Problem:
     return problem._replace(params=params, state=problem.state._replace(model=model))
 
 
+def _redrawn(config: Config, choice: Choice, problem: Problem) -> Choice:
+    """The same nodes of a network with other initial weights."""
+    key = jax.random.fold_in(problem.gating_key, 2)
+    drawn = functional(build(config.network, problem.shape, key)).params
+    return choice._replace(params=mask(drawn, problem.dense.groups, choice.keep))
+
+
+def _with_norm(config: Config, regime: Regime, choice: Choice, model: Choice, problem) -> Choice:
+    """`choice` with every kernel times one factor: its Hessian's norm becomes that of `model`."""
+    small = small_of(config, regime, choice, problem)
+    other = small_of(config, regime, model, problem)
+    goal = hessian_norm(other.trainer, other.first, problem.data)
+
+    def excess(power):
+        params = _with_kernels(small.first.params, 2.0**power)
+        return hessian_norm(small.trainer, small.first._replace(params=params), problem.data) - goal
+
+    power = _crossing(excess, -_POWERS, _POWERS)
+    params = _with_kernels(choice.params, 2.0**power)
+    seconds = choice.seconds + model.seconds
+    return choice._replace(
+        params=params, seconds=seconds, gating_seconds=seconds, gating_flops=model.gating_flops
+    )
+
+
+def _crossing(function, low: float, high: float) -> float:
+    """Where an increasing function is zero, by bisection; an end where it is zero nowhere."""
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if function(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
 def _at_shares(method, problem, shares: dict[str, float], seconds: float) -> Choice:
     """The nodes of the largest score, a given share of each group."""
     score, keep = score_of(METHODS[method].by), {}
@@ -90,7 +130,12 @@ def _at_shares(method, problem, shares: dict[str, float], seconds: float) -> Cho
 
 def halved(params: Any) -> Any:
     """Every kernel and embedding at half of its initial size; vectors, such as biases, stay."""
-    return jax.tree.map(lambda leaf: leaf / 2 if leaf.ndim > 1 else leaf, params)
+    return _with_kernels(params, 0.5)
+
+
+def _with_kernels(params: Any, factor: float) -> Any:
+    """Every kernel and embedding times `factor`."""
+    return jax.tree.map(lambda leaf: factor * leaf if leaf.ndim > 1 else leaf, params)
 
 
 def fresh(network: Network, keep: float, problem: Any) -> tuple[Any, dict[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from experiments.pl_pruning.methods import METHODS, Gates, Score
 from experiments.pl_pruning.networks import Dense, node_costs
 from experiments.pl_pruning.problem import Choice, Problem, all_open, untrained
 from experiments.pl_pruning.settings import Config, Regime
-from experiments.pl_pruning.timing import timed
+from experiments.pl_pruning.timing import operations, timed
 from experiments.pl_pruning.trainer import Trainer, loss_of, optimizer, stretch_of
 from plprune.gating import (
     GatingState,
@@ -56,7 +56,9 @@ def gate_before_training(
     probe = problem.data.inputs, _labels(regime, problem)
     arguments = problem.gating_key, problem.params, problem.state.model, probe
     (params, kept), seconds = timed(gate, *arguments)
-    return untrained(problem, params, jax.device_get(kept), seconds)
+    choice = untrained(problem, params, jax.device_get(kept), seconds)
+    rounds = _updates(by, regime) if isinstance(by, Gates) else 1  # Counted once by the compiler.
+    return choice._replace(gating_flops=rounds * operations(gate, *arguments))
 
 
 def gate_while_training(
@@ -198,7 +200,7 @@ def transformation(
 
 
 def _gates(by, regime, budget: Budget) -> dict[str, Any]:
-    updates = regime.initial_updates * (by.sharpened or 1)
+    updates = _updates(by, regime)
     options = {"objective": objective_of(by, regime), "initial_updates": updates}
     options["probe_size"] = budget.probe_size // by.probe_parts
     if by.network is not None:
@@ -214,6 +216,10 @@ def _gates(by, regime, budget: Budget) -> dict[str, Any]:
     if by.rate is not None:
         options["gate_optimizer"] = optax.adam(by.rate)
     return options
+
+
+def _updates(by: Gates, regime: Regime) -> int:
+    return regime.initial_updates * (by.sharpened or 1)
 
 
 def ranked_experts(

@@ -38,13 +38,15 @@ class Score:
 class Control:
     """What is not conditioning, with its own learning rate."""
 
-    change: Literal["widths", "tapered", "flared", "scaled", "halved", "fresh"]
+    change: Literal[
+        "widths", "tapered", "flared", "scaled", "halved", "fresh", "redrawn", "matched"
+    ]
     of: str = ""  # The method whose nodes are taken.
 
     @property
     def needs_mlp(self) -> bool:
         """Whether it is for multilayer perceptrons only."""
-        return self.change not in ("widths", "halved")
+        return self.change not in ("widths", "halved", "redrawn", "matched")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ _ALL = (
            ("orange", "dashdotted", "*"), Gates("plprune.gating:log_largest_eigenvalue")),
     Method("trace_only", "ablation: the trace alone",
            ("purple", "dashed", "s"), Gates("plprune.gating:log_trace")),
+    Method("trace", "gates that minimise the trace over the smallest eigenvalues",
+           ("orange", "dashdotdotted", "o"), Gates("plprune.gating:log_trace_ratio")),
     Method("median", "ablation: the median eigenvalue in place of the smallest",
            ("sky", "solid", "o"), Gates("plprune.gating:log_median_ratio")),
     Method("random", "random nodes",
@@ -147,6 +151,10 @@ _ALL = (
            ("vermilion", "solid", "v"), Control("halved", of="random")),
     Method("magnitude_small", "the largest nodes of that network",
            ("green", "dashed", "P"), Control("halved", of="magnitude")),
+    Method("redrawn", "kappa's nodes with initial weights drawn anew",
+           ("sky", "dashdotdotted", "s"), Control("redrawn", of="kappa")),
+    Method("random_matched", "random nodes, every kernel scaled alike to kappa's Hessian norm",
+           ("vermilion", "dashdotdotted", "o"), Control("matched", of="random")),
     Method("fresh", "a narrow network with initial weights of its own",
            ("grey", "dashed", "s"), Control("fresh")),
 )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.pl_pruning.data import Splits
+from experiments.pl_pruning.deep import DeepMLP
 from experiments.pl_pruning.settings import Network
 from plprune.functional import Functional, functional
 from plprune.gating.options import gated_sizes
@@ -39,6 +40,9 @@ def shape_of(splits: Splits) -> Shape:
 # Kind -> (shape, *, rngs, **sizes) -> module.
 BUILDERS: dict[str, Callable[..., nnx.Module]] = {
     "mlp": lambda shape, **own: MLP(int(np.prod(shape.inputs)), out_features=shape.outputs, **own),
+    "deep": lambda shape, **own: DeepMLP(
+        int(np.prod(shape.inputs)), out_features=shape.outputs, **own
+    ),
     "cnn": lambda shape, **own: CNN(shape.inputs, out_features=shape.outputs, **own),
     "vgg": lambda shape, **own: VGG(shape.inputs[-1], out_features=shape.outputs, **own),
     "resnet": lambda shape, **own: ResNet(shape.inputs[-1], out_features=shape.outputs, **own),

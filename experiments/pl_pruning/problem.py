@@ -48,6 +48,7 @@ class Choice(NamedTuple):
     kept: np.ndarray  # [steps], the fraction of nodes open at each of these steps.
     seconds: float  # Of those steps and of the gating.
     gating_seconds: float
+    gating_flops: float = 0.0  # Eigen-solvers apart; of what is chosen before training.
 
 
 class Small(NamedTuple):

@@ -13,7 +13,7 @@ TEXT_LOSSES = ("masked_tokens", "next_token")
 class Network:
     """A model of the zoo; what depends on the data is filled in."""
 
-    kind: Literal["mlp", "cnn", "vgg", "resnet", "encoder", "switch"]
+    kind: Literal["mlp", "deep", "cnn", "vgg", "resnet", "encoder", "switch"]
     sizes: tuple[tuple[str, Any], ...] = ()  # Arguments of the model's class.
     exclude: tuple[str, ...] = ()  # Patterns of node groups that stay whole.
 
@@ -41,13 +41,15 @@ class Regime:
     period: int = 0  # Steps between later ones; 0: gate once, before training.
     freeze_at: int = 0  # First step without gate updates.
     schedule: Literal["cubic", "linear"] = "cubic"  # Of the kept fraction until then.
-    optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "lbfgs"] = "sgd"
+    warm_up: int = 0  # Steps in which the learning rate rises from zero.
     decay: Literal["constant", "cosine"] = "constant"  # Of the learning rate, over `max_steps`.
     # Times max_steps that a method which drops nodes may take, since its steps are cheaper: at a
     # constant rate only until it reaches dense's final loss, else on a schedule of that length.
     extension: float = 1.0
     validation: int = 0  # Training images held out; accuracy is taken where theirs is best.
     risk_weight: float = 1.0  # Of the loss in kappa_risk.
+    penalty: float = 0.0  # Times log kappa of the weights, as `with_condition` adds it.
 
     @property
     def most_steps(self) -> int:

@@ -153,8 +153,14 @@ def optimizer(regime: Regime, rate) -> optax.GradientTransformation:
     if regime.decay == "cosine":
         whole = optax.cosine_decay_schedule(1.0, regime.max_steps)
         rate = (lambda peak: lambda step: peak * whole(step))(rate)
-    if regime.optimizer == "adamw":
-        return optax.adamw(rate)
+    elif regime.warm_up:
+        rate = (lambda peak: lambda step: peak * jnp.minimum(1.0, (step + 1) / regime.warm_up))(
+            rate
+        )
+    if regime.optimizer == "lbfgs":  # Without a line search, whose evaluations are no steps.
+        return optax.lbfgs(rate, linesearch=None)
+    if regime.optimizer in ("adam", "adamw"):
+        return {"adam": optax.adam, "adamw": optax.adamw}[regime.optimizer](rate)
     return optax.sgd(rate, momentum=0.9 if regime.optimizer == "momentum" else None)
 
 

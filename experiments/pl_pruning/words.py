@@ -74,6 +74,11 @@ METRICS = {
     ),
 }
 
+OPTIMIZERS = {
+    "sgd": "", "momentum": ", momentum 0.9", "adam": ", Adam", "adamw": ", AdamW",
+    "lbfgs": ", L-BFGS",
+}  # fmt: skip
+
 
 def metrics(record: Mapping[str, Any]) -> dict[str, Metric]:
     """`METRICS`, and of which kernel the condition number and the PL constant are."""
@@ -142,7 +147,7 @@ def _told(regime):
     }[regime["loss"]]
     full = regime["batch_size"] == regime["train_examples"]
     batch = "full-batch gradient descent" if full else f"minibatches of {regime['batch_size']}"
-    batch += {"sgd": "", "momentum": ", momentum 0.9", "adamw": ", AdamW"}[regime["optimizer"]]
+    batch += OPTIMIZERS[regime["optimizer"]]
     batch += ", cosine decay" if regime["decay"] == "cosine" else ""
     centred = ", of the outputs less their initial values" if regime["centred"] else ""
     chosen = "before training"

@@ -35,6 +35,7 @@ LINES = {
     "dashed": (0, (5, 2)),
     "dotted": (0, (1, 1.3)),
     "dashdotted": (0, (6, 2, 1, 2)),
+    "dashdotdotted": (0, (6, 2, 1, 2, 1, 2)),
 }
 Look = tuple[str, str, str]  # A key of `COLOURS`, one of `LINES`, and a marker of matplotlib.
 SPARE: tuple[Look, ...] = (

@@ -6,10 +6,13 @@ from plprune.gating.objectives import (
     log_condition_number,
     log_largest_eigenvalue,
     log_median_ratio,
+    log_rank_ratio,
     log_trace,
+    log_trace_ratio,
     with_risk,
 )
 from plprune.gating.one_shot import kappa
+from plprune.gating.regularization import Regularized, with_condition
 from plprune.gating.relaxations import hard_concrete, sigmoids, straight_through, thresholded
 from plprune.gating.schedules import kept_fraction
 from plprune.gating.smoothness import log_smoothness_ratio
@@ -18,6 +21,7 @@ from plprune.gating.transformation import GatingState, pl_gating, score_gating
 
 __all__ = [
     "GatingState",
+    "Regularized",
     "Setting",
     "hard_concrete",
     "kappa",
@@ -25,13 +29,16 @@ __all__ = [
     "log_condition_number",
     "log_largest_eigenvalue",
     "log_median_ratio",
+    "log_rank_ratio",
     "log_smoothness_ratio",
     "log_trace",
+    "log_trace_ratio",
     "node_statistics",
     "pl_gating",
     "score_gating",
     "sigmoids",
     "straight_through",
     "thresholded",
+    "with_condition",
     "with_risk",
 ]

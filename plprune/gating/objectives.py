@@ -85,18 +85,74 @@ def log_condition_number(
     return objective
 
 
+def log_trace_ratio(num_smallest: int | None = None) -> Objective:
+    """Log trace(K) - log(mean of the `num_smallest` lowest eigenvalues of K).
+
+    The trace bounds lambda_max and is what [Chen 2023] is reported to estimate of the Hessian: of
+    the square loss's at interpolation it is trace(K) over the number of examples. Here it is exact,
+    since the lowest eigenvalues need K anyway; see `log_condition_number` for K and the cost.
+
+    Args:
+      num_smallest: As of `log_condition_number`.
+
+    Raises:
+      ValueError: a number below 1, and when called with a smaller kernel.
+    """
+    check_lowest(num_smallest)
+
+    def objective(setting, soft, hard):
+        del hard
+        kernel = probe_kernel(setting, soft)
+        smallest, largest = extreme_eigenvalues(kernel, lowest_of(num_smallest, kernel), SOLVER)
+        low = safe_log(jnp.mean(smallest), floor_of(largest, len(kernel)))
+        return safe_log(jnp.trace(kernel)) - low
+
+    return objective
+
+
 def log_median_ratio() -> Objective:
     """Log lambda_max - log of the median eigenvalue: lambda_min replaced by the bulk. An ablation.
 
     Costs a full eigen-decomposition of K.
     """
+    return _log_ratio(lambda size: size // 2 + 1)
+
+
+def log_rank_ratio(rank: int) -> Objective:
+    """Log lambda_max - log lambda_k of K, the `rank`-th largest: an effective condition number.
+
+    For kernels whose smallest eigenvalues lie below what the dtype resolves, as of smooth targets
+    in few dimensions or of the residual of a differential equation: there log kappa is the floor's,
+    and training only ever sees the largest eigenvalues, whose modes a loss within the target's
+    tolerance needs. Such a model satisfies the PL* condition with lambda_k on the span of those
+    [Liu 2022]. Costs a full eigen-decomposition of K.
+
+    Args:
+      rank: k, at least 2; how many modes shall be learned.
+
+    Raises:
+      ValueError: a rank below 2, and when called with a kernel of fewer rows.
+    """
+    if rank < 2:
+        raise ValueError(f"rank must be at least 2, got {rank}.")
+
+    def checked(size):
+        if rank > size:
+            raise ValueError(f"rank must be at most the kernel's {size} rows, got {rank}.")
+        return rank
+
+    return _log_ratio(checked)
+
+
+def _log_ratio(rank_of) -> Objective:
+    """The log of the largest eigenvalue over the one of a rank, which depends on K's size."""
 
     def objective(setting, soft, hard):
         del hard
         kernel = probe_kernel(setting, soft)
-        half = (len(kernel) + 1) // 2
-        values, largest = extreme_eigenvalues(kernel, half)
-        return safe_log(largest) - safe_log(values[-1], floor_of(largest, len(kernel)))
+        size = len(kernel)
+        values, largest = extreme_eigenvalues(kernel, size - rank_of(size) + 1)
+        return safe_log(largest) - safe_log(values[-1], floor_of(largest, size))
 
     return objective
 

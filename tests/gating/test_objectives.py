@@ -16,8 +16,10 @@ from plprune.gating import (
     log_condition_number,
     log_largest_eigenvalue,
     log_median_ratio,
+    log_rank_ratio,
     log_smoothness_ratio,
     log_trace,
+    log_trace_ratio,
     with_risk,
 )
 from plprune.gating.objectives import probe_kernel, safe_log
@@ -53,7 +55,9 @@ def reference(name, gates):
         "kappa of outputs": np.log(values[-1]) - np.log(values[:3].mean()),
         "median": np.log(values[-1]) - np.log(values[3]),
         "largest": np.log(values[-1]),
+        "rank 3": np.log(values[-1]) - np.log(values[-3]),
         "trace": np.log(values.sum()),
+        "trace ratio": np.log(values.sum()) - np.log(values[:2].mean()),
         "risk": np.log(values[-1]) + 0.7 * float(mean_loss(WIDE, gates)),
     }[name]
 
@@ -64,7 +68,9 @@ OBJECTIVES = {
     "kappa of outputs": log_condition_number(3, num_combinations=None),
     "median": log_median_ratio(),
     "largest": log_largest_eigenvalue(),
+    "rank 3": log_rank_ratio(3),
     "trace": log_trace(),
+    "trace ratio": log_trace_ratio(2),
     "risk": with_risk(log_largest_eigenvalue(), weight=0.7),
     "smoothness": log_smoothness_ratio(2, num_products=60),
 }
@@ -188,5 +194,52 @@ def test_counts_and_weights_out_of_range_are_refused():
         log_smoothness_ratio(num_products=0)
     with pytest.raises(ValueError, match=r"weight must be at least 0, got -1.0"):
         with_risk(log_trace(), weight=-1.0)
+    with pytest.raises(ValueError, match="rank must be at least 2, got 1"):
+        log_rank_ratio(1)
+    with pytest.raises(ValueError, match="rank must be at most the kernel's 7 rows, got 8"):
+        log_rank_ratio(8)(SETTING, GATES, GATES)
     with pytest.raises(ValueError, match=r"num_smallest must lie in \[1, 7\], got 8"):
         jax.eval_shape(lambda g: log_condition_number(8)(SETTING, g, g), GATES)
+
+
+def test_gates_of_a_differential_equation_see_the_kernel_of_its_residual():
+    """u'' + u at points of a line: the same objectives on the residual in place of the model."""
+
+    def residual(params, points):
+        def at(point):
+            def value(x):
+                return jnp.tanh(x * params["in"] + params["shift"]) @ params["out"]
+
+            def slope(x):
+                return jax.jvp(value, (x,), (jnp.ones_like(x),))[1]
+
+            return jax.jvp(slope, (point,), (jnp.ones_like(point),))[1] + value(point)
+
+        return jax.vmap(at)(points[:, 0])[:, None]
+
+    draws = jax.random.normal(KEY, (3, 6), jnp.float64)
+    params = {"in": draws[0], "shift": draws[1], "out": draws[2]}
+    points = jnp.linspace(-1.0, 1.0, 5)[:, None]
+    groups = find_nodes(residual, params, points)
+    ((name, size),) = groups.prunable.items()
+    setting = Setting(gated(residual, groups), params, points, None, None, KEY)
+
+    @jax.jit
+    def jacobian_at(gates):
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+        scaled = lambda v: {**unravel(v), "out": unravel(v)["out"] * gates}  # noqa: E731
+        return jax.jacobian(lambda v: residual(scaled(v), points)[:, 0])(flat)
+
+    def dense_ratio(gates):
+        jacobian = np.asarray(jacobian_at(gates))
+        values = np.linalg.eigvalsh(jacobian @ jacobian.T)
+        return np.log(values[-1] / values[-3])
+
+    objective = log_rank_ratio(3)
+    gates = 0.5 + np.arange(size) / size
+    both = jax.jit(jax.value_and_grad(lambda g: objective(setting, {name: g}, {})))
+    found, slopes = both(jnp.asarray(gates))
+    np.testing.assert_allclose(found, dense_ratio(gates), rtol=1e-6)
+    moved = gates + 1e-5 * np.eye(size)[2]
+    change = (dense_ratio(moved) - dense_ratio(2 * gates - moved)) / 2e-5
+    np.testing.assert_allclose(slopes[2], change, rtol=1e-4)

@@ -15,8 +15,9 @@ import pytest
 from experiments.pl_pruning import choosing
 from experiments.pl_pruning.config import PRESETS
 from experiments.pl_pruning.data import Examples, Splits, load_splits
+from experiments.pl_pruning.measures import hessian_norm
 from experiments.pl_pruning.methods import LOOKS, METHODS
-from experiments.pl_pruning.problem import Choice, all_open, problem_of
+from experiments.pl_pruning.problem import Choice, all_open, problem_of, small_of
 from experiments.pl_pruning.settings import network
 
 pytestmark = pytest.mark.usefixtures("models_broadcast")
@@ -62,6 +63,41 @@ def test_a_fresh_network_is_narrow_and_its_own(problem):
     kernel = params["hidden_0"]["kernel"]
     assert float(jnp.abs(kernel[:, 4:]).max()) == 0
     assert not jnp.allclose(kernel[:, :4], problem.params["hidden_0"]["kernel"][:, :4])
+
+
+def test_redrawn_weights_are_others_behind_kappas_mask(problem):
+    kappa = choosing.choose(CONFIG, REGIME, "kappa", 0.5, 1.0, problem)
+    found = choosing.choose(CONFIG, REGIME, "redrawn", 0.5, 1.0, problem)
+    for name, kept in kappa.keep.items():
+        np.testing.assert_array_equal(found.keep[name], kept)
+        kernel = np.asarray(found.params[name]["kernel"])
+        assert np.abs(kernel[:, ~kept]).max() == 0
+        assert not np.isclose(kernel[:, kept], problem.params[name]["kernel"][:, kept]).any()
+
+
+def test_one_factor_of_all_kernels_gives_random_nodes_kappas_norm(problem):
+    choices = {
+        method: choosing.choose(CONFIG, REGIME, method, 0.5, 1.0, problem)
+        for method in ("kappa", "random", "random_matched")
+    }
+    smalls = {
+        method: small_of(CONFIG, REGIME, choice, problem) for method, choice in choices.items()
+    }
+    norms = {
+        method: hessian_norm(small.trainer, small.first, problem.data)
+        for method, small in smalls.items()
+    }
+    np.testing.assert_allclose(norms["random_matched"], norms["kappa"], rtol=5e-3)
+    assert abs(norms["random"] / norms["kappa"] - 1) > 0.05
+    mine, plain = (smalls[m].first.params["output"]["kernel"] for m in ("random_matched", "random"))
+    factors = np.asarray(mine) / np.asarray(plain)
+    np.testing.assert_allclose(factors, factors[0, 0], rtol=1e-5)
+    assert choices["random_matched"].gating_flops == choices["kappa"].gating_flops > 0
+
+
+def test_a_crossing_is_found_or_an_end_is_taken():
+    assert abs(choosing._crossing(lambda x: x - 1.25, -3.0, 3.0) - 1.25) < 2e-3
+    assert choosing._crossing(lambda _: 1.0, -3.0, 3.0) < -2.99
 
 
 def test_widths_are_the_given_ones_and_nodes_are_the_largest(problem):

@@ -29,6 +29,7 @@ from plprune.gating import (
     log_median_ratio,
     log_smoothness_ratio,
     log_trace,
+    log_trace_ratio,
     thresholded,
     with_risk,
 )
@@ -53,6 +54,7 @@ OBJECTIVES = {
     "lipschitz_mu": log_smoothness_ratio(),
     "lambda_max_only": log_largest_eigenvalue(),
     "trace_only": log_trace(),
+    "trace": log_trace_ratio(),
     "median": log_median_ratio(),
 }
 UPDATES = {"kappa_annealed": 70, "kappa_outputs": 21}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.pl_pruning.config import PRESETS
@@ -67,3 +68,29 @@ def test_a_switch_transformer_trains_on_the_loss_and_a_hundredth_of_the_imbalanc
     arguments = trainer.net.model.params, State(trainer.net.model.state, {}), jnp.zeros((2, 4), int)
     trained, _ = jax.eval_shape(lambda *a: trainer.train(*a, key=jax.random.key(0)), *arguments)
     assert trained.shape == (2, 4, 7)
+
+
+REGIME = PRESETS["quick"].regimes[0]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lbfgs"])
+def test_optimisers_of_a_regime_are_those_of_optax(name):
+    rule = optimizer(replace(REGIME, optimizer=name), 0.1)
+    known = optax.lbfgs(0.1, linesearch=None) if name == "lbfgs" else getattr(optax, name)(0.1)
+    params = {"a": jnp.asarray([1.0, 2.0])}
+    mine, other = rule.init(params), known.init(params)
+    for slope in (3.0, -1.0):
+        gradients = {"a": jnp.asarray([slope, 1.0])}
+        found, mine = rule.update(gradients, mine, params)
+        expected, other = known.update(gradients, other, params)
+        np.testing.assert_array_equal(found["a"], expected["a"])
+
+
+def test_a_rate_rises_over_the_warm_up():
+    rule = optimizer(replace(REGIME, warm_up=4), 0.8)
+    params, steps = jnp.zeros(1), []
+    state = rule.init(params)
+    for _ in range(6):
+        update, state = rule.update(jnp.ones(1), state, params)
+        steps.append(-float(update[0]))
+    np.testing.assert_allclose(steps, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rtol=1e-6)
