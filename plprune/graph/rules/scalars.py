@@ -226,10 +226,12 @@ SCALARS: dict[str, Scalar] = {
     "rsqrt": Scalar(lambda x: math.inf if x == 0 else 1 / np.sqrt(x), NONNEGATIVE),
     "cbrt": Scalar(np.cbrt, _lowest), "exp": Scalar(np.exp, POSITIVE),
     "exp2": Scalar(np.exp2, POSITIVE), "expm1": Scalar(np.expm1, _lowest_or_zero),
-    "log": Scalar(np.log), "log1p": Scalar(np.log1p, _lowest_or_zero),
+    "log": Scalar(np.log), "log2": Scalar(np.log2), "log1p": Scalar(np.log1p, _lowest_or_zero),
     "logistic": Scalar(lambda x: 1 / (1 + np.exp(-x)), POSITIVE),
     "erf": Scalar(math.erf, _lowest_or_zero), "erfc": Scalar(lambda x: 1 - math.erf(x)),
     "erf_inv": Scalar(lambda x: x if x == 0 else math.nan),
+    "one_minus_square": Scalar(lambda x: 1 - x * x),
+    "polynomial": Scalar(lambda x, *c: np.polynomial.polynomial.polyval(x, c), reads="unroll"),
     # Trigonometry.
     "sin": Scalar(np.sin), "cos": Scalar(np.cos), "tan": Scalar(np.tan),
     "asin": Scalar(np.arcsin), "acos": Scalar(np.arccos), "atan": Scalar(np.arctan),

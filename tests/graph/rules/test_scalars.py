@@ -22,6 +22,10 @@ from plprune.graph.shrinking.known import ANY, NONNEGATIVE, POSITIVE, UndefinedE
         ("div", [0.0, None], 0.0),
         ("max", [0.0, 0.0], 0.0),
         ("log1p", [1.0], None),  # log 2 is not exact.
+        ("one_minus_square", [0.5], 0.75),
+        ("polynomial", [0.0, 1.0, 5.0], 1.0),
+        ("polynomial", [None, 0.0, 1.0], None),
+        ("log2", [8.0], 3.0),
         ("select_n", [1.0, None, 0.0], 0.0),
         ("select_n", [None, 0.0, 0.0], 0.0),
     ],
