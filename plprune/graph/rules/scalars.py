@@ -231,7 +231,7 @@ SCALARS: dict[str, Scalar] = {
     "erf": Scalar(math.erf, _lowest_or_zero), "erfc": Scalar(lambda x: 1 - math.erf(x)),
     "erf_inv": Scalar(lambda x: x if x == 0 else math.nan),
     "one_minus_square": Scalar(lambda x: 1 - x * x),
-    "polynomial": Scalar(lambda x, *c: np.polynomial.polynomial.polyval(x, c), reads="unroll"),
+    "polynomial": Scalar(lambda x, *c: np.polynomial.polynomial.polyval(x, c)),
     # Trigonometry.
     "sin": Scalar(np.sin), "cos": Scalar(np.cos), "tan": Scalar(np.tan),
     "asin": Scalar(np.arcsin), "acos": Scalar(np.arccos), "atan": Scalar(np.arctan),
