@@ -77,7 +77,7 @@ ABOUT = {
         "hours, part by part.",
         "the verdicts on docs/papers/pl_pruning.md.",
     ),
-    "atlas_quick": About(2, claim="A smoke test: its numbers mean nothing."),
+    "atlas_quick": About(1, claim="A smoke test: its numbers mean nothing."),
 }
 PRESETS = {
     "atlas": Config(
