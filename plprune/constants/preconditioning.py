@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from plprune.independence import batch_size
 from plprune.kernels import projected_kernel, traced_kernel
 from plprune.kernels.tiles import over_tiles
+from plprune.spectra.factors import least_shifted
 from plprune.types import Apply, Inputs, Params
 
 _BYTES = 2**28  # Of the roots, where blocks of _LEAST examples allow.
 _LEAST, _MOST = 256, 8192
 _DIRECTIONS = 16  # Combinations of outputs that stand for all, where outputs are more.
-_SHIFTS = 12  # Each 8 times the one before; the first is 10 eps.
 
 
 class InverseRoots(NamedTuple):
@@ -102,20 +102,15 @@ def _inverse_root(kernel):
     info, identity = jnp.finfo(kernel.dtype), jnp.eye(len(kernel), dtype=kernel.dtype)
     scale = jnp.maximum(jnp.max(jnp.sum(jnp.abs(kernel), axis=1)), info.tiny / info.eps)
 
-    def factor(shift):
+    def factor(_, shift):
         return linalg.cholesky(kernel / scale + shift * identity, symmetrize_input=False)
 
-    def failed(carry):
-        return ~jnp.isfinite(carry[0][-1, -1]) & (carry[2] < _SHIFTS)
-
-    def retry(carry):
-        _, shift, count = carry
-        return factor(shift), 8 * shift, count + 1
+    def succeeded(found):
+        return jnp.isfinite(found[-1, -1])
 
     nothing = jnp.full_like(kernel, jnp.nan)
-    found = jax.lax.while_loop(
-        failed, retry, (nothing, jnp.asarray(10 * info.eps, kernel.dtype), 0)
-    )[0]
+    first = jnp.asarray(10 * info.eps, kernel.dtype)
+    found = least_shifted(factor, succeeded, nothing, first)
     root = linalg.triangular_solve(found, identity, left_side=True, lower=True, transpose_a=True)
     # Without a factor plain iterations are left, whose residuals tell the same.
-    return jnp.where(jnp.isfinite(found[-1, -1]), root / jnp.sqrt(scale), identity)
+    return jnp.where(succeeded(found), root / jnp.sqrt(scale), identity)

@@ -14,10 +14,9 @@ from plprune.costs import Comparison
 from plprune.gating import kappa
 from plprune.losses import Loss, cross_entropy, squared_error
 from plprune.nodes import Target, find_nodes, keep_top, keep_within, node_flops
-from plprune.nodes.checks import check_fraction
 from plprune.nodes.selection import BUDGETS
 from plprune.pruning.given import given
-from plprune.pruning.planning import UNSCORED, kept_lines
+from plprune.pruning.planning import UNSCORED, check_amount, kept_lines
 from plprune.scores import SCORES, Probe
 from plprune.scores.running import Score, check_needs
 from plprune.types import Inputs, Keep, NodeGroups
@@ -113,13 +112,7 @@ def prune(
     """
     rank, probe = _score(score, exclude), Probe(inputs, labels, _loss(loss, labels), key)
     check_needs(rank, probe)
-    if (keep_fraction is None) == (target is None):
-        raise ValueError("one of keep_fraction and target must be given.")
-    if keep_fraction is not None:
-        check_fraction(keep_fraction, "keep_fraction")
-    budgets = BUDGETS if target is None else UNSCORED
-    if budget not in budgets:
-        raise ValueError(f"budget must be one of {budgets}, got {budget!r}.")
+    check_amount(keep_fraction, target, budget, BUDGETS if target is None else UNSCORED)
     full, shrunk = given(model, call, evaluation)
     _check_arrays(inputs=inputs, model=full.variables)
     groups = find_nodes(full.apply, full.variables, inputs)

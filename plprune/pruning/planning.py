@@ -2,7 +2,7 @@
 """What pruning would leave of a model, from shapes alone."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -78,14 +78,9 @@ def plan(
     Cost: two analyses of the graph. Operations are counted as `keep_within` models them, but those
     of a scan for each of its steps, of which the compiler's count, and so a target, has one.
     """
-    if (keep_fraction is None) == (target is None):
-        raise ValueError("one of keep_fraction and target must be given.")
-    if keep_fraction is not None:
-        check_fraction(keep_fraction, "keep_fraction")
+    check_amount(keep_fraction, target, budget, UNSCORED)
     if target is not None and target.seconds is not None:
         raise ValueError("target must not limit seconds: shapes cannot be timed.")
-    if budget not in UNSCORED:
-        raise ValueError(f"budget must be one of {UNSCORED}, got {budget!r}.")
     full = given(model, call, evaluation).functions
     apply, variables = full.apply, jax.tree.map(shape_of, full.variables)
     inputs = jax.tree.map(shape_of, inputs)
@@ -107,6 +102,18 @@ def plan(
         return Costs(held(keep), int(stored(keep)), operations(keep), math.nan, math.nan)
 
     return Plan(groups, keep, Comparison(costs({}), costs(keep)))
+
+
+def check_amount(
+    keep_fraction: float | None, target: Target | None, budget: str, budgets: Sequence[str]
+) -> None:
+    """ValueError unless one of fraction and target says how much shall stay, by a known budget."""
+    if (keep_fraction is None) == (target is None):
+        raise ValueError("one of keep_fraction and target must be given.")
+    if keep_fraction is not None:
+        check_fraction(keep_fraction, "keep_fraction")
+    if budget not in budgets:
+        raise ValueError(f"budget must be one of {budgets}, got {budget!r}.")
 
 
 def kept_lines(groups: NodeGroups, keep: Keep) -> list[str]:

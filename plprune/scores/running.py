@@ -136,13 +136,21 @@ def mean_of_parts(
     return jax.tree.map(lambda t: t / size, total)
 
 
+def unwrapped(score: Score) -> tuple[Score, dict[str, Any]]:
+    """The function within partials, and their keywords."""
+    options: dict[str, Any] = {}
+    while isinstance(score, partial):
+        options = {**score.keywords, **options}
+        score = score.func
+    return score, options
+
+
 def check_needs(score: Score, probe: Probe) -> None:
     """ValueError for what a score of ours needs and the probe lacks; of others nothing is known."""
-    while isinstance(score, partial):
-        score = score.func
-    for field in getattr(score, "needs", ()):
+    plain, _ = unwrapped(score)
+    for field in getattr(plain, "needs", ()):
         if getattr(probe, field) is None:
-            raise ValueError(f"{score.__name__} needs {field}, got None.")
+            raise ValueError(f"{plain.__name__} needs {field}, got None.")
 
 
 def _refuse_fields(name, keywords):

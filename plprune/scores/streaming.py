@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from plprune.scores.probes import Probe, num_examples
-from plprune.scores.running import Average, Score, check, mean_of_parts, run
+from plprune.scores.running import Average, Score, check, mean_of_parts, run, unwrapped
 from plprune.scores.slices import NodeScores
 from plprune.types import Apply, NodeGroups, Params
 
@@ -45,7 +45,7 @@ def streamed(
     Cost: that of the score, in the memory of one microbatch and one batch of inputs. Batches of
     equal shapes share one program.
     """
-    plain, options = _unwrapped(score)
+    plain, options = unwrapped(score)
     average = getattr(plain, "average", None)
     if not isinstance(average, Average):
         name = getattr(plain, "__name__", repr(plain))
@@ -68,12 +68,3 @@ def streamed(
     if total is None:
         raise ValueError("probes must hold at least one Probe, got none.")
     return average.finish(jax.tree.map(lambda t: t / seen, total))
-
-
-def _unwrapped(score):
-    """The function within partials, and their keywords."""
-    options = {}
-    while isinstance(score, partial):
-        options = {**score.keywords, **options}
-        score = score.func
-    return score, options

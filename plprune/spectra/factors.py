@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,19 +81,37 @@ def shifted_cholesky(
     With a `scale` that brings the largest eigenvalue to 1. The shifts grow from 4 eps eightfold.
     Matrices that are zero, not finite or far from semidefinite fail at every one.
     """
-
-    def failed(carry):
-        factor, _, count = carry
-        return ~has_factor(factor) & (count < _SHIFTS)
-
-    def retry(carry):
-        _, shift, count = carry
-        return blocked_cholesky(matrix, scale, shift), 8 * shift, count + 1
-
     shift = 4 * jnp.finfo(dtype).eps * jnp.ones((), dtype)
     shapes = jax.eval_shape(blocked_cholesky, matrix, scale, shift)
     # Tracing and compiling the factorisation once is worth a loop that always runs.
     nothing = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    factorise = lambda _, shift: blocked_cholesky(matrix, scale, shift)  # noqa: E731
+    return least_shifted(factorise, has_factor, nothing, shift)
+
+
+def least_shifted(
+    factorise: Callable[[Any, Any], Any],
+    succeeded: Callable[[Any], Bool[Array, ""]],
+    nothing: Any,
+    shift: Float[Array, ""],
+) -> Any:
+    """The factor with the least tried shift that has one; shifts grow eightfold.
+
+    Args:
+      factorise: ``(the last one, shift) -> factor``, whatever a factor is.
+      succeeded: Whether it is one.
+      nothing: A factor that is none.
+      shift: The first one.
+    """
+
+    def failed(carry):
+        factor, _, count = carry
+        return ~succeeded(factor) & (count < _SHIFTS)
+
+    def retry(carry):
+        factor, shift, count = carry
+        return factorise(factor, shift), 8 * shift, count + 1
+
     return jax.lax.while_loop(failed, retry, (nothing, shift, 0))[0]
 
 

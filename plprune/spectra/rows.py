@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vectors whole on every device, matrices by rows: what passes between them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def rows_over(mesh: Mesh | None, size: int) -> Rows:
     return Rows(tuple(mesh.axis_names), mesh.size)
 
 
-def on_rows(function, mesh: Mesh | None):
+def on_rows(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
     """``function(whole, split)`` run by every device on its rows of `split`; the result is whole.
 
     Args:

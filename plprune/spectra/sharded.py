@@ -27,13 +27,13 @@ from plprune.spectra.certified import (
     solved_block,
 )
 from plprune.spectra.davidson import space_size
+from plprune.spectra.factors import least_shifted
 from plprune.spectra.rows import Rows
 from plprune.spectra.scaling import power_of_two, widened
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _BLOCKS, _LEAST = 16, 256  # Blocks of a device's rows; rows of one, where there are enough.
 _SEGMENTS = 4  # Programs of one shape each: more waste less arithmetic and compile longer.
-_SHIFTS = 12  # Each 8 times the one before; the first is 4 eps.
 
 
 def _slice(array, start, shape):
@@ -185,18 +185,12 @@ def _is_above(layout, place, end):
 def _shifted_cholesky(matrix, layout, scale):
     """The factor with the least tried shift that makes the matrix definite."""
 
-    def failed(carry):
-        _, has_factor, _, count = carry
-        return ~has_factor & (count < _SHIFTS)
-
-    def retry(carry):
-        matrix, _, shift, count = carry
+    def factorise(last, shift):
         nothing = jnp.zeros((len(matrix.diagonal), 1), shift.dtype)
-        return *cholesky(matrix, layout, scale, shift, nothing), 8 * shift, count + 1
+        return cholesky(last[0], layout, scale, shift, nothing)
 
     shift = 4 * jnp.finfo(scale.dtype).eps * jnp.ones((), scale.dtype)
-    found = jax.lax.while_loop(failed, retry, (matrix, jnp.zeros((), bool), shift, 0))
-    return found[:2]
+    return least_shifted(factorise, lambda found: found[1], (matrix, jnp.zeros((), bool)), shift)
 
 
 def cholesky(

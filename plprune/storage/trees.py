@@ -62,8 +62,7 @@ def write_tree(path: Path, tree: PyTree, extra: Mapping[str, Any], *, overwrite:
             "bytes": sum((temporary / file).stat().st_size for file in files),
             **extra,
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        (temporary / MANIFEST_SUM).write_text(f"{file_sum(temporary / MANIFEST)}  {MANIFEST}\n")
+        write_manifest(temporary, manifest)
         put(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -252,6 +251,12 @@ def _on_device(array):
     """As jax's array where jax holds its type now; float64 may have to stay NumPy's."""
     same = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
     return jax.numpy.asarray(array) if same else array
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """The manifest of a folder, and beside it its sum."""
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST_SUM).write_text(f"{file_sum(folder / MANIFEST)}  {MANIFEST}\n")
 
 
 def files_in(folder: Path) -> list[str]:

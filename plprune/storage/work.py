@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plprune.storage.places import beside
-from plprune.storage.trees import FORMAT, MANIFEST, MANIFEST_SUM, file_sum, files_in
+from plprune.storage.trees import FORMAT, MANIFEST, MANIFEST_SUM, file_sum, files_in, write_manifest
 
 _CONTENT, _JOURNAL = "content", "journal"
 
@@ -73,8 +73,7 @@ class Work:
         names = sorted({*files_in(place)} - {MANIFEST, MANIFEST_SUM})
         sums = {name: file_sum(place / name) for name in names}
         manifest = {"format": FORMAT, "identity": self.identity, **about, "files": sums}
-        (place / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        (place / MANIFEST_SUM).write_text(f"{file_sum(place / MANIFEST)}  {MANIFEST}\n")
+        write_manifest(place, manifest)
         place.rename(self.target)
         shutil.rmtree(self.folder, ignore_errors=True)
 

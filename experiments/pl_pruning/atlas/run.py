@@ -56,8 +56,7 @@ def _numbers(config: Config, cell: Cell, method: str, dense: Numbers) -> Numbers
     best = _search(cell, regime, [start_of(config, cell, method, seed) for seed in searched],
                    config.log_every)  # fmt: skip
     starts = [start_of(config, cell, method, seed) for seed in seeds_of(config)]
-    trainer, first, data = starts[0].small.trainer, starts[0].small.first, starts[0].problem.data
-    cost = _BACKWARD * size_of(trainer, first, data)["flops"] * regime.batch_size
+    cost = _step_flops(regime, starts[0])
     seconds = step_seconds(regime, starts[0], config.log_every)
     every = config.log_every
     equal = dense.get("equal_steps", every * -(-min(best.merit, regime.max_steps) // every))
@@ -76,13 +75,15 @@ def _numbers(config: Config, cell: Cell, method: str, dense: Numbers) -> Numbers
 
 
 def _fair_steps(config: Config, cell: Cell, cost: float, equal: int) -> int:
-    """Steps for the FLOPs of `equal` steps of random's half."""
-    half = start_of(config, cell, "kappa", config.search_seed).small
-    data = start_of(config, cell, "kappa", config.search_seed).problem.data
-    regime = setting_of(config, cell)[1]
-    small = _BACKWARD * size_of(half.trainer, half.first, data)["flops"] * regime.batch_size
-    every = config.log_every
+    """Steps for the FLOPs of `equal` steps of kappa's half."""
+    half = start_of(config, cell, "kappa", config.search_seed)
+    small, every = _step_flops(setting_of(config, cell)[1], half), config.log_every
     return min(equal, every * max(1, round(equal * small / cost / every)))
+
+
+def _step_flops(regime: Regime, one: Start) -> float:
+    size = size_of(one.small.trainer, one.small.first, one.problem.data)
+    return _BACKWARD * size["flops"] * regime.batch_size
 
 
 def _search(cell: Cell, regime: Regime, starts: Sequence[Start], every: int) -> Best:

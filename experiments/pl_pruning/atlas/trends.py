@@ -115,9 +115,8 @@ def gap(methods: Methods, rivals: Iterable[str], metric: str) -> tuple[float, fl
 def counted(ratios: Iterable[Ratio | None]) -> str:
     """How many cells are won, lost and open, in words."""
     verdicts = [found.verdict for found in ratios if found is not None]
-    told = {"faster": "faster", "slower": "slower", "not resolved": "not resolved"}
-    parts = [f"{verdicts.count(key)} {words}" for key, words in told.items()]
-    return f"of {len(verdicts)} cells {parts[0]}, {parts[1]}, {parts[2]}"
+    parts = [f"{verdicts.count(key)} {key}" for key in ("faster", "slower", "not resolved")]
+    return f"of {len(verdicts)} cells {', '.join(parts)}"
 
 
 def _costs(entries, most, metric) -> tuple[np.ndarray, np.ndarray]:

@@ -121,14 +121,11 @@ def measured(record: Mapping[str, Any]) -> list[str]:
 def _row(record, name, methods) -> tuple[Cell, ...]:
     most = most_steps(record["config"], name)
     best = best_other(methods, most)
-    others = (*RIVALS,)
     return (
         Cell(name),
         Cell(best.rival if best else ""),
-        *(_told(best_other(methods, most, m)) for m in (
-            STEPS, FLOPS, SECONDS
-        )),
-        _points(gap(methods, others, "test_accuracy")),
+        *(_told(best_other(methods, most, m)) for m in (STEPS, FLOPS, SECONDS)),
+        _points(gap(methods, RIVALS, "test_accuracy")),
         _told(ratio(methods, most, "dense")),
         _told(ratio(methods, most, "dense", FLOPS)),
         _points(gap(methods, ("dense",), "accuracy_at_flops")),

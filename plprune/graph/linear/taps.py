@@ -154,10 +154,8 @@ def _terms(graph, found, uses, join):
         inner += bias is not None
         count = sum(sizes[k] for k in leaves)
         shape = (group, positions, inner, produced)
-        narrow, made = (
-            _bottleneck(graph, own),
-            {graph.equations[use.equation].outputs[0] for use in own},
-        )
+        narrow = _bottleneck(graph, own)
+        made = {graph.equations[use.equation].outputs[0] for use in own}
         is_steady = not form.is_lookup and made <= constant
         terms.append(Term(leaves, shape, form.is_lookup, count, tuple(own), narrow, is_steady))
     for leaf, own in enumerate(uses):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from plprune.graph.linear.origins import origins
 from plprune.graph.linear.reading import Reading, readings
 from plprune.graph.linear.roles import contracted
+from plprune.graph.rules.loops import dealt
 from plprune.graph.tracing import Equation, Graph, bind, evaluate, scan_counts
 
 
@@ -123,11 +124,9 @@ def _enters(graph, equation, position, axes) -> bool:
 
 def _scan(equation: Equation, operands, leaves, axes, weighted):
     """Outputs of a loop, and what its steps are given in all."""
-    (body,), (consts, carried) = equation.subgraphs, scan_counts(equation)
-    fixed, start, rows = (
-        operands[:consts], operands[consts : consts + carried], operands[consts + carried :],
-    )  # fmt: skip
-    steps = {k: int(k >= consts + carried) for k in leaves}
+    (body,), (fixed, start, rows) = equation.subgraphs, dealt(equation, operands)
+    carried = len(start)
+    steps = {k: int(k >= len(fixed) + carried) for k in leaves}
     inner = {k: frozenset(axis - steps[k] for axis in axes[leaf]) for k, leaf in leaves.items()}
 
     def step(carry, row):
